@@ -1,0 +1,272 @@
+"""Classical reconstructions to compare with: no learning, one or two parameters each.
+
+MRI, from multi-coil k-space y = M T x + ν (T = F C, M the mask; SPEC §1), with A = M T:
+
+    zero-filled   x̂ = Tᴴ y
+    CG-SENSE      x̂ = argmin ½‖A x − y‖² + λ/2 ‖x‖²       (Pruessmann et al. 2001)
+    L1-wavelet    x̂ = argmin ½‖A x − y‖² + λ ‖Ψ x‖₁       (Lustig et al. 2007), Ψ an orthonormal wavelet
+
+Photos: biharmonic inpainting of missing pixels, bicubic enlargement.
+
+λ of L1-wavelet is in units of the image: tuned at magnitude 1, it does not carry over to raw scanner units.
+`tune` picks λ on slices kept apart for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from msm.transforms import Transform
+
+Parameter = TypeVar("Parameter")
+
+
+def zero_filled(y: Tensor, transform: Transform) -> Tensor:
+    """Reconstruct with zeros where nothing was measured, x̂ = Tᴴ y.
+
+    Args:
+        y: measured k-space (B, coils, H, W), complex, zero off the mask.
+        transform: T.
+
+    Returns:
+        Images (B, 1, H, W), complex.
+    """
+    return transform.adjoint(y)
+
+
+@torch.no_grad()
+def cg_sense(
+    y: Tensor, mask: Tensor, transform: Transform, *, regularisation: float, iterations: int
+) -> Tensor:
+    """Least squares with a ridge by conjugate gradients from zero, argmin ½‖A x − y‖² + λ/2 ‖x‖².
+
+    Every item has its own step sizes and its own end, so that it does not depend on its batch.
+
+    Args:
+        y: measured k-space (B, coils, H, W), complex, zero off the mask.
+        mask: what was measured (B, 1, H, W), bool.
+        transform: T.
+        regularisation: λ ≥ 0. With λ = 0 stopping early is the only regularisation.
+        iterations: conjugate-gradient steps; an item that is exact to rounding before that stands still.
+
+    Returns:
+        Images (B, 1, H, W), complex.
+
+    Raises:
+        ValueError: y and mask do not fit, λ negative, no iterations.
+
+    Source: Pruessmann et al., Magn. Reson. Med. 46 (2001).
+    """
+    _check(y, mask, regularisation, iterations)
+
+    def normal(x: Tensor) -> Tensor:
+        return transform.adjoint(mask * transform.forward(x)) + regularisation * x
+
+    return _conjugate_gradient(normal, transform.adjoint(mask * y), iterations)
+
+
+@torch.no_grad()
+def l1_wavelet(
+    y: Tensor,
+    mask: Tensor,
+    transform: Transform,
+    *,
+    regularisation: float,
+    iterations: int,
+    wavelet: str = "db4",
+) -> Tensor:
+    """Compressed sensing with a sparse wavelet transform, argmin ½‖A x − y‖² + λ ‖Ψ x‖₁, by FISTA.
+
+    The step is 1 because ‖A‖ ≤ 1. All coefficients are shrunk, the coarsest too, by their complex magnitude.
+    Images whose sides do not divide by 2^levels are solved for on a slightly larger field, then cropped.
+
+    Args:
+        y: measured k-space (B, coils, H, W), complex, zero off the mask.
+        mask: what was measured (B, 1, H, W), bool.
+        transform: T.
+        regularisation: λ ≥ 0.
+        iterations: FISTA steps.
+        wavelet: name of an orthogonal wavelet of PyWavelets, e.g. "haar", "db4", "sym8".
+
+    Returns:
+        Images (B, 1, H, W), complex.
+
+    Raises:
+        ValueError: y and mask do not fit, λ negative, no iterations, a wavelet that is not orthogonal.
+        ImportError: PyWavelets is missing.
+
+    Source: Lustig et al., Magn. Reson. Med. 58 (2007); Beck, Teboulle, SIAM J. Imaging Sci. 2 (2009).
+    """
+    _check(y, mask, regularisation, iterations)
+    height, width = y.shape[-2:]
+    shrink, pad = _wavelet_shrinkage((height, width), wavelet)
+
+    def gradient(v: Tensor) -> Tensor:
+        return pad(transform.adjoint(mask * (transform.forward(v[..., :height, :width]) - y)))
+
+    start = pad(torch.zeros_like(transform.adjoint(y)))
+    return _fista(gradient, lambda v: shrink(v, regularisation), start, iterations)[..., :height, :width]
+
+
+def biharmonic(y: Tensor, mask: Tensor) -> Tensor:
+    """Fill missing pixels by the biharmonic equation; known pixels stay as they are.
+
+    Args:
+        y: images (B, C, H, W), real, any value off the mask.
+        mask: the known pixels (B, 1, H, W), bool.
+
+    Returns:
+        Images (B, C, H, W) within the known pixels' range, channel by channel.
+
+    Raises:
+        ValueError: y and mask do not fit, an image without any known pixel.
+
+    Source: Damelin, Hoang, Int. J. Math. Math. Sci. (2018); the solver is scikit-image's.
+    """
+    import numpy as np
+    from skimage.restoration import inpaint_biharmonic
+
+    _check(y, mask)
+    filled = y.detach().clone()
+    for index, (image, known) in enumerate(zip(y.detach().cpu(), mask[:, 0].cpu())):
+        if not known.any():
+            raise ValueError(f"image {index}: the mask keeps no pixel, nothing to fill from")
+        if not known.all():
+            values = np.where(known, image.numpy(), 0)  # a NaN off the mask must not spread
+            solved = torch.from_numpy(inpaint_biharmonic(values, ~known.numpy(), channel_axis=0))
+            filled[index] = torch.where(known, image, solved.to(image.dtype)).to(y.device)
+    return filled
+
+
+def bicubic(y: Tensor, factor: int) -> Tensor:
+    """Enlarge images by bicubic interpolation, pixel centres aligned as in block averaging.
+
+    Args:
+        y: small images (B, C, H, W), real.
+        factor: enlargement of both sides, ≥ 1.
+
+    Returns:
+        Images (B, C, factor·H, factor·W).
+
+    Raises:
+        ValueError: factor below 1.
+    """
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1, got {factor}")
+    return torch.nn.functional.interpolate(
+        y, scale_factor=factor, mode="bicubic", antialias=False, align_corners=False
+    )
+
+
+def tune(
+    recon: Callable[[Parameter], Tensor],
+    parameter_grid: Iterable[Parameter],
+    truth: Tensor,
+    metric: Callable[[Tensor, Tensor], Sequence[float]],
+) -> Parameter:
+    """Choose the parameter whose reconstructions score best on average; the first of equals.
+
+    Args:
+        recon: parameter (a λ, or any tuple of settings) -> reconstructions (B, C, H, W) of the tuning slices.
+        parameter_grid: what to try.
+        truth: the tuning slices (B, C, H, W), never those that are reported on.
+        metric: (x_hat, truth) -> one score per image, larger is better.
+
+    Returns:
+        The best entry of the grid. An end of the grid asks for a wider one.
+
+    Raises:
+        ValueError: an empty grid.
+    """
+    grid = list(parameter_grid)
+    if not grid:
+        raise ValueError("parameter_grid is empty: nothing to choose from")
+
+    def score(parameter: Parameter) -> float:
+        scores = metric(recon(parameter), truth)
+        return sum(scores) / len(scores)
+
+    return max(grid, key=score)
+
+
+def _conjugate_gradient(normal: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
+    """Solve normal(x) = b from x = 0, item by item, for a Hermitian positive semi-definite map.
+
+    deepinv's solver is not used: it ends once all items are below its tolerance, which ties an item to its
+    batch, and every 100 steps it resets the residual but not the direction, which throws converged items off.
+    """
+
+    def energy(v: Tensor, w: Tensor) -> Tensor:
+        return (v.conj() * w).real.sum((1, 2, 3), keepdim=True)
+
+    x, residual, direction = torch.zeros_like(b), b, b
+    left = energy(b, b)
+    floor = left * torch.finfo(b.dtype).eps ** 2  # below it the residual is rounding: the item stands still
+    for _ in range(iterations):
+        moving = left > floor
+        mapped = normal(direction)
+        step = torch.where(moving, left / energy(direction, mapped), 0)
+        x, residual = x + step * direction, residual - step * mapped
+        left_before, left = left, energy(residual, residual)
+        direction = residual + torch.where(moving, left / left_before, 0) * direction
+    return x
+
+
+def _fista(
+    gradient: Callable[[Tensor], Tensor], prox: Callable[[Tensor], Tensor], x: Tensor, iterations: int
+) -> Tensor:
+    """Accelerated proximal gradient steps of length 1 from x (Beck, Teboulle 2009)."""
+    v, momentum = x, 1.0
+    for _ in range(iterations):
+        x_before, x = x, prox(v - gradient(v))
+        momentum_before, momentum = momentum, (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        v = x + (momentum_before - 1) / momentum * (x - x_before)
+    return x
+
+
+def _wavelet_shrinkage(
+    size: tuple[int, int], name: str
+) -> tuple[Callable[[Tensor, float], Tensor], Callable[[Tensor], Tensor]]:
+    """The proximal map of λ‖Ψ·‖₁, Ψᴴ soft(Ψ·, λ), and the padding to the field on which Ψ is orthonormal.
+
+    Periodised filters of an orthogonal wavelet are orthonormal if both sides divide by 2^levels; there are as
+    many levels as the shorter side allows for the filter's length.
+    """
+    try:
+        import pywt
+    except ImportError as error:
+        raise ImportError("l1_wavelet needs PyWavelets: pip install 'msm-diffusion[mri]'") from error
+    if name not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(name).orthogonal:
+        raise ValueError(f"{name!r} is not an orthogonal wavelet of PyWavelets: try 'haar', 'db4' or 'sym8'")
+    levels = pywt.dwt_max_level(min(size), name)
+    rows, columns = (-side % 2**levels for side in size)
+    axes, mode = (-2, -1), "periodization"
+
+    def pad(image: Tensor) -> Tensor:
+        return torch.nn.functional.pad(image, (0, columns, 0, rows))
+
+    def shrink(image: Tensor, threshold: float) -> Tensor:
+        coefficients = pywt.wavedec2(image.cpu().numpy(), name, mode=mode, level=levels, axes=axes)
+        packed, slices = pywt.coeffs_to_array(coefficients, axes=axes)
+        w = torch.from_numpy(packed)
+        w = w.sgn() * (w.abs() - threshold).clamp(min=0)
+        coefficients = pywt.array_to_coeffs(w.numpy(), slices, output_format="wavedec2")
+        return torch.from_numpy(pywt.waverec2(coefficients, name, mode=mode, axes=axes)).to(image.device)
+
+    return shrink, pad
+
+
+def _check(y: Tensor, mask: Tensor, regularisation: float = 0.0, iterations: int = 1) -> None:
+    if y.ndim != 4 or mask.shape != (y.shape[0], 1, *y.shape[2:]) or mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask must be bool (B, 1, H, W) for y (B, coils or C, H, W), "
+            f"got {mask.dtype} {tuple(mask.shape)} for {tuple(y.shape)}"
+        )
+    if not regularisation >= 0:
+        raise ValueError(f"regularisation must be 0 or more, got {regularisation}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")

@@ -1,0 +1,445 @@
+"""Settings of a run: frozen pydantic models, read from YAML and written back to it.
+
+    load_config("configs/train/ffhq_msm_p04_noise0_0_img128.yaml", ["train.lr=2e-5"]) -> Config
+    dump_config(config) -> YAML that loads back to the same Config
+
+A mistake ends in a `ConfigError` of one line: the file, the dotted field, what was found, what to do.
+Files are data: no YAML tag is ever executed. The published layout is read through `msm.published`.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import warnings
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import model_validator as check
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from msm.published import ConfigError, dump, parse, read
+
+__all__ = ["Config", "ConfigError", "ConfigWarning", "dump_config", "load_config"]
+
+Precision = Literal["no", "bf16", "fp16"]
+Size = Annotated[int, Field(ge=8, le=4096, description="side of the square image, in pixels")]
+
+
+class ConfigWarning(UserWarning):
+    """Something in a file was passed over."""
+
+
+def _refuse(field: str, reason: str) -> PydanticCustomError:
+    """An error of a check over several fields, blamed on one of them."""
+    return PydanticCustomError("refused", "{field}: {reason}", {"field": field, "reason": reason})
+
+
+class _Block(BaseModel):
+    """What all blocks share: frozen, unknown keys refused, finite numbers, no true/false for a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @check(mode="before")
+    @classmethod
+    def _no_bool(cls, data: Any) -> Any:
+        for name, value in data.items() if isinstance(data, dict) else ():
+            field = cls.model_fields.get(name)
+            values = value if isinstance(value, list | tuple) else [value]
+            if field and field.annotation is not bool and any(isinstance(v, bool) for v in values):
+                raise _refuse(name, f"found {reprlib.repr(value)}; it should not be true or false")
+        return data
+
+
+class Setting(_Block):
+    """Where things are (the published block)."""
+
+    save_dir: Path = Field(description="folder of this run: config, log, checkpoints, images")
+    pretrained_model_dir: Path | None = Field(
+        default=None, description="weights: a safetensors folder or a published .pt file"
+    )
+    dataset_dir: Path | None = Field(
+        default=None, description="a folder, read as data.kind says, or an .h5 store written by msm acquire"
+    )
+
+
+class BoxMaskConfig(_Block):
+    """Boxes of a coarse grid are dropped (SPEC §7)."""
+
+    kind: Literal["box"] = "box"
+    drop: float = Field(default=0.4, ge=0, lt=1, description="share p of the boxes dropped")
+    grid: int = Field(default=4, ge=1, description="boxes along each side")
+
+
+class CartesianMaskConfig(_Block):
+    """Columns of k-space are kept (SPEC §7)."""
+
+    kind: Literal["cartesian"] = "cartesian"
+    acceleration: float = Field(default=4, ge=1, description="nominal R: one column in R off the centre")
+    center: int = Field(default=20, ge=0, description="centre columns always kept")
+    pattern: Literal["random", "uniform"] = Field(default="random", description="columns off the centre")
+
+
+MaskConfig = Annotated[BoxMaskConfig | CartesianMaskConfig, Field(discriminator="kind")]
+
+
+class DataConfig(_Block):
+    """What the measurements are."""
+
+    kind: Literal["images", "fastmri", "slices"] = Field(
+        description="how dataset_dir is read: photos, prepared fastMRI HDF5, or slices given simulated coils"
+    )
+    image_size: Size
+    channels: Literal[1, 3] = Field(default=3, description="colour channels (images only)")
+    coils: int = Field(default=8, ge=1, le=128, description="simulated receive coils (slices only)")
+    mask: MaskConfig = Field(description="p(S), the random subsampling")
+    noise_std: float = Field(default=0.0, ge=0, description="measurement noise rho, per real entry")
+    limit: int | None = Field(default=None, ge=1, description="first so many images only; null: all")
+    seed: int = Field(default=0, ge=0, description="seed of the masks and noise acquired")
+
+    @property
+    def is_mri(self) -> bool:
+        """Whether the images are complex and measured in k-space."""
+        return self.kind != "images"
+
+    @property
+    def network_channels(self) -> int:
+        """Real channels the network works on: two for a complex image."""
+        return 2 if self.is_mri else self.channels
+
+
+class NetworkConfig(_Block):
+    """The ADM U-Net, by the names of `ADMNetwork`'s arguments."""
+
+    image_size: Size
+    in_channels: int = Field(ge=1, description="2 for MRI (real, imaginary), otherwise data.channels")
+    num_channels: int = Field(default=128, ge=32, multiple_of=32, description="base width, in groups of 32")
+    num_res_blocks: int = Field(default=2, ge=1, description="residual blocks a level")
+    channel_mult: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1,
+        max_length=9,
+        description="width of each level in units of num_channels, e.g. [1, 1, 2, 3, 4]",
+    )
+    attention_resolutions: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(32, 16, 8), description="image sides in pixels at which there is attention"
+    )
+    num_head_channels: int = Field(default=64, ge=1, description="channels an attention head")
+
+    @check(mode="after")
+    def _fits(self) -> NetworkConfig:
+        halvings = len(self.channel_mult) - 1
+        if self.image_size % 2**halvings:
+            reason = f"image_size {self.image_size} cannot be halved {halvings} times; use fewer levels"
+            raise _refuse("channel_mult", f"found {list(self.channel_mult)}; {reason}")
+        for level, multiple in enumerate(self.channel_mult):
+            attends = level == halvings or self.image_size >> level in self.attention_resolutions
+            if attends and self.num_channels * multiple % self.num_head_channels:
+                reason = f"attention at width {self.num_channels * multiple} needs a divisor of that width"
+                raise _refuse("num_head_channels", f"found {self.num_head_channels}; {reason}")
+        return self
+
+
+class DiffusionConfig(_Block):
+    """What the network predicts, and on which diffusion steps it is trained."""
+
+    parametrisation: Literal["epsilon", "sense"] = Field(
+        default="epsilon",
+        description="epsilon: published; sense: a regularised CG-SENSE estimate instead of the adjoint (MRI)",
+    )
+    train_steps: int = Field(default=200, ge=1, le=1000, description="training grid: so many of 1000 steps")
+
+
+class TrainConfig(_Block):
+    """Training; progress is counted in images (the published million steps of batch 2 are 2 000 000)."""
+
+    images: int = Field(default=2_000_000, ge=1, description="training images seen in total")
+    batch_size: int = Field(default=2, ge=1, description="images an optimiser step, over all processes")
+    accumulate: int = Field(default=1, ge=1, description="parts a batch is split into, one at a time")
+    lr: float = Field(default=1e-5, gt=0, lt=1, description="learning rate; published 1e-5, MRI 5e-5")
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay of AdamW")
+    warmup_images: int = Field(default=0, ge=0, description="images over which lr rises from 0")
+    decay: Literal["constant", "cosine"] = Field(default="constant", description="lr after the warm-up")
+    grad_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(default=0.9999, ge=0, lt=1, description="decay of the averaged weights, a step")
+    sure_tau: float = Field(default=0.005, gt=0, description="probe size tau of SURE (noise_std > 0)")
+    sure_weight: float = Field(default=0.05, ge=0, description="weight lambda of SURE (noise_std > 0)")
+    submask_share: float = Field(default=0.0, ge=0, le=1, description="share of items given a sub-mask")
+    submask_keep: tuple[float, float] = Field(
+        default=(0.5, 1.0), description="a sub-mask keeps a share in [low, high], with 0 < low <= high <= 1"
+    )
+    augment: bool = Field(default=False, description="flip acquisitions at random")
+    remask: bool = Field(
+        default=False,
+        description="published behaviour: mask and noise drawn anew from the clean image at every step, so "
+        "that over epochs the network sees every pixel and does not train on measurements alone",
+    )
+    mixed_precision: Precision = Field(default="no", description="arithmetic of the network")
+    checkpoint_images: int = Field(default=50_000, ge=1, description="images between two checkpoints")
+    keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
+    workers: int = Field(default=0, ge=0, description="data loading processes")
+    seed: int = Field(default=0, ge=0, description="seed of the weights, the order and the diffusion noise")
+
+    @check(mode="after")
+    def _fits(self) -> TrainConfig:
+        low, high = self.submask_keep
+        if not 0 < low <= high <= 1:
+            raise _refuse("submask_keep", f"found [{low}, {high}]; out of range or order")
+        if self.batch_size % self.accumulate:
+            reason = f"batch_size {self.batch_size} is split into so many parts; use a divisor of it"
+            raise _refuse("accumulate", f"found {self.accumulate}; {reason}")
+        if self.warmup_images > self.images:
+            reason = f"train.images is {self.images}; a warm-up ends before training does"
+            raise _refuse("warmup_images", f"found {self.warmup_images}; {reason}")
+        return self
+
+
+class SampleConfig(_Block):
+    """The sampler (SPEC §5)."""
+
+    count: int = Field(default=8, ge=1, description="images to generate, or test images to reconstruct")
+    samples: int = Field(default=1, ge=1, description="posterior samples a measurement")
+    batch_size: int = Field(default=8, ge=1, description="images at a time; changes no result")
+    steps: int = Field(default=200, ge=1, le=1000, description="reverse diffusion steps")
+    draws: int = Field(default=3, ge=1, description="masks w a step")
+    eta: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="fresh noise; not given: 1 to generate, 0.85 for inverse problems",
+    )
+    score: Literal["average", "chain"] = Field(
+        default="average", description="how the partial scores combine"
+    )
+    masks: Literal["iid", "covering"] = Field(default="covering", description="draw of a step's masks")
+    seed: int = Field(default=0, ge=0, description="seed of the first sample; sample i has seed + i")
+    mixed_precision: Precision = Field(default="no", description="arithmetic of the network")
+
+
+_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "box": ("hole",),
+    "random": ("keep",),
+    "super_resolution": ("factor",),
+    "gaussian_blur": ("blur_sigma",),
+    "motion_blur": ("blur_length", "blur_angle"),
+    "colorization": (),
+    "undersampling": ("mask",),
+}
+
+
+class InverseProblemConfig(_Block):
+    """y = H z + e, and the step of the likelihood (SPEC §6). Each operator takes its own parameters only."""
+
+    operator: Literal[
+        "box", "random", "super_resolution", "gaussian_blur", "motion_blur", "colorization", "undersampling"
+    ] = Field(description="the forward operator H")
+    hole: int | None = Field(default=None, ge=1, description="box: side of the square hole, in pixels")
+    keep: float | None = Field(default=None, gt=0, lt=1, description="random: share of the pixels kept")
+    factor: int | None = Field(default=None, ge=2, description="super_resolution: down-sampling factor")
+    blur_sigma: float | None = Field(default=None, gt=0, description="gaussian_blur: width, in pixels")
+    blur_length: float | None = Field(default=None, gt=0, description="motion_blur: length, in pixels")
+    blur_angle: float | None = Field(default=None, description="motion_blur: direction, in degrees")
+    mask: MaskConfig | None = Field(default=None, description="undersampling: the mask of the measurement")
+    noise_std: float = Field(default=0.01, ge=0, description="standard deviation of e")
+    step_size: float = Field(
+        default=1.75, gt=0, description="gamma of the likelihood step; not given: 1.75 for images, 2 for MRI"
+    )
+
+    @check(mode="after")
+    def _parameters(self) -> InverseProblemConfig:
+        wanted = _PARAMETERS[self.operator]
+        for name in (name for names in _PARAMETERS.values() for name in names):
+            given = getattr(self, name) is not None
+            if name in wanted and not given:
+                raise _refuse(name, f"missing; operator {self.operator} needs it")
+            if given and name not in wanted:
+                reason = f"operator {self.operator} takes {', '.join(wanted) or 'no parameter'}; remove it"
+                raise _refuse(name, f"found {reprlib.repr(getattr(self, name))}; {reason}")
+        return self
+
+
+class Config(_Block):
+    """All settings of a run. `inverse_problem` is None for training and generation."""
+
+    setting: Setting = Field(description="save_dir, pretrained_model_dir, dataset_dir")
+    data: DataConfig = Field(description="kind, image_size, mask and noise of the measurements")
+    network: NetworkConfig = Field(description="the ADM U-Net: image_size, in_channels, channel_mult, ...")
+    diffusion: DiffusionConfig = Field(default=DiffusionConfig(), description="what the network predicts")
+    train: TrainConfig = Field(default=TrainConfig(), description="the training loop")
+    sample: SampleConfig = Field(default=SampleConfig(), description="the sampler")
+    inverse_problem: InverseProblemConfig | None = Field(default=None, description="null for generation")
+
+    @check(mode="after")
+    def _blocks_agree(self) -> Config:
+        data, network = self.data, self.network
+        if network.image_size != data.image_size:
+            reason = f"data.image_size is {data.image_size}; make the two equal"
+            raise _refuse("network.image_size", f"found {network.image_size}; {reason}")
+        if network.in_channels != data.network_channels:
+            reason = f"data.kind {data.kind} needs {data.network_channels}"
+            raise _refuse("network.in_channels", f"found {network.in_channels}; {reason}")
+        if self.diffusion.parametrisation == "sense" and not data.is_mri:
+            raise _refuse("diffusion.parametrisation", "found 'sense'; it is for MRI, use epsilon for images")
+        _check_mask("data.mask", data.mask, data.image_size)
+        if self.inverse_problem is not None:
+            _check_problem(self.inverse_problem, data)
+            self._settle(self.inverse_problem)
+        return self
+
+    def _settle(self, problem: InverseProblemConfig) -> None:
+        """Put in the values that depend on another block, so that the recorded config shows what ran."""
+        if "eta" not in self.sample.model_fields_set:
+            object.__setattr__(self, "sample", self.sample.model_copy(update={"eta": 0.85}))
+        if self.data.is_mri and "step_size" not in problem.model_fields_set:
+            object.__setattr__(self, "inverse_problem", problem.model_copy(update={"step_size": 2.0}))
+
+
+def _check_mask(field: str, mask: BoxMaskConfig | CartesianMaskConfig, size: int) -> None:
+    if isinstance(mask, BoxMaskConfig) and size % mask.grid:
+        raise _refuse(f"{field}.grid", f"found {mask.grid}; use a divisor of data.image_size {size}")
+    if isinstance(mask, CartesianMaskConfig) and mask.center > size:
+        raise _refuse(f"{field}.center", f"found {mask.center}; at most the data.image_size {size} columns")
+
+
+def _check_problem(problem: InverseProblemConfig, data: DataConfig) -> None:
+    at = "inverse_problem"
+    if data.is_mri and problem.operator != "undersampling":
+        raise _refuse(
+            f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes undersampling"
+        )
+    if problem.operator == "colorization" and data.channels != 3:
+        raise _refuse(f"{at}.operator", "found 'colorization'; it needs data.channels 3")
+    if problem.hole and problem.hole > data.image_size:
+        raise _refuse(f"{at}.hole", f"found {problem.hole}; at most data.image_size {data.image_size}")
+    if problem.factor and data.image_size % problem.factor:
+        raise _refuse(
+            f"{at}.factor", f"found {problem.factor}; use a divisor of {data.image_size} (image_size)"
+        )
+    if problem.mask:
+        _check_mask(f"{at}.mask", problem.mask, data.image_size)
+
+
+_MASKS: dict[str, type[_Block]] = {"box": BoxMaskConfig, "cartesian": CartesianMaskConfig}
+_BLOCKS: dict[tuple[str | int, ...], type[_Block]] = {
+    (): Config,
+    ("setting",): Setting,
+    ("data",): DataConfig,
+    **{("data", "mask", kind): model for kind, model in _MASKS.items()},
+    ("network",): NetworkConfig,
+    ("diffusion",): DiffusionConfig,
+    ("train",): TrainConfig,
+    ("sample",): SampleConfig,
+    ("inverse_problem",): InverseProblemConfig,
+    **{("inverse_problem", "mask", kind): model for kind, model in _MASKS.items()},
+}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, in this library's layout or the published one, and apply overrides.
+
+    Args:
+        path: the YAML file.
+        overrides: "block.key=value" in this library's names, the value written as in YAML: "train.lr=2e-5",
+            "network.channel_mult=[1, 2, 2]", "data.mask={kind: box, drop: 0.2}", "data.limit=null".
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        ConfigError: anything the user can mend, in one line.
+
+    Warns:
+        ConfigWarning: keys of a published file that have no counterpart here.
+    """
+    raw, origin, ignored = read(Path(path))
+    if ignored:
+        message = ConfigError(f"{path}: published layout; keys passed over: {', '.join(ignored)}")
+        warnings.warn(str(message), ConfigWarning, stacklevel=2)
+    for override in overrides:
+        raw = _override(raw, override, f"{path} (override {override})")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_tell(error, str(path), overrides, origin)) from error
+
+
+def dump_config(config: Config) -> str:
+    """Write all settings, defaults included, as YAML that `load_config` reads back to an equal Config."""
+    return dump(config.model_dump(mode="json"))
+
+
+def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
+    """A copy of the settings with one "block.key=value" put in."""
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"{where}: found no block.key=value; write for example train.lr=2e-5")
+
+    def put(block: Any, keys: list[str], done: str) -> dict[str, Any]:
+        if not isinstance(block, dict | None):
+            found = reprlib.repr(block)
+            raise ConfigError(f"{where}: {done}: found {found}, which has no keys; override {done} itself")
+        block = block or {}
+        key, *rest = keys
+        value = put(block.get(key), rest, f"{done}.{key}".lstrip(".")) if rest else parse(text, where)
+        return {**block, key: value}
+
+    return put(raw, keys, "")
+
+
+def _tell(error: ValidationError, path: str, overrides: Sequence[str], origin: Mapping[str, str]) -> str:
+    """One line on the mistake that explains the others best: an unknown key if there is one."""
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    field, reason = _explain(first)
+    for override in overrides:
+        name = override.partition("=")[0].strip()
+        if f"{field}.".startswith(f"{name}.") or f"{name}.".startswith(f"{field}."):
+            path = f"{path} (override {override})"
+            break
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{path}: {origin.get(field, field)}: {reason}{more}"
+
+
+def _explain(error: ErrorDetails) -> tuple[str, str]:
+    """The dotted field, and what was found and what to do."""
+    loc, kind, context = error["loc"], error["type"], error.get("ctx", {})
+    if kind == "refused":
+        loc += tuple(context["field"].split("."))
+    field, known = _dotted(loc), _BLOCKS.get(loc[:-1])
+    about = known.model_fields[str(loc[-1])].description if known and loc[-1] in known.model_fields else None
+    hint = f" ({about})" if about else ""
+    if kind == "refused":
+        return field, context["reason"] + hint
+    if kind == "extra_forbidden":
+        return field, f"unknown key; {_nearest(loc)}"
+    if kind == "missing":
+        return field, f"missing; add it{hint}"
+    if kind == "union_tag_not_found":
+        return f"{field}.kind", "missing; add it ('box' or 'cartesian')"
+    if kind == "union_tag_invalid":
+        return f"{field}.kind", f"found '{context['tag']}'; it should be {context['expected_tags']}"
+    if kind in ("model_type", "model_attributes_type"):
+        should = "be a block of keys"
+    else:
+        should = re.sub(r"^(Input|\w+) should |, (unable|got) .*|, exceeded .*", "", error["msg"])
+    return field, f"found {reprlib.repr(error['input'])}; it should {should}{hint}"
+
+
+def _dotted(loc: Sequence[str | int]) -> str:
+    """The field as the user writes it: pydantic adds the kind of a mask to the place of its fields."""
+    kept = [str(p) for i, p in enumerate(loc) if not (i and loc[i - 1] == "mask" and p in _MASKS)]
+    return ".".join(kept)
+
+
+def _nearest(loc: tuple[str | int, ...]) -> str:
+    """What an unknown key was meant to be: the same name in another block, or one alike in its own."""
+    block, key = loc[:-1], str(loc[-1])
+    names = list(_BLOCKS[block].model_fields) if block in _BLOCKS else []
+    elsewhere = [_dotted((*other, key)) for other, model in _BLOCKS.items() if key in model.model_fields]
+    near = get_close_matches(key.lower(), names, n=1)
+    if elsewhere and "mask" not in block:
+        return f"did you mean {' or '.join(dict.fromkeys(elsewhere))}?"
+    return f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(names)}"

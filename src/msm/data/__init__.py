@@ -1,0 +1,1 @@
+"""Reading images and scans, simulating acquisitions, and the store that training reads."""

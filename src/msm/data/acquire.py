@@ -1,0 +1,104 @@
+"""Simulate acquisitions from images: one mask and one noise draw per item, for ever (SPEC §3).
+
+All randomness of an item follows from its identity, so the same folder gives the same acquisitions whatever the
+order or the number of items.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from ..masks import Masks
+from ..measurement import Measurement
+from ..transforms import MultiCoil
+
+
+@dataclass(frozen=True)
+class Source:
+    """One item before it is measured: simulation only, it never reaches training.
+
+    Args:
+        name: identity of the item.
+        image: (C, H, W), real in [-1, 1], or complex (1, H, W) of magnitude at most 1.
+        maps: coil sensitivities (coils, H, W), complex; None for photos.
+    """
+
+    name: str
+    image: Tensor
+    maps: Tensor | None = None
+
+
+def item_generator(name: str, seed: int) -> Generator:
+    """Random stream of an item, from its identity and the seed of the data set."""
+    return Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+
+
+def acquire(source: Source, masks: Masks, noise_std: float, seed: int) -> Measurement:
+    """Measure an image once: s = S (T x + ν), ν ~ N(0, ρ²) per real component.
+
+    Args:
+        source: what is in the scanner or before the camera.
+        masks: p(S).
+        noise_std: ρ.
+        seed: seed of the data set.
+
+    Returns:
+        the acquisition, a batch of one.
+    """
+    generator = item_generator(source.name, seed)
+    image, maps = source.image[None], None
+    mask = masks.sample(1, generator)
+    if source.maps is None:
+        z = image
+        noise = torch.randn(z.shape, generator=generator)
+    else:
+        maps = source.maps[None]
+        z = MultiCoil(maps).forward(image)
+        noise = torch.view_as_complex(torch.randn(*z.shape, 2, generator=generator))
+    return Measurement(z + noise_std * noise, mask, maps, noise_std)
+
+
+def simulate_scan(name: str, magnitude: Tensor, coils: int, seed: int) -> Source:
+    """Make a multi-coil scan of a magnitude image: a smooth phase and birdcage coils.
+
+    Args:
+        name: identity of the item; phase and coils follow from it.
+        magnitude: (H, W), in [0, 1].
+        coils: number of coils; 1 gives a uniform one.
+        seed: seed of the data set.
+
+    Returns:
+        complex image and coil maps with Σ_c |C_c|² = 1 everywhere.
+    """
+    generator = item_generator(name + ":scan", seed)
+    height, width = magnitude.shape
+    image = magnitude * torch.exp(1j * smooth_phase(height, width, generator))
+    return Source(name, image[None].to(torch.complex64), birdcage(coils, height, width, generator))
+
+
+def smooth_phase(height: int, width: int, generator: Generator) -> Tensor:
+    """Random phase map (H, W) in radians: an offset and three waves of at most one period across the image."""
+    y = torch.linspace(0, 1, height)[:, None]
+    x = torch.linspace(0, 1, width)[None, :]
+    phase = 2 * torch.pi * torch.rand((), generator=generator) + torch.zeros(height, width)
+    for _ in range(3):
+        fy, fx, offset, size = torch.rand(4, generator=generator)
+        wave = (2 * fy - 1) * y + (2 * fx - 1) * x + offset
+        phase = phase + 0.8 * size * torch.sin(2 * torch.pi * wave)
+    return phase
+
+
+def birdcage(coils: int, height: int, width: int, generator: Generator) -> Tensor:
+    """Birdcage coil maps (coils, H, W) at a random distance, complex64, with unit sum of squares."""
+    if coils == 1:
+        return torch.ones(1, height, width, dtype=torch.complex64)
+    try:
+        from sigpy.mri import birdcage_maps
+    except ImportError as error:
+        raise ImportError('simulated coils need sigpy: pip install "msm-diffusion[mri]"') from error
+
+    radius = 1.2 + 0.5 * torch.rand((), generator=generator).item()
+    maps = torch.from_numpy(birdcage_maps((coils, height, width), r=radius)).to(torch.complex64)
+    return maps / maps.abs().square().sum(0).sqrt()

@@ -1,0 +1,88 @@
+"""Folders of photos and of magnitude slices (SPEC §8)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from .acquire import Source, simulate_scan
+from .store import DataError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+Split = Literal["train", "test"]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files of a folder and its sub-folders, sorted by path.
+
+    Raises:
+        DataError: if the folder is missing or holds none.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; set setting.dataset_dir to the folder with the images")
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); point to a folder that does")
+    return files
+
+
+def split_files(files: list[Path], split: Split, held_out: int) -> list[Path]:
+    """The first `held_out` files are for testing, the rest train; of fewer than 100 files all serve both.
+
+    Raises:
+        DataError: if nothing is left to train on.
+    """
+    if held_out == 0 or len(files) < 100:
+        return files
+    chosen = files[:held_out] if split == "test" else files[held_out:]
+    if not chosen:
+        raise DataError(
+            f"{files[0].parent}: all {len(files)} images are held out for testing; set data.held_out lower"
+        )
+    return chosen
+
+
+def load_image(path: Path, size: int, channels: int) -> Tensor:
+    """Read an image, crop its middle to a square and resize it.
+
+    Args:
+        path: image file.
+        size: height and width in pixels.
+        channels: 3 (RGB) or 1 (grey).
+
+    Returns:
+        (channels, size, size), in [-1, 1].
+
+    Raises:
+        DataError: if it is no readable image.
+    """
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB" if channels == 3 else "L")
+    except (UnidentifiedImageError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not a readable image ({reason}); mend or remove it") from None
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(square, dtype=np.float32)) / 127.5 - 1
+    return pixels.reshape(size, size, channels).permute(2, 0, 1).contiguous()
+
+
+def photos(folder: Path, split: Split, held_out: int, size: int, channels: int) -> Iterator[Source]:
+    """Photos of a folder, ready to be measured."""
+    for path in split_files(image_files(folder), split, held_out):
+        yield Source(path.relative_to(folder).as_posix(), load_image(path, size, channels))
+
+
+def slices(folder: Path, split: Split, held_out: int, size: int, coils: int, seed: int) -> Iterator[Source]:
+    """Magnitude slices of a folder, made into multi-coil scans; each slice's maximum is scaled to 1."""
+    for path in split_files(image_files(folder), split, held_out):
+        magnitude = (load_image(path, size, 1)[0] + 1) / 2
+        if magnitude.max() <= 0:
+            raise DataError(f"{path}: the image is black; remove it")
+        yield simulate_scan(path.relative_to(folder).as_posix(), magnitude / magnitude.max(), coils, seed)

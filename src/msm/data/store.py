@@ -1,0 +1,279 @@
+"""The measurement store: one HDF5 file that holds acquisitions and nothing else (SPEC §3).
+
+    /values      (N, C or coils, H, W)   float32 or complex64, zero where not measured
+    /mask        (N, 1, H, W)            bool
+    /maps        (N or 1, coils, H, W)   complex64, MRI only
+    /noise_std   (N,)                    float32, ρ per real component
+    /name        (N,)                    the item's identity
+    attributes   format, version, provenance (JSON)
+
+The truth, where a simulation has one, goes into a file of its own that only evaluation opens:
+
+    /images      (N, C, H, W)            float32 or complex64
+    /name        (N,)
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..measurement import Measurement
+
+FORMAT, VERSION = "msm-measurements", 1
+TRUTH_FORMAT = "msm-truth"
+
+
+class DataError(ValueError):
+    """A file that cannot be used; the message is one line: file, what was found, what to do."""
+
+
+class _Writer:
+    """An HDF5 file that grows item by item under a temporary name and is moved into place when complete."""
+
+    def __init__(self, path: Path, file_format: str, provenance: dict[str, Any]):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.temporary = self.path.with_name(self.path.name + f".{os.getpid()}.tmp")
+        self.file = h5py.File(self.temporary, "w")
+        self.file.attrs.update(format=file_format, version=VERSION, provenance=json.dumps(provenance))
+        self.file.create_dataset("name", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        self.file.close()
+        if kind is None:
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+    def _append(self, field: str, item: np.ndarray, compression: str | None = None) -> None:
+        """Add one item as one chunk: random access reads that item only."""
+        if field not in self.file:
+            self.file.create_dataset(
+                field,
+                (0, *item.shape),
+                item.dtype,
+                maxshape=(None, *item.shape),
+                chunks=(1, *item.shape) if item.shape else (1024,),
+                compression=compression,
+                shuffle=compression is not None,
+            )
+        dataset = self.file[field]
+        if dataset.shape[1:] != item.shape or dataset.dtype != item.dtype:
+            raise DataError(
+                f"{self.path}: {field} of one item is {item.dtype} {item.shape}, "
+                f"of those before {dataset.dtype} {dataset.shape[1:]}: put items of one shape into a store"
+            )
+        dataset.resize(len(dataset) + 1, axis=0)
+        dataset[-1] = item
+
+    def _append_name(self, name: str) -> None:
+        names = self.file["name"]
+        names.resize(len(names) + 1, axis=0)
+        names[-1] = name
+
+
+class StoreWriter(_Writer):
+    """Write a measurement store; use as a context manager.
+
+    Args:
+        path: the file to make; it appears when all is written.
+        provenance: where the data comes from and how it was made, JSON-friendly.
+    """
+
+    def __init__(self, path: Path, provenance: dict[str, Any]):
+        super().__init__(path, FORMAT, provenance)
+
+    def add(self, name: str, values: Tensor, mask: Tensor, maps: Tensor | None, noise_std: float) -> None:
+        """Add one acquisition.
+
+        Args:
+            name: identity of the item.
+            values: (C or coils, H, W); unmeasured entries are stored as zero.
+            mask: (1, H, W), bool.
+            maps: (coils, H, W), complex, or None for photos.
+            noise_std: ρ per real component.
+        """
+        self._append_name(name)
+        self._append("values", torch.where(mask, values, 0).numpy(), compression="lzf")
+        self._append("mask", mask.numpy(), compression="lzf")
+        if maps is not None:
+            self._append("maps", maps.numpy())
+        self._append("noise_std", np.array(noise_std, dtype=np.float32))
+
+
+class TruthWriter(_Writer):
+    """Write the ground truth of simulated acquisitions; use as a context manager."""
+
+    def __init__(self, path: Path, provenance: dict[str, Any]):
+        super().__init__(path, TRUTH_FORMAT, provenance)
+
+    def add(self, name: str, image: Tensor) -> None:
+        """Add one image (C, H, W)."""
+        self._append_name(name)
+        self._append("images", image.numpy(), compression="lzf")
+
+
+class MeasurementStore(torch.utils.data.Dataset):
+    """Random access to a measurement store, without reading the rest of the file.
+
+    The file is opened once in every process that reads it, so data-loading workers share no handle.
+
+    Args:
+        path: file written by `StoreWriter`.
+
+    Raises:
+        DataError: if it is no such file, or its parts do not fit together.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self._file: tuple[int, h5py.File] | None = None
+        file = self._open()
+        self.provenance = json.loads(file.attrs.get("provenance", "{}"))
+        self.shape: tuple[int, int, int] = file["values"].shape[1:]
+        self.is_mri = "maps" in file
+        self._length = len(file["values"])
+
+    def _open(self) -> h5py.File:
+        if self._file is None or self._file[0] != os.getpid():
+            file = open_hdf5(self.path, FORMAT, {"values": 4, "mask": 4, "noise_std": 1, "name": 1})
+            _check_shapes(self.path, file)
+            self._file = (os.getpid(), file)
+        return self._file[1]
+
+    def __getstate__(self):
+        return {**self.__dict__, "_file": None}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Measurement:
+        """Item `index` as a batch of one."""
+        return self.batch([index])
+
+    def batch(self, indices: Sequence[int]) -> Measurement:
+        """Several items as one batch.
+
+        Args:
+            indices: item numbers, any order, repeats allowed.
+
+        Returns:
+            the acquisitions.
+
+        Raises:
+            DataError: if an item measured nothing or holds values that are not finite.
+        """
+        file = self._open()
+        for i in indices:
+            if not 0 <= i < self._length:
+                raise IndexError(f"{self.path} has {self._length} items, there is no number {i}")
+        values = torch.from_numpy(_read(file["values"], indices))
+        mask = torch.from_numpy(_read(file["mask"], indices)).bool()
+        noise_std = torch.from_numpy(_read(file["noise_std"], indices))
+        maps = None
+        if self.is_mri:
+            rows = indices if len(file["maps"]) > 1 else [0]
+            maps = torch.from_numpy(_read(file["maps"], rows))
+        measurement = Measurement(values, mask, maps, noise_std)
+        self._check(measurement, indices)
+        return measurement
+
+    def names(self, indices: Sequence[int]) -> list[str]:
+        """Identities of items."""
+        names = self._open()["name"]
+        return [names[i].decode() for i in indices]
+
+    def masks(self, limit: int = 1000) -> Tensor:
+        """The masks of the first `limit` items (N, 1, H, W), bool."""
+        return torch.from_numpy(self._open()["mask"][:limit]).bool()
+
+    def _check(self, measurement: Measurement, indices: Sequence[int]) -> None:
+        empty = ~measurement.mask.flatten(1).any(1)
+        bad = ~torch.isfinite(measurement.values.abs()).flatten(1).all(1)
+        if measurement.maps is not None:
+            bad |= ~torch.isfinite(measurement.maps.abs()).flatten(1).all(1)
+        for failed, what in ((empty, "a mask of zeros: nothing was measured"), (bad, "values or maps not finite")):
+            if failed.any():
+                index = indices[int(failed.nonzero()[0])]
+                raise DataError(
+                    f"{self.path}: item {index} ({self.names([index])[0]}) has {what}; acquire it again or leave it out"
+                )
+
+
+def read_truth(path: Path | str, indices: Sequence[int]) -> Tensor:
+    """Ground-truth images (B, C, H, W) of simulated acquisitions: for evaluation only.
+
+    Args:
+        path: file written by `TruthWriter`.
+        indices: item numbers.
+
+    Raises:
+        DataError: if it is no such file or an item is missing.
+    """
+    file = open_hdf5(Path(path), TRUTH_FORMAT, {"images": 4, "name": 1})
+    with file:
+        if max(indices) >= len(file["images"]):
+            raise DataError(f"{path}: has {len(file['images'])} images, number {max(indices)} was asked for")
+        return torch.from_numpy(_read(file["images"], indices))
+
+
+def open_hdf5(path: Path, file_format: str | None, fields: dict[str, int]) -> h5py.File:
+    """Open an HDF5 file for reading and check that it holds the datasets that are needed.
+
+    Args:
+        path: the file.
+        file_format: value that its attribute `format` must have, if any.
+        fields: names of the datasets and how many axes each must have.
+
+    Raises:
+        DataError: if the file is missing, damaged, or of another kind.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; make it with `msm acquire`, or correct the path")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again") from None
+    found = file.attrs.get("format")
+    if file_format is not None and found != file_format:
+        raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
+    for name, axes in fields.items():
+        link = file.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+            raise DataError(f"{path}: dataset {name} is missing; the file is not complete, make it again")
+        if file[name].is_virtual or file[name].external:
+            raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
+        if file[name].ndim != axes:
+            raise DataError(f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again")
+    return file
+
+
+def _check_shapes(path: Path, file: h5py.File) -> None:
+    count, channels, height, width = file["values"].shape
+    expected = {"mask": {(count, 1, height, width)}, "noise_std": {(count,)}, "name": {(count,)}}
+    if "maps" in file:
+        expected["maps"] = {(n, channels, height, width) for n in (1, count)}
+    for name, shapes in expected.items():
+        if file[name].shape not in shapes:
+            raise DataError(
+                f"{path}: {name} has shape {file[name].shape}, expected {max(shapes)} to go with values; "
+                "write values, mask and maps of one size"
+            )
+    if count == 0:
+        raise DataError(f"{path}: holds no items; acquire some first")
+
+
+def _read(dataset: h5py.Dataset, indices: Sequence[int]) -> np.ndarray:
+    """Items of a dataset in any order."""
+    return np.stack([dataset[i] for i in indices])

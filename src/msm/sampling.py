@@ -1,0 +1,282 @@
+"""Sampling with a partial denoiser: generation (SPEC §5, Algorithm 1) and posterior sampling (SPEC §6).
+
+Plain functions of a denoiser, a mask family and seeds; they know nothing of training or data. z_t is the
+variance-preserving iterate, z_t = sqrt(ᾱ_t) z + sqrt(1−ᾱ_t) n.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .denoiser import Denoiser
+from .masks import Masks
+from .schedule import VPSchedule
+from .transforms import Transform
+
+Callback = Callable[[int, Tensor, Tensor], None]
+
+
+class Operator(Protocol):
+    """H of an inverse problem y = H z + e, under deepinv's names."""
+
+    def A(self, z: Tensor) -> Tensor:
+        """H z."""
+
+    def A_dagger(self, y: Tensor) -> Tensor:
+        """H⁺ y."""
+
+
+@torch.no_grad()
+def generate(
+    denoiser: Denoiser,
+    transform: Transform,
+    masks: Masks,
+    shape: Sequence[int],
+    *,
+    seeds: Sequence[int],
+    steps: int = 200,
+    draws: int = 3,
+    eta: float = 1.0,
+    covering: bool = True,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Draw full measurements z from the model (SPEC §5).
+
+    Args:
+        denoiser: partial denoiser, (z_t, mask, t, transform) -> ŝ.
+        transform: T; `MultiCoil` samples complex z.
+        masks: mask family that the denoiser was trained on.
+        shape: shape of one z, (C or coils, H, W).
+        seeds: one integer per sample; a sample depends on its own seed only.
+        steps: reverse steps.
+        draws: masks, and network calls, per step (w).
+        eta: 0 (deterministic given the start) … 1 (ancestral).
+        covering: the masks of a step together cover z as evenly as they can; otherwise they are independent.
+        callback: called after each step with (steps left, z_t, ẑ).
+
+    Returns:
+        z (len(seeds), *shape).
+
+    Raises:
+        ValueError: if steps, draws or eta is out of range.
+    """
+    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering)
+    z, z_hat = process.start()
+    for level, drawn, noise in process:
+        z, z_hat = aggregate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta)
+        z = ddim(z, z_hat, level, eta, noise[:, -1])
+        if callback is not None:
+            callback(level.index, z, z_hat)
+    return z
+
+
+@torch.no_grad()
+def reconstruct(
+    denoiser: Denoiser,
+    y: Tensor,
+    operator: Operator,
+    transform: Transform,
+    masks: Masks,
+    shape: Sequence[int],
+    *,
+    seeds: Sequence[int],
+    steps: int = 200,
+    draws: int = 3,
+    eta: float = 0.85,
+    step_size: float = 2.0,
+    covering: bool = True,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Draw posterior samples of z given y = H z + e (SPEC §6).
+
+    The likelihood step ẑ ← ẑ − γ H⁺(H ẑ − y) follows the aggregation; for complex z (MRI), where H keeps entries
+    of z, it is applied to each draw.
+
+    Args:
+        denoiser: partial denoiser.
+        y: observations (B, …), one item per seed; repeat y to draw several samples of it.
+        operator: H with A and A_dagger: any deepinv physics object works.
+        transform: T.
+        masks: mask family that the denoiser was trained on; H may be another.
+        shape: shape of one z, (C or coils, H, W).
+        seeds: one integer per sample.
+        steps: reverse steps.
+        draws: masks, and network calls, per step (w).
+        eta: share of fresh noise in each update.
+        step_size: γ of the likelihood step.
+        covering: as in `generate`.
+        callback: called after each step with (steps left, z_t, ẑ).
+
+    Returns:
+        z (len(seeds), *shape).
+
+    Raises:
+        ValueError: if there is not one seed per item of y, or steps, draws or eta is out of range.
+    """
+    if len(seeds) != len(y):
+        raise ValueError(f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds")
+
+    def likelihood(z_hat: Tensor) -> Tensor:
+        return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
+
+    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering)
+    z, z_hat = process.start()
+    each_draw = likelihood if z.is_complex() else None
+    for level, drawn, noise in process:
+        z, z_hat = aggregate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
+        corrected = z_hat if each_draw else likelihood(z_hat)
+        z = posterior_update(z, corrected, level, eta, noise[:, -1])
+        if callback is not None:
+            callback(level.index, z, corrected)
+    return z
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise level of the reverse process; `above` and `below` are the ᾱ of the next noisier and cleaner one."""
+
+    index: int
+    t: Tensor
+    alpha_bar: float
+    above: float
+    below: float
+
+
+class ReverseProcess:
+    """All that the steps need and the iterate does not change: levels, masks, noise.
+
+    Every sample has a random stream of its own, seeded by its seed; masks of all steps are drawn at the start.
+    Iterating gives, from the noisiest level down, (level, masks (B, draws, 1, H, W), noise (B, draws + 1, *shape)).
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        transform: Transform,
+        masks: Masks,
+        shape: Sequence[int],
+        seeds: Sequence[int],
+        steps: int,
+        draws: int,
+        eta: float,
+        covering: bool,
+    ):
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1, got {draws}")
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must be between 0 and 1, got {eta}")
+        maps = getattr(transform, "maps", None)
+        self.device = _device(denoiser) if maps is None else maps.device
+        self.dtype = torch.float32 if maps is None else torch.complex64
+        self.masks, self.shape, self.draws, self.covering = masks, tuple(shape), draws, covering
+        schedule = getattr(denoiser, "schedule", None) or VPSchedule()
+        self.times = schedule.grid(steps).to(self.device)
+        self.alpha_bars = [0.0, *schedule.alpha_bar(schedule.grid(steps)).tolist()[::-1], 1.0]
+        self.streams = [Generator(self.device).manual_seed(seed) for seed in seeds]
+        variates = (steps, draws, masks.variates)
+        self.variates = self._per_sample(torch.rand, variates)
+
+    def start(self) -> tuple[Tensor, Tensor]:
+        """z_T ~ N(0, I) and the estimate ẑ = 0 that goes with it, each (B, *shape)."""
+        z = self._normal(1)[:, 0]
+        return z, torch.zeros_like(z)
+
+    def __iter__(self) -> Iterator[tuple[Level, Tensor, Tensor]]:
+        steps = len(self.times)
+        for k in range(steps):
+            index = steps - 1 - k
+            above, here, below = self.alpha_bars[k : k + 3]
+            level = Level(index, self.times[index], here, above, below)
+            yield level, self.masks.draw(self.variates[:, k], self.covering), self._normal(self.draws + 1)
+
+    def _normal(self, number: int) -> Tensor:
+        """Normal noise (B, number, *shape) of unit variance per real component."""
+        if not self.dtype.is_complex:
+            return self._per_sample(torch.randn, (number, *self.shape))
+        return torch.view_as_complex(self._per_sample(torch.randn, (number, *self.shape, 2)))
+
+    def _per_sample(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Random numbers (B, *shape), each item from its own stream."""
+        out = torch.empty(len(self.streams), *shape, device=self.device)
+        for item, stream in zip(out, self.streams):
+            draw(shape, generator=stream, out=item)
+        return out
+
+
+def aggregate(
+    denoiser: Denoiser,
+    z: Tensor,
+    z_hat: Tensor,
+    masks: Tensor,
+    noise: Tensor,
+    transform: Transform,
+    level: Level,
+    eta: float,
+    likelihood: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Denoise under each mask in turn and average what they say of each entry (SPEC §5, the inner loop).
+
+    Args:
+        denoiser: partial denoiser.
+        z: iterate at this level (B, *shape).
+        z_hat: estimate of the step before (B, *shape); entries that no mask covers keep it.
+        masks: S_1 … S_w of every sample, (B, w, 1, H, W), bool.
+        noise: (B, w, *shape), to re-noise the denoised entries.
+        transform: T.
+        level: noise level.
+        eta: share of fresh noise in the re-noising.
+        likelihood: likelihood step applied to every ŝ_i, if any.
+
+    Returns:
+        the iterate with each S_i's entries replaced, and ẑ, both (B, *shape).
+    """
+    total = torch.zeros_like(z)
+    count = torch.zeros_like(masks[:, 0], dtype=total.real.dtype)
+    for mask, n in zip(masks.unbind(1), noise.unbind(1)):
+        s_hat = denoiser(z, mask, level.t, transform)
+        if likelihood is not None:
+            s_hat = torch.where(mask, likelihood(s_hat), 0)
+        eps = predicted_noise(z, s_hat, level)
+        z = torch.where(mask, ddim_kernel(s_hat, eps, n, level.alpha_bar, level.above, eta, level.index == 0), z)
+        total, count = total + s_hat, count + mask
+    return z, torch.where(count > 0, total / count.clamp(min=1), z_hat)
+
+
+def ddim(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> Tensor:
+    """One DDIM step from z_t to the next cleaner level (SPEC §5); all tensors (B, *shape)."""
+    eps = predicted_noise(z, z_hat, level)
+    return ddim_kernel(z_hat, eps, noise, level.below, level.alpha_bar, eta, level.index == 0)
+
+
+def posterior_update(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> Tensor:
+    """sqrt(ᾱ₋) ẑ + sqrt(1−ᾱ₋) (η n + sqrt(1−η²) ε̂), the update of SPEC §6; all tensors (B, *shape)."""
+    eps = predicted_noise(z, z_hat, level)
+    return sqrt(level.below) * z_hat + sqrt(1 - level.below) * (eta * noise + sqrt(1 - eta**2) * eps)
+
+
+def predicted_noise(z: Tensor, z_hat: Tensor, level: Level) -> Tensor:
+    """ε = (z_t − sqrt(ᾱ) ẑ) / sqrt(1−ᾱ), in measurement space."""
+    return (z - sqrt(level.alpha_bar) * z_hat) / sqrt(1 - level.alpha_bar)
+
+
+def ddim_kernel(
+    z_hat: Tensor, eps: Tensor, noise: Tensor, target: float, source: float, eta: float, last: bool
+) -> Tensor:
+    """Go from ᾱ = source to the cleaner ᾱ = target, with a share η of fresh noise (Song et al. 2021, eq. 12).
+
+    The last level gets no fresh noise, as published.
+    """
+    fresh = eta**2 * (1 - target) / (1 - source) * (1 - source / target)
+    mean = sqrt(target) * z_hat + sqrt(1 - target - fresh) * eps
+    return mean if last else mean + sqrt(fresh) * noise
+
+
+def _device(denoiser: Denoiser) -> torch.device:
+    """Where a denoiser's parameters live; a plain function is taken to work on the CPU."""
+    if isinstance(denoiser, nn.Module):
+        return next((p.device for p in denoiser.parameters()), torch.device("cpu"))
+    return torch.device("cpu")

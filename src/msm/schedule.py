@@ -1,0 +1,78 @@
+"""The variance-preserving noise schedule (SPEC §2).
+
+A noisy iterate is z_t = sqrt(alpha_bar_t) z + sqrt(1 − alpha_bar_t) n with n ~ N(0, I). Its noise level is
+sigma_t = sqrt((1 − alpha_bar_t) / alpha_bar_t), so that z_t / sqrt(alpha_bar_t) = z + sigma_t n. Times run over
+0 … 999; between two integers sigma is linear in t, which makes every noise level reachable.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class VPSchedule(nn.Module):
+    """Linear-β schedule over 1000 steps (Ho et al. 2020), with fractional times.
+
+    Args:
+        beta_start: β of the first step.
+        beta_end: β of the last step.
+        num_steps: number of steps of the full chain.
+    """
+
+    sigmas: Tensor
+
+    def __init__(self, beta_start: float = 1e-4, beta_end: float = 0.02, num_steps: int = 1000):
+        super().__init__()
+        betas = torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64)
+        alpha_bars = torch.cumprod(1 - betas, 0)
+        sigmas = torch.sqrt((1 - alpha_bars) / alpha_bars)
+        self.register_buffer("sigmas", sigmas.float(), persistent=False)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level sigma_t.
+
+        Args:
+            t: times on the 0…999 scale, any shape; values outside are clamped.
+
+        Returns:
+            sigma_t, same shape, float32.
+        """
+        last = len(self.sigmas) - 1
+        t = torch.as_tensor(t, device=self.sigmas.device).float().clamp(0, last)
+        below = t.floor().long().clamp(max=last - 1)
+        return torch.lerp(self.sigmas[below], self.sigmas[below + 1], t - below)
+
+    def alpha_bar(self, t: Tensor) -> Tensor:
+        """Signal power alpha_bar_t = 1 / (1 + sigma_t²) of the iterate at time t (any shape)."""
+        return 1 / (1 + self.sigma(t) ** 2)
+
+    def time(self, sigma: Tensor | float) -> Tensor:
+        """Time at which the noise level is sigma: the inverse of `sigma`.
+
+        Args:
+            sigma: noise levels, any shape; clamped to the schedule's range, about 0.01 … 157.
+
+        Returns:
+            Fractional times on the 0…999 scale, same shape, float32.
+        """
+        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=self.sigmas.device)
+        sigma = sigma.clamp(self.sigmas[0], self.sigmas[-1])
+        above = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp(min=1)
+        low, high = self.sigmas[above - 1], self.sigmas[above]
+        return (above - 1) + (sigma - low) / (high - low)
+
+    def grid(self, steps: int) -> Tensor:
+        """Evenly spaced ascending times, from 0: grid(200) is 0, 5, …, 995.
+
+        Args:
+            steps: number of times, 1 … 1000.
+
+        Returns:
+            Times, shape (steps,), float32; fractional where 1000 is no multiple of `steps`.
+
+        Raises:
+            ValueError: if `steps` is out of range.
+        """
+        total = len(self.sigmas)
+        if not 1 <= steps <= total:
+            raise ValueError(f"steps must be between 1 and {total}, got {steps}")
+        return torch.arange(steps, device=self.sigmas.device, dtype=torch.float32) * (total / steps)

@@ -1,0 +1,83 @@
+"""T, the map from an image x to the full measurement z = T x, with Tᴴ T = I (SPEC §1).
+
+Photos are measured pixel by pixel, T = identity. In multi-coil MRI T = F C: multiply by each coil's sensitivity,
+then take the centred orthonormal 2-D Fourier transform, z_c = F (C_c x).
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Transform(Protocol):
+    """What a denoiser needs of T."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Z = T x."""
+
+    def adjoint(self, z: Tensor) -> Tensor:
+        """X = Tᴴ z."""
+
+
+def fft2c(x: Tensor) -> Tensor:
+    """Centred orthonormal 2-D FFT over the last two axes."""
+    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(x, (-2, -1)), norm="ortho"), (-2, -1))
+
+
+def ifft2c(k: Tensor) -> Tensor:
+    """Inverse, and adjoint, of `fft2c`."""
+    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(k, (-2, -1)), norm="ortho"), (-2, -1))
+
+
+class Identity:
+    """T = I: the image itself is measured."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x (B, C, H, W) unchanged."""
+        return x
+
+    def adjoint(self, z: Tensor) -> Tensor:
+        """Return z (B, C, H, W) unchanged."""
+        return z
+
+
+class MultiCoil:
+    """T = F C of multi-coil MRI.
+
+    Args:
+        maps: coil sensitivities (B or 1, coils, H, W), complex, with Σ_c |C_c|² = 1 where there is signal
+            (and 0 or 1 elsewhere): then Tᴴ T = I on the images that live there.
+
+    Raises:
+        ValueError: if `maps` is not a complex tensor of four axes.
+    """
+
+    def __init__(self, maps: Tensor):
+        if maps.ndim != 4 or not maps.is_complex():
+            raise ValueError(
+                f"coil maps must be complex (B or 1, coils, H, W), got {maps.dtype} {tuple(maps.shape)}"
+            )
+        self.maps = maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Coil-wise k-space of an image.
+
+        Args:
+            x: image (B, 1, H, W), complex.
+
+        Returns:
+            k-space (B, coils, H, W), complex, low frequencies in the middle.
+        """
+        return fft2c(self.maps * x)
+
+    def adjoint(self, z: Tensor) -> Tensor:
+        """Coil-combined image of k-space.
+
+        Args:
+            z: k-space (B, coils, H, W), complex.
+
+        Returns:
+            image (B, 1, H, W), complex.
+        """
+        return (self.maps.conj() * ifft2c(z)).sum(1, keepdim=True)

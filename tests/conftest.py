@@ -1,0 +1,23 @@
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = (ROOT / "tests" / "data", ROOT.parent / "shared" / "golden")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """golden(name) -> (tensors of NAME.safetensors, content of NAME.json); {} for a file that is absent."""
+
+    def read(name: str) -> tuple[dict, dict]:
+        paths = {path.suffix: path for folder in reversed(FOLDERS) for path in folder.glob(f"{name}.*")}
+        if not paths:
+            pytest.skip(f"golden vectors {name} are in neither of {', '.join(map(str, FOLDERS))}")
+        tensors = load_file(paths[".safetensors"]) if ".safetensors" in paths else {}
+        facts = json.loads(paths[".json"].read_text(encoding="utf-8")) if ".json" in paths else {}
+        return tensors, facts
+
+    return read

@@ -1,0 +1,37 @@
+"""Checks shared by the tests of linear operators and transforms."""
+
+import torch
+
+
+def random_tensor(shape, dtype, seed=0):
+    """White Gaussian noise, real or complex."""
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def dot(a, b):
+    """⟨a, b⟩ = Σ conj(a) b."""
+    return torch.vdot(a.flatten(), b.flatten())
+
+
+def assert_adjoint(operator, shape_z, dtype=torch.float64):
+    """⟨A z, y⟩ = ⟨z, Aᴴ y⟩, both linear, for A/A_adjoint (operators) or forward/adjoint (transforms)."""
+    if hasattr(operator, "A"):
+        forward, adjoint = operator.A, operator.A_adjoint
+    else:
+        forward, adjoint = operator.forward, operator.adjoint
+    z1, z2 = (random_tensor(shape_z, dtype, seed) for seed in (1, 2))
+    y1 = forward(z1)
+    u1, u2 = (random_tensor(y1.shape, y1.dtype, seed) for seed in (3, 4))
+    tolerance = 1e-10 if torch.finfo(y1.dtype).bits == 64 else 1e-4
+    scale = (y1.norm() * u1.norm()).item()
+    assert abs(dot(y1, u1) - dot(z1, adjoint(u1))).item() <= tolerance * scale
+    a = 0.7 if not dtype.is_complex else 0.7 - 1.3j
+    torch.testing.assert_close(forward(a * z1 + z2), a * y1 + forward(z2), rtol=tolerance, atol=tolerance)
+    expected = a * adjoint(u1) + adjoint(u2)
+    torch.testing.assert_close(adjoint(a * u1 + u2), expected, rtol=tolerance, atol=tolerance)
+
+
+def dense_matrix(function, shape, dtype=torch.float64):
+    """The matrix of a linear function of one (1, *shape) item, columns in flattened order."""
+    size = torch.Size(shape).numel()
+    return function(torch.eye(size, dtype=dtype).view(size, *shape)).reshape(size, -1).T

@@ -1,0 +1,389 @@
+"""The network against the published ADM U-Net: values, tensor names, initial weights, files."""
+
+import copy
+import json
+import math
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.testing import assert_close
+
+from msm.network import ADMNetwork, _published_names, load_published_weights, published_shapes
+
+SETTINGS = {
+    "image_size": 16,
+    "in_channels": 2,
+    "num_channels": 32,
+    "num_res_blocks": 1,
+    "channel_mult": [1, 2],
+    "attention_resolutions": [8],
+    "num_head_channels": 16,
+}
+
+
+def busy_weights(settings):
+    """Published tensors with no zero layer, the same on every machine; the square makes them of full rank."""
+    weights = {}
+    for i, (name, shape) in enumerate(published_shapes(**settings).items()):
+        n = torch.arange(math.prod(shape), dtype=torch.float64)
+        weights[name] = (0.2 * torch.sin(i + 0.7 * n**2)).float().reshape(shape)
+    return weights
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("network") / "weights.safetensors"
+    save_file(busy_weights(SETTINGS), path)
+    return load_published_weights(path, **SETTINGS)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def assert_one_line(info):
+    assert "\n" not in str(info.value)
+
+
+# The published network
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("name", ["adm_tiny_rgb", "adm_tiny_mri"])
+def test_golden_vectors(golden, tmp_path, name, suffix):
+    weights, _ = golden(f"{name}_weights")
+    vectors, facts = golden(name)
+    path = tmp_path / f"{name}.{suffix}"
+    (torch.save if suffix == "pt" else save_file)(weights, path)
+
+    network = load_published_weights(path, **facts["settings"])
+
+    assert network.settings == facts["settings"]
+    assert sum(p.numel() for p in network.parameters()) == facts["parameter_count"]
+    for kind in ("float", "int"):
+        with torch.no_grad():
+            eps = network(vectors["x"], vectors[f"t_{kind}"])
+        assert_close(eps, vectors[f"eps_t_{kind}"], rtol=1e-4, atol=1e-5)
+
+
+def test_values_have_not_moved(network):
+    """Numbers of this implementation when it matched the golden vectors, for where those are not at hand."""
+    u = torch.cos(torch.arange(512, dtype=torch.float64) ** 2).float().reshape(1, 2, 16, 16)
+    with torch.no_grad():
+        eps = network(u, torch.tensor(417.5))
+    found = [eps.mean(), eps.std(), eps[0, 0, 0, 0], eps[0, 1, 8, 5]]
+    assert_close(
+        torch.stack(found), torch.tensor([0.093484, 0.312280, 0.228544, -0.138011]), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["adm_keys_ffhq128", "adm_keys_fastmri256"])
+def test_published_names_and_shapes_of_the_full_networks(golden, name):
+    _, facts = golden(name)
+    shapes = published_shapes(**facts["settings"])
+    assert shapes == {key: tuple(shape) for key, shape in facts["state_dict"].items()}
+    assert len(shapes) == facts["n_keys"]
+    with torch.device("meta"):
+        network = ADMNetwork(**facts["settings"])
+    assert sum(p.numel() for p in network.parameters()) == facts["parameter_count"]
+    assert not list(network.buffers())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adm_keys_ffhq128", "adm_keys_fastmri256"])
+def test_full_network_loads_a_published_file(golden, tmp_path, name):
+    _, facts = golden(name)
+    weights = busy_weights(facts["settings"])
+    torch.save(weights, tmp_path / "weights.pt")
+    network = load_published_weights(tmp_path / "weights.pt", **facts["settings"])
+    assert_close(network.unet.conv_out.weight.data, weights["out.2.weight"], rtol=0, atol=0)
+    heads = weights["middle_block.1.qkv.weight"].reshape(8, 3, 64, 512)
+    middle = network.unet.mid_block.attentions[0]
+    for part, layer in enumerate((middle.to_q, middle.to_k, middle.to_v)):
+        assert_close(layer.weight.data, heads[:, part].reshape(512, 512), rtol=0, atol=0)
+
+
+# Initial weights
+
+
+@pytest.mark.parametrize("name", ["adm_keys_ffhq128", "adm_keys_fastmri256"])
+def test_zero_initialised_layers_are_those_of_adm(golden, name):
+    """The published list, on a network with the same blocks but fewer channels."""
+    _, facts = golden(name)
+    network = ADMNetwork(**{**facts["settings"], "num_channels": 32, "num_head_channels": 16})
+    state = network.unet.state_dict()
+    names = _published_names(network.unet)
+    zero = {theirs for theirs, ours in names.items() if not any(state[our].any() for our in ours)}
+    assert {name for name in zero if name.endswith(".weight")} == set(facts["zero_initialised_weights"])
+    assert {name.replace(".weight", ".bias") for name in facts["zero_initialised_weights"]} <= zero
+
+
+def test_output_is_zero_at_the_start(images):
+    assert not ADMNetwork(**SETTINGS)(images, torch.tensor(3.0)).any()
+
+
+# Forward
+
+
+def test_gradients_reach_every_weight_and_the_input(network, images):
+    trained = copy.deepcopy(network)
+    u = images.requires_grad_()
+    trained(u, torch.tensor(417.5)).square().sum().backward()
+    assert u.grad.abs().sum() > 0
+    # The bias of a key shifts all scores of a query alike, which the softmax ignores.
+    silent = {
+        name for name, p in trained.named_parameters() if p.grad.abs().max() < 1e-6 * u.grad.abs().max()
+    }
+    assert silent <= {name for name, _ in trained.named_parameters() if name.endswith("to_k.bias")}
+
+
+def test_fractional_time_is_not_truncated(network, images):
+    with torch.no_grad():
+        at = {t: network(images, torch.tensor(t)) for t in (417.0, 417.5)}
+        assert (at[417.5] - at[417.0]).abs().max() > 1e-3
+        assert_close(network(images, 417.5), at[417.5], rtol=0, atol=0)
+        assert_close(network(images, torch.tensor(417)), at[417.0], rtol=0, atol=0)
+
+
+def test_items_of_a_batch_are_independent(network, images):
+    t = torch.tensor([3.0, 417.5, 995.0])
+    with torch.no_grad():
+        together = network(images, t)
+        alone = torch.cat([network(images[i : i + 1], t[i]) for i in range(3)])
+    assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_other_image_sizes(network):
+    assert network(torch.zeros(1, 2, 24, 6), torch.tensor(5.0)).shape == (1, 2, 24, 6)
+
+
+@pytest.mark.parametrize(
+    "shape, t, message",
+    [
+        ((1, 2, 15, 16), 0.0, "multiples of 2"),
+        ((1, 2, 16, 15), 0.0, "multiples of 2"),
+        ((1, 3, 16, 16), 0.0, r"expected real \(B, 2, H, W\)"),
+        ((2, 16, 16), 0.0, r"expected real \(B, 2, H, W\)"),
+        ((2, 2, 16, 16), [0.0, 1.0, 2.0], r"t has shape \[3\], expected a scalar or \[2\]"),
+        ((2, 2, 16, 16), [[0.0], [1.0]], r"t has shape \[2, 1\]"),
+    ],
+)
+def test_forward_refuses(network, shape, t, message):
+    with pytest.raises(ValueError, match=message) as info:
+        network(torch.zeros(shape), torch.tensor(t))
+    assert_one_line(info)
+
+
+def test_forward_refuses_complex_images(network):
+    with pytest.raises(ValueError, match="complex64"):
+        network(torch.zeros(1, 2, 16, 16, dtype=torch.complex64), torch.tensor(0.0))
+
+
+# Settings
+
+
+def test_settings_are_the_arguments(network):
+    assert network.settings == SETTINGS == json.loads(json.dumps(network.settings))
+    network.settings["channel_mult"].append(3)
+    assert network.settings == SETTINGS
+    assert (network.image_size, network.in_channels) == (16, 2)
+    assert ADMNetwork(**{**SETTINGS, "channel_mult": (1, 2)}).settings == SETTINGS
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"image_size": 15}, "image_size is 15, expected a multiple of 2"),
+        ({"num_channels": 48}, "num_channels is 48, expected a multiple of 32"),
+        (
+            {"num_head_channels": 48},
+            "num_head_channels is 48, expected a divisor of the 64 channels at 8 pixels",
+        ),
+        ({"attention_resolutions": [4]}, r"attention_resolutions has 4, expected some of \[16, 8\]"),
+        ({"channel_mult": [2, 2]}, "channel_mult is .* begins with 1"),
+        ({"channel_mult": []}, "channel_mult is .* begins with 1"),
+        ({"channel_mult": "1,2"}, "channel_mult is '1,2', expected a list"),
+        ({"num_res_blocks": 1.0}, "num_res_blocks is 1.0, expected a positive whole number"),
+        ({"in_channels": 0}, "in_channels is 0"),
+        ({"in_channels": True}, "in_channels is True"),
+    ],
+)
+def test_settings_refused(change, message):
+    with pytest.raises(ValueError, match=message) as info:
+        ADMNetwork(**{**SETTINGS, **change})
+    assert_one_line(info)
+
+
+# Our files
+
+
+def test_save_and_load(network, images, tmp_path):
+    network.save(tmp_path / "new" / "folder")
+    random_state = torch.get_rng_state()
+    loaded = ADMNetwork.load(tmp_path / "new" / "folder")
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert loaded.settings == SETTINGS
+    files = sorted((tmp_path / "new" / "folder").iterdir())
+    assert [file.name for file in files] == ["config.json", "model.safetensors"]
+    assert files[0].stat().st_mode == files[1].stat().st_mode
+    for (name, value), other in zip(network.state_dict().items(), loaded.state_dict().values()):
+        assert_close(value, other, rtol=0, atol=0, msg=name)
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    assert_close(loaded(images, torch.tensor(5.5)), network(images, torch.tensor(5.5)), rtol=0, atol=0)
+
+
+def test_save_replaces_an_older_network(network, tmp_path):
+    ADMNetwork(**SETTINGS).save(tmp_path)
+    older = ADMNetwork.load(tmp_path)
+    copy.deepcopy(network).to(memory_format=torch.channels_last).save(tmp_path)
+    assert not older.unet.conv_out.weight.any()
+    assert_close(ADMNetwork.load(tmp_path).state_dict(), network.state_dict(), rtol=0, atol=0)
+
+
+def test_save_in_half_precision(network, images, tmp_path):
+    network.save(tmp_path / "single")
+    network.save(tmp_path / "half", dtype=torch.float16)
+    sizes = [(tmp_path / kind / "model.safetensors").stat().st_size for kind in ("single", "half")]
+    assert sizes[1] < 0.55 * sizes[0]
+    loaded = ADMNetwork.load(tmp_path / "half")
+    for name, value in loaded.state_dict().items():
+        assert_close(value, network.state_dict()[name].half().float(), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"torch\.int8"):
+        network.save(tmp_path / "int", dtype=torch.int8)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_load_names_a_missing_file(network, tmp_path, missing):
+    network.save(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=missing) as info:
+        ADMNetwork.load(tmp_path)
+    assert_one_line(info)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"image_size": 16', "config.json: not the settings"),
+        ("[]", "config.json: not the settings"),
+        (json.dumps({**SETTINGS, "dropout": 0.1}), "config.json: .*'dropout'"),
+        (
+            json.dumps({k: v for k, v in SETTINGS.items() if k != "num_channels"}),
+            "config.json: .*'num_channels'",
+        ),
+        (json.dumps({**SETTINGS, "num_channels": 40}), "config.json: .*num_channels is 40"),
+        (
+            json.dumps({**SETTINGS, "in_channels": 3}),
+            r"model.safetensors: .*3 misshapen \(first: conv_in.weight",
+        ),
+        (
+            json.dumps({**SETTINGS, "num_res_blocks": 2}),
+            r"model.safetensors: .*missing \(first: down_blocks.0.",
+        ),
+        (
+            json.dumps({**SETTINGS, "attention_resolutions": []}),
+            r"model.safetensors: .*unexpected \(first: 'down_blocks.1.attentions.0",
+        ),
+    ],
+)
+def test_load_refuses_settings(network, tmp_path, text, message):
+    network.save(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as info:
+        ADMNetwork.load(tmp_path)
+    assert_one_line(info)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 1000, 100_000])
+def test_load_refuses_a_truncated_file(network, tmp_path, kept):
+    network.save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged") as info:
+        ADMNetwork.load(tmp_path)
+    assert_one_line(info)
+
+
+# Published files
+
+
+def assert_refused(path, message):
+    with pytest.raises(ValueError, match=message) as info:
+        load_published_weights(path, **SETTINGS)
+    assert_one_line(info)
+    assert str(path) in str(info.value)
+
+
+KEY = "middle_block.1.qkv.weight"
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({KEY: None}, rf"1 missing \(first: {KEY}\)"),
+        ({"module.x": torch.zeros(1)}, r"1 unexpected \(first: 'module.x'\)"),
+        (
+            {KEY: torch.zeros(192, 64)},
+            rf"1 misshapen \(first: {KEY}, \[192, 64\] instead of \[192, 64, 1\]\)",
+        ),
+        ({KEY: torch.zeros(192, 64, 1, dtype=torch.int64)}, rf"1 misshapen \(first: {KEY}, a torch.int64"),
+    ],
+)
+def test_published_weights_that_do_not_fit(tmp_path, change, message, suffix):
+    weights = {
+        name: value for name, value in {**busy_weights(SETTINGS), **change}.items() if value is not None
+    }
+    path = tmp_path / f"weights.{suffix}"
+    (torch.save if suffix == "pt" else save_file)(weights, path)
+    assert_refused(path, message)
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], torch.zeros(3), {"state_dict": {}}, {3: torch.zeros(1)}, {KEY: 7}]
+)
+def test_published_file_of_something_else(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pt")
+    assert_refused(tmp_path / "weights.pt", "expected a state dict|tensors do not fit")
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_published_file_with_code_is_refused_and_not_run(tmp_path, write):
+    write({"weights": Hostile(tmp_path / "executed")}, tmp_path / "weights.pt")
+    assert_refused(tmp_path / "weights.pt", "not a readable state dict of plain tensors")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("kept", [0, 1, 1000, 100_000])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_published_file_truncated(tmp_path, suffix, kept):
+    path = tmp_path / f"weights.{suffix}"
+    (torch.save if suffix == "pt" else save_file)(busy_weights(SETTINGS), path)
+    path.write_bytes(path.read_bytes()[:kept])
+    assert_refused(path, "not a readable state dict|damaged")
+
+
+def test_published_file_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"weights\.pt: no such file") as info:
+        load_published_weights(tmp_path / "weights.pt", **SETTINGS)
+    assert_one_line(info)
+
+
+def test_published_half_precision_becomes_float32(tmp_path):
+    save_file(
+        {name: value.half() for name, value in busy_weights(SETTINGS).items()}, tmp_path / "w.safetensors"
+    )
+    loaded = load_published_weights(tmp_path / "w.safetensors", **SETTINGS)
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
