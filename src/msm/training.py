@@ -316,6 +316,7 @@ class _Log:
         self.active = active
         if not active:
             return
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= step]
