@@ -1,6 +1,11 @@
 """Checks shared by the tests of linear operators and transforms."""
 
 import torch
+from safetensors.torch import save_file
+
+from msm.denoiser import PartialDenoiser
+from msm.network import load_published_weights
+from msm.schedule import VPSchedule
 
 
 def random_tensor(shape, dtype, seed=0):
@@ -35,3 +40,23 @@ def dense_matrix(function, shape, dtype=torch.float64):
     """The matrix of a linear function of one (1, *shape) item, columns in flattened order."""
     size = torch.Size(shape).numel()
     return function(torch.eye(size, dtype=dtype).view(size, *shape)).reshape(size, -1).T
+
+
+def golden_complex(k):
+    """(B, 2, H, W, coils), real and imaginary channel -> complex (B, coils, H, W); (B, 2, H, W) -> (B, 1, H, W)."""
+    k = k if k.ndim == 5 else k[..., None]
+    return torch.view_as_complex(k.permute(0, 4, 2, 3, 1).contiguous())
+
+
+def golden_maps(smps):
+    """(B, 1, H, W, coils, 2) -> complex (B, coils, H, W)."""
+    return torch.view_as_complex(smps.contiguous())[:, 0].movedim(-1, 1).contiguous()
+
+
+def golden_denoiser(golden, name, folder):
+    """The partial denoiser on a published tiny network, adm_tiny_rgb or adm_tiny_mri."""
+    weights, _ = golden(f"{name}_weights")
+    path = folder / f"{name}.safetensors"
+    save_file(weights, path)
+    settings = golden(name)[1]["settings"]
+    return PartialDenoiser(load_published_weights(path, **settings).eval(), VPSchedule())

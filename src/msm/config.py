@@ -98,6 +98,9 @@ class DataConfig(_Block):
     mask: MaskConfig = Field(description="p(S), the random subsampling")
     noise_std: float = Field(default=0.0, ge=0, description="measurement noise rho, per real entry")
     limit: int | None = Field(default=None, ge=1, description="first so many images only; null: all")
+    held_out: int = Field(
+        1000, ge=0, description="first images of a folder, kept for testing (folders of 100 images or more)"
+    )
     seed: int = Field(default=0, ge=0, description="seed of the masks and noise acquired")
 
     @property
@@ -209,9 +212,6 @@ class SampleConfig(_Block):
         ge=0,
         le=1,
         description="fresh noise; not given: 1 to generate, 0.85 for inverse problems",
-    )
-    score: Literal["average", "chain"] = Field(
-        default="average", description="how the partial scores combine"
     )
     masks: Literal["iid", "covering"] = Field(default="covering", description="draw of a step's masks")
     seed: int = Field(default=0, ge=0, description="seed of the first sample; sample i has seed + i")

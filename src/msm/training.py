@@ -124,7 +124,9 @@ class Trainer:
                     seconds = time.perf_counter() - started
                     progress.update(bar, loss=loss)
                     if self.step % LOG_EVERY == 0 or done:
-                        log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds / steps)
+                        log.write(
+                            self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds / steps
+                        )
                         sums.zero_()
                         started = time.perf_counter()
                 if checkpoint:
@@ -276,7 +278,10 @@ class TrainingItems(Dataset):
         """Which acquisition comes at a place of the run: every epoch is a permutation of its own."""
         epoch, position = divmod(place, len(self.data))
         if self._order[0] != epoch:
-            self._order = (epoch, torch.randperm(len(self.data), generator=_stream(self.settings.seed, 2, epoch)))
+            self._order = (
+                epoch,
+                torch.randperm(len(self.data), generator=_stream(self.settings.seed, 2, epoch)),
+            )
         return int(self._order[1][position])
 
     def _times(self, step: int) -> Tensor:

@@ -62,7 +62,9 @@ def scale_magnitude(image: Tensor) -> Tensor:
 def _volumes(folder: Path, split: Split) -> list[tuple[str, int, int | None]]:
     """File name, first slice and end of every volume of a split."""
     if not (folder / "x_hat").is_dir() or not (folder / "smps_hat").is_dir():
-        raise DataError(f"{folder}: needs the folders x_hat and smps_hat; set setting.dataset_dir to where they are")
+        raise DataError(
+            f"{folder}: needs the folders x_hat and smps_hat; set setting.dataset_dir to where they are"
+        )
     tables = sorted(folder.glob("*.csv"))
     if tables:
         rows = _read_table(tables[0])

@@ -26,7 +26,9 @@ def image_files(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: no such folder; set setting.dataset_dir to the folder with the images")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
     if not files:
-        raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); point to a folder that does")
+        raise DataError(
+            f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); point to a folder that does"
+        )
     return files
 
 

@@ -202,7 +202,10 @@ class MeasurementStore(torch.utils.data.Dataset):
         bad = ~torch.isfinite(measurement.values.abs()).flatten(1).all(1)
         if measurement.maps is not None:
             bad |= ~torch.isfinite(measurement.maps.abs()).flatten(1).all(1)
-        for failed, what in ((empty, "a mask of zeros: nothing was measured"), (bad, "values or maps not finite")):
+        for failed, what in (
+            (empty, "a mask of zeros: nothing was measured"),
+            (bad, "values or maps not finite"),
+        ):
             if failed.any():
                 index = indices[int(failed.nonzero()[0])]
                 raise DataError(
@@ -244,10 +247,14 @@ def open_hdf5(path: Path, file_format: str | None, fields: dict[str, int]) -> h5
         file = h5py.File(path, "r")
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again") from None
+        raise DataError(
+            f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again"
+        ) from None
     found = file.attrs.get("format")
     if file_format is not None and found != file_format:
-        raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
+        raise DataError(
+            f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`"
+        )
     for name, axes in fields.items():
         link = file.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
@@ -255,7 +262,9 @@ def open_hdf5(path: Path, file_format: str | None, fields: dict[str, int]) -> h5
         if file[name].is_virtual or file[name].external:
             raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
         if file[name].ndim != axes:
-            raise DataError(f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again")
+            raise DataError(
+                f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again"
+            )
     return file
 
 

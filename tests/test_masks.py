@@ -1,0 +1,191 @@
+"""The laws of the mask families."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def drawn(masks, batch, draws, covering, seed=0):
+    return masks.draw(torch.rand(batch, draws, masks.variates, generator=generator(seed)), covering)
+
+
+def some_masks():
+    return torch.rand(5, 1, 8, 6, generator=generator()) < 0.5
+
+
+FAMILIES = {
+    "box": BoxMasks((16, 8), 0.4),
+    "random": CartesianMasks((8, 40), 4, 6),
+    "uniform": CartesianMasks((8, 40), 4, 6, "uniform"),
+    "empirical": EmpiricalMasks(some_masks()),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_families(name):
+    masks = FAMILIES[name]
+    sample = masks.sample(5000, generator())
+    assert sample.shape == (5000, 1, *masks.size)
+    assert sample.dtype == torch.bool
+    assert sample.float().mean().item() == pytest.approx(masks.kept, abs=0.01)
+    assert torch.equal(masks.sample(4, generator(3)), masks.sample(4, generator(3)))
+    keep = torch.linspace(0.1, 1, 5000)
+    sub = masks.submask(sample, keep, generator(1))
+    assert sub.shape == sample.shape
+    assert not (sub & ~sample).any()
+    assert torch.equal(sub[-1], sample[-1])
+
+
+@pytest.mark.parametrize("covering", [False, True])
+@pytest.mark.parametrize("draw", [0, 2])
+@pytest.mark.parametrize("name", ["box", "random", "uniform"])
+def test_every_draw_has_the_same_inclusion_frequencies(name, draw, covering):
+    masks = FAMILIES[name]
+    frequency = drawn(masks, 5000, 3, covering)[:, draw, 0].float().mean(0)
+    expected = torch.full(masks.size, masks.kept)
+    if name != "box":
+        outside = 1 / masks.acceleration
+        expected = torch.where(masks.center, 1.0, outside).expand(masks.size)
+    assert_close(frequency, expected, rtol=0, atol=0.035)  # 5 standard deviations
+
+
+# Boxes
+
+
+@pytest.mark.parametrize(("drop", "boxes"), [(0, 16), (0.4, 10), (0.5, 8), (0.7, 5), (0.9, 2)])
+def test_exact_number_of_boxes(drop, boxes):
+    masks = BoxMasks((16, 8), drop)
+    assert masks.boxes_kept == boxes
+    counts = masks.sample(300, generator()).flatten(1).sum(1)
+    assert torch.equal(counts, torch.full_like(counts, boxes * 8))
+
+
+@pytest.mark.parametrize("drop", [0.4, 0.5, 0.7])
+def test_covering_boxes(drop):
+    masks = BoxMasks((16, 16), drop)
+    number = -(-16 // masks.boxes_kept)
+    cover = drawn(masks, 50, number, True)
+    assert cover.shape == (50, number, 1, 16, 16)
+    times = cover.sum(1)
+    assert times.min() == 1
+    assert times.max() <= 2
+    assert (cover.flatten(2).sum(2) == masks.boxes_kept * 16).all()
+    assert torch.equal(cover[:, :1], drawn(masks, 50, 1, False) if number == 1 else cover[:, :1])
+
+
+def test_all_shifts_occur_and_boxes_are_whole():
+    masks = BoxMasks(16, 0.4)
+    u = torch.rand(16, 1, masks.variates, generator=generator())
+    u[..., 16] = (torch.arange(16)[:, None] // 4 + 0.5) / 4
+    u[..., 17] = (torch.arange(16)[:, None] % 4 + 0.5) / 4
+    for k, mask in enumerate(masks.draw(u)[:, 0, 0]):
+        boxes = mask.roll((-(k // 4), -(k % 4)), (0, 1)).unflatten(0, (4, 4)).unflatten(2, (4, 4))
+        assert torch.equal(boxes.all(1).all(-1), boxes.any(1).any(-1))
+
+
+@pytest.mark.parametrize("drop", [0, 0.4, 0.7, 0.9])
+def test_box_submask_has_whole_boxes_of_the_mask(drop):
+    masks = BoxMasks((16, 16), drop)
+    sample = masks.sample(200, generator())
+    keep = torch.rand(200, generator=generator(5))
+    sub = masks.submask(sample, keep, generator(1))
+    assert not (sub & ~sample).any()
+    expected = (keep * masks.boxes_kept).round().clamp(min=1) * 16
+    assert torch.equal(sub.flatten(1).sum(1).float(), expected)
+    # boxes of the sub-mask lie on one of the 16 rolled grids
+    aligned = torch.zeros(200, dtype=torch.bool)
+    for r in range(4):
+        for c in range(4):
+            boxes = sub[:, 0].roll((-r, -c), (1, 2)).unflatten(1, (4, 4)).unflatten(3, (4, 4))
+            aligned |= (boxes.all(2).all(-1) == boxes.any(2).any(-1)).flatten(1).all(1)
+    assert aligned.all()
+
+
+# Cartesian
+
+
+@pytest.mark.parametrize("pattern", ["random", "uniform"])
+def test_cartesian_columns_and_centre(pattern):
+    masks = CartesianMasks((4, 40), 4, 6, pattern)
+    sample = masks.sample(200, generator())
+    assert (sample == sample[:, :, :1]).all()
+    assert sample[..., 17:23].all()
+    assert masks.kept == pytest.approx(6 / 40 + 34 / 40 / 4)
+    sub = masks.submask(sample, torch.zeros(200), generator())
+    assert torch.equal(sub, masks.center.expand(200, 1, 4, 40))
+
+
+def test_uniform_pattern_has_every_rth_column():
+    sample = CartesianMasks((4, 40), 4, 0, "uniform").sample(200, generator())[:, 0, 0]
+    offsets = sample.int().argmax(1)
+    assert set(offsets.tolist()) == {0, 1, 2, 3}
+    assert torch.equal(sample, torch.arange(40) % 4 == offsets[:, None])
+
+
+@pytest.mark.parametrize("acceleration", [1, 3, 4, 2.5])
+def test_covering_columns(acceleration):
+    patterns = ["random", "uniform"] if acceleration == int(acceleration) else ["random"]
+    for pattern in patterns:
+        masks = CartesianMasks((4, 40), acceleration, 4, pattern)
+        assert drawn(masks, 100, -(-acceleration // 1).__int__(), True).any(1).all()
+
+
+# Empirical
+
+
+def test_empirical_masks_come_from_the_set():
+    known = some_masks()
+    sample = EmpiricalMasks(known).sample(1000, generator())
+    same = (sample[:, None] == known[None]).flatten(2).all(2)
+    assert same.any(1).all()
+    assert_close(same.float().mean(0), torch.full((5,), 0.2), rtol=0, atol=0.07)
+
+
+def test_empirical_covering_covers_what_the_set_can():
+    known = torch.eye(4, dtype=torch.bool)[:, None, None, :].expand(4, 1, 3, 4).contiguous()
+    masks = EmpiricalMasks(known)
+    assert drawn(masks, 20, 4, True).any(1).all()
+    assert torch.equal(drawn(masks, 20, 4, True)[:, 0], drawn(masks, 20, 4, False)[:, 0])
+
+
+def test_empirical_submask_of_columns_keeps_columns():
+    columns = torch.rand(5, 1, 1, 12, generator=generator()) < 0.5
+    columns[..., 5:7] = True
+    masks = EmpiricalMasks(columns.expand(5, 1, 6, 12).contiguous())
+    sample = masks.sample(100, generator())
+    sub = masks.submask(sample, torch.full((100,), 0.5), generator())
+    assert (sub == sub[:, :, :1]).all()
+    assert sub[..., 5:7].all()
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BoxMasks((15, 16)),
+        lambda: BoxMasks(16, 1.0),
+        lambda: BoxMasks(16, -0.1),
+        lambda: BoxMasks(16, grid=0),
+        lambda: BoxMasks(0),
+        lambda: CartesianMasks(16, pattern="radial"),
+        lambda: CartesianMasks(16, 0.5, 4),
+        lambda: CartesianMasks(16, 2.5, 4, "uniform"),
+        lambda: CartesianMasks(16, 4, 17),
+        lambda: CartesianMasks(16, 4, -1),
+        lambda: EmpiricalMasks(torch.ones(2, 1, 4, 4)),
+        lambda: EmpiricalMasks(torch.ones(2, 4, 4, dtype=torch.bool)),
+        lambda: EmpiricalMasks(torch.zeros(0, 1, 4, 4, dtype=torch.bool)),
+        lambda: EmpiricalMasks(torch.zeros(2, 1, 4, 4, dtype=torch.bool)),
+    ],
+)
+def test_bad_arguments(make):
+    with pytest.raises(ValueError):
+        make()
