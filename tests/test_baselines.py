@@ -83,9 +83,7 @@ def test_cg_sense_equals_the_dense_least_squares_solution(regularisation):
         one = MultiCoil(transform.maps[i : i + 1])
         basis = torch.eye(48, dtype=y.dtype).reshape(48, 1, 6, 8)
         A = (mask[i] * one.forward(basis)).flatten(1).T
-        x = torch.linalg.solve(
-            A.mH @ A + regularisation * torch.eye(48, dtype=y.dtype), A.mH @ y[i].flatten()
-        )
+        x = torch.linalg.solve(A.mH @ A + regularisation * torch.eye(48, dtype=y.dtype), A.mH @ y[i].flatten())
         torch.testing.assert_close(found[i].flatten(), x, atol=1e-8, rtol=0)
 
 
@@ -160,9 +158,7 @@ def test_l1_wavelet_with_everything_measured_is_a_soft_threshold():
 def test_l1_wavelet_takes_odd_sizes_and_keeps_single_precision():
     _, y, mask, transform = acquisition(size=(19, 30))
     single = MultiCoil(transform.maps.to(torch.complex64))
-    found = l1_wavelet(
-        y.to(torch.complex64), mask, single, regularisation=1e-3, iterations=50, wavelet="haar"
-    )
+    found = l1_wavelet(y.to(torch.complex64), mask, single, regularisation=1e-3, iterations=50, wavelet="haar")
     assert found.shape == (2, 1, 19, 30) and found.dtype == torch.complex64
     residual = mask * single.forward(found) - y
     assert residual.norm() < 0.1 * y.norm()

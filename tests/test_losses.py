@@ -54,9 +54,7 @@ def test_unmeasured_entries_do_not_reach_loss_or_gradient(cases, name):
     denoiser, measurement, noise, _ = cases[name]
     t = torch.tensor([50.0, 700.0])
     nan = torch.full_like(measurement.values, torch.nan)
-    poisoned = Measurement(
-        torch.where(measurement.mask, measurement.values, nan), measurement.mask, measurement.maps
-    )
+    poisoned = Measurement(torch.where(measurement.mask, measurement.values, nan), measurement.mask, measurement.maps)
     weights = list(denoiser.parameters())
     results = []
     for m, n in ((measurement, noise), (poisoned, torch.where(measurement.mask, noise, nan))):
@@ -72,9 +70,7 @@ def test_generator_decides_the_noise(cases):
     denoiser, measurement, _, _ = cases["mri"]
     t = torch.tensor([50.0, 700.0])
     with torch.no_grad():
-        a, b, c = (
-            noiseless_loss(denoiser, measurement, t, torch.Generator().manual_seed(s)) for s in (1, 1, 2)
-        )
+        a, b, c = (noiseless_loss(denoiser, measurement, t, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 

@@ -76,7 +76,6 @@ def test_covering_boxes(drop):
     assert times.min() == 1
     assert times.max() <= 2
     assert (cover.flatten(2).sum(2) == masks.boxes_kept * 16).all()
-    assert torch.equal(cover[:, :1], drawn(masks, 50, 1, False) if number == 1 else cover[:, :1])
 
 
 def test_all_shifts_occur_and_boxes_are_whole():

@@ -29,9 +29,7 @@ def test_plain_equals_scikit_image(channels):
     for i in range(2):
         a, b = x[i].numpy(), x_hat[i].numpy()
         assert found["psnr"][i] == pytest.approx(peak_signal_noise_ratio(a, b, data_range=2), abs=1e-6)
-        assert found["ssim"][i] == pytest.approx(
-            structural_similarity(a, b, data_range=2, channel_axis=0), abs=1e-6
-        )
+        assert found["ssim"][i] == pytest.approx(structural_similarity(a, b, data_range=2, channel_axis=0), abs=1e-6)
         assert found["nmse"][i] == pytest.approx(((a - b) ** 2).sum() / (a**2).sum(), abs=1e-6)
 
 

@@ -76,9 +76,7 @@ def test_values_have_not_moved(network):
     with torch.no_grad():
         eps = network(u, torch.tensor(417.5))
     found = [eps.mean(), eps.std(), eps[0, 0, 0, 0], eps[0, 1, 8, 5]]
-    assert_close(
-        torch.stack(found), torch.tensor([0.093484, 0.312280, 0.228544, -0.138011]), rtol=1e-4, atol=1e-5
-    )
+    assert_close(torch.stack(found), torch.tensor([0.093484, 0.312280, 0.228544, -0.138011]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["adm_keys_ffhq128", "adm_keys_fastmri256"])
@@ -135,9 +133,7 @@ def test_gradients_reach_every_weight_and_the_input(network, images):
     trained(u, torch.tensor(417.5)).square().sum().backward()
     assert u.grad.abs().sum() > 0
     # The bias of a key shifts all scores of a query alike, which the softmax ignores.
-    silent = {
-        name for name, p in trained.named_parameters() if p.grad.abs().max() < 1e-6 * u.grad.abs().max()
-    }
+    silent = {name for name, p in trained.named_parameters() if p.grad.abs().max() < 1e-6 * u.grad.abs().max()}
     assert silent <= {name for name, _ in trained.named_parameters() if name.endswith("to_k.bias")}
 
 
@@ -335,17 +331,13 @@ KEY = "middle_block.1.qkv.weight"
     ],
 )
 def test_published_weights_that_do_not_fit(tmp_path, change, message, suffix):
-    weights = {
-        name: value for name, value in {**busy_weights(SETTINGS), **change}.items() if value is not None
-    }
+    weights = {name: value for name, value in {**busy_weights(SETTINGS), **change}.items() if value is not None}
     path = tmp_path / f"weights.{suffix}"
     (torch.save if suffix == "pt" else save_file)(weights, path)
     assert_refused(path, message)
 
 
-@pytest.mark.parametrize(
-    "content", [[1, 2], torch.zeros(3), {"state_dict": {}}, {3: torch.zeros(1)}, {KEY: 7}]
-)
+@pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {"state_dict": {}}, {3: torch.zeros(1)}, {KEY: 7}])
 def test_published_file_of_something_else(tmp_path, content):
     torch.save(content, tmp_path / "weights.pt")
     assert_refused(tmp_path / "weights.pt", "expected a state dict|tensors do not fit")
@@ -382,8 +374,6 @@ def test_published_file_missing(tmp_path):
 
 
 def test_published_half_precision_becomes_float32(tmp_path):
-    save_file(
-        {name: value.half() for name, value in busy_weights(SETTINGS).items()}, tmp_path / "w.safetensors"
-    )
+    save_file({name: value.half() for name, value in busy_weights(SETTINGS).items()}, tmp_path / "w.safetensors")
     loaded = load_published_weights(tmp_path / "w.safetensors", **SETTINGS)
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}

@@ -78,9 +78,7 @@ def test_pseudo_inverse_is_that_of_the_dense_matrix(operator, shape, dtype, onto
     expected = torch.linalg.pinv(matrix, rtol=getattr(operator, "rcond", 1e-6))
     shape_y = operator.A(torch.zeros(1, *shape, dtype=dtype)).shape[1:]
     torch.testing.assert_close(dense_matrix(operator.A_dagger, shape_y, dtype), expected, rtol=0, atol=1e-8)
-    torch.testing.assert_close(
-        dense_matrix(operator.A_adjoint, shape_y, dtype), matrix.mH, rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(dense_matrix(operator.A_adjoint, shape_y, dtype), matrix.mH, rtol=0, atol=1e-12)
 
 
 @cases

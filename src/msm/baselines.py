@@ -39,9 +39,7 @@ def zero_filled(y: Tensor, transform: Transform) -> Tensor:
 
 
 @torch.no_grad()
-def cg_sense(
-    y: Tensor, mask: Tensor, transform: Transform, *, regularisation: float, iterations: int
-) -> Tensor:
+def cg_sense(y: Tensor, mask: Tensor, transform: Transform, *, regularisation: float, iterations: int) -> Tensor:
     """Least squares with a ridge by conjugate gradients from zero, argmin ½‖A x − y‖² + λ/2 ‖x‖².
 
     Every item has its own step sizes and its own end, so that it does not depend on its batch.
@@ -157,9 +155,7 @@ def bicubic(y: Tensor, factor: int) -> Tensor:
     """
     if factor < 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
-    return torch.nn.functional.interpolate(
-        y, scale_factor=factor, mode="bicubic", antialias=False, align_corners=False
-    )
+    return torch.nn.functional.interpolate(y, scale_factor=factor, mode="bicubic", antialias=False, align_corners=False)
 
 
 def tune(

@@ -30,12 +30,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Diffusion models trained on noisy, subsampled measurements only.",
 )
-ConfigFile = Annotated[
-    Path, typer.Argument(help="YAML file, for example one of configs/", show_default=False)
-]
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file, for example one of configs/", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="settings to change, as block.key=value", show_default=False)
 ]
+
+DENOISER_FILE = "denoiser.json"  # next to the weights: what the network predicts
 
 
 @app.command()
@@ -76,8 +76,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         )
     if config.train.remask:
         raise ValueError(
-            f"{config_file}: train.remask: found true; this version trains on fixed acquisitions only, "
-            "set it to false"
+            f"{config_file}: train.remask: found true; this version trains on fixed acquisitions only, set it to false"
         )
     from .training import Trainer
 
@@ -90,6 +89,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         )
     denoiser = new_denoiser(config)
     record_run(config, folder)
+
+    def on_checkpoint(images: int) -> None:
+        record = {"parametrisation": config.diffusion.parametrisation}
+        write_text(folder / "weights" / DENOISER_FILE, json.dumps(record) + "\n")
+        sample_grid(config, denoiser, store, folder / "images" / f"{images:09d}.png")
+
     trainer = Trainer(
         denoiser,
         store,
@@ -97,9 +102,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         folder,
         config.train,
         train_steps=config.diffusion.train_steps,
-        on_checkpoint=lambda images: sample_grid(
-            config, denoiser, store, folder / "images" / f"{images:09d}.png"
-        ),
+        on_checkpoint=on_checkpoint,
     )
     trainer.run()
     print(f"{folder / 'weights'}: averaged weights")
@@ -249,8 +252,14 @@ def load_network(config: Config, path: Path) -> Any:
     if path.suffix in (".pt", ".safetensors"):
         return load_published_weights(path, **config.network.model_dump())
     network = ADMNetwork.load(path)
-    wanted = ADMNetwork(**config.network.model_dump()).settings
-    for key, value in wanted.items():
+    record = path / DENOISER_FILE
+    trained = json.loads(record.read_text())["parametrisation"] if record.exists() else "epsilon"
+    if trained != config.diffusion.parametrisation:
+        raise ValueError(
+            f"{path}: was trained with diffusion.parametrisation = {trained}, the config says "
+            f"{config.diffusion.parametrisation}; use the config it was trained with"
+        )
+    for key, value in config.network.model_dump(mode="json").items():
         if network.settings[key] != value:
             raise ValueError(
                 f"{path}: a network with {key} = {network.settings[key]}, the config says network.{key} = {value}; "
@@ -302,13 +311,13 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     settings, data = config.sample, config.data
     device = next(denoiser.parameters()).device
     masks = make_masks(data.mask, data.image_size)
-    maps = torch.stack([item.maps for item in test_items(config)]).to(device) if data.is_mri else None
+    maps = coil_maps(test_items(config)).to(device) if data.is_mri else None
     images = []
     with Progress() as progress:
         bar = progress.add_task("generating", total=settings.count * settings.steps)
         for numbers in batches(settings.count, settings.batch_size):
             transform: Transform = Identity()
-            channels = data.channels
+            channels: int = data.channels
             if maps is not None:
                 chosen = maps[[n % len(maps) for n in numbers]]
                 transform, channels = MultiCoil(chosen), chosen.shape[1]
@@ -325,9 +334,7 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
                 callback=lambda *_, n=len(numbers): progress.advance(bar, n),
             )
             images.append(transform.adjoint(z).cpu())
-    save_samples(
-        torch.cat(images), [f"sample_{n:05d}" for n in range(settings.count)], config.setting.save_dir
-    )
+    save_samples(torch.cat(images), [f"sample_{n:05d}" for n in range(settings.count)], config.setting.save_dir)
 
 
 def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
@@ -355,9 +362,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
                 transform,
                 masks,
                 tuple(operator.A_dagger(y).shape[1:]),
-                seeds=[
-                    settings.seed + n * settings.samples + k for n in numbers for k in range(settings.samples)
-                ],
+                seeds=[settings.seed + n * settings.samples + k for n in numbers for k in range(settings.samples)],
                 steps=settings.steps,
                 draws=settings.draws,
                 eta=settings.eta,
@@ -404,6 +409,13 @@ def test_items(config: Config) -> list[Source]:
     return items
 
 
+def coil_maps(items: list[Source]) -> Tensor:
+    """Coil maps (B, coils, H, W) of MRI items."""
+    import torch
+
+    return torch.stack([item.maps for item in items if item.maps is not None])
+
+
 def observe(config: Config, items: list[Source], device: Any) -> tuple[Tensor, Any, Any]:
     """Y = H z + e of some items, each repeated sample.samples times, with H and T."""
     import torch
@@ -420,7 +432,7 @@ def observe(config: Config, items: list[Source], device: Any) -> tuple[Tensor, A
     images = torch.stack([item.image for item in items])
     transform: Transform = Identity()
     if problem.mask is not None:
-        maps = torch.stack([item.maps for item in items if item.maps is not None])
+        maps = coil_maps(items)
         z = MultiCoil(maps).forward(images)
         family = make_masks(problem.mask, data.image_size)
         mask = torch.cat([family.sample(1, stream) for stream in streams])
@@ -430,11 +442,9 @@ def observe(config: Config, items: list[Source], device: Any) -> tuple[Tensor, A
     else:
         names = {"hole": "hole", "keep": "kept", "factor": "factor"}
         names |= {"blur_sigma": "sigma", "blur_length": "length", "blur_angle": "angle"}
-        given = {
-            new: getattr(problem, old) for old, new in names.items() if getattr(problem, old) is not None
-        }
+        given = {new: getattr(problem, old) for old, new in names.items() if getattr(problem, old) is not None}
         generator = torch.Generator().manual_seed(config.sample.seed)
-        operator = build(problem.operator, tuple(images.shape[1:]), generator, **given)
+        operator = build(problem.operator, (data.channels, data.image_size, data.image_size), generator, **given)
         y = operator.A(images)
     noise = torch.stack([standard_normal(item, stream) for item, stream in zip(y, streams)])
     y = (y + problem.noise_std * noise).repeat_interleave(repeats, 0).to(device)
@@ -497,7 +507,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
         app(args=arguments)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if debug:
             raise
         print(f"msm: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)

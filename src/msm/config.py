@@ -306,17 +306,13 @@ def _check_mask(field: str, mask: BoxMaskConfig | CartesianMaskConfig, size: int
 def _check_problem(problem: InverseProblemConfig, data: DataConfig) -> None:
     at = "inverse_problem"
     if data.is_mri and problem.operator != "undersampling":
-        raise _refuse(
-            f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes undersampling"
-        )
+        raise _refuse(f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes undersampling")
     if problem.operator == "colorization" and data.channels != 3:
         raise _refuse(f"{at}.operator", "found 'colorization'; it needs data.channels 3")
     if problem.hole and problem.hole > data.image_size:
         raise _refuse(f"{at}.hole", f"found {problem.hole}; at most data.image_size {data.image_size}")
     if problem.factor and data.image_size % problem.factor:
-        raise _refuse(
-            f"{at}.factor", f"found {problem.factor}; use a divisor of {data.image_size} (image_size)"
-        )
+        raise _refuse(f"{at}.factor", f"found {problem.factor}; use a divisor of {data.image_size} (image_size)")
     if problem.mask:
         _check_mask(f"{at}.mask", problem.mask, data.image_size)
 

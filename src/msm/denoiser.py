@@ -102,9 +102,7 @@ class PartialDenoiser(nn.Module):
     def __init__(self, network: nn.Module, schedule: VPSchedule, parametrisation: str = "epsilon"):
         super().__init__()
         if parametrisation not in PARAMETRISATIONS:
-            raise ValueError(
-                f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}, got {parametrisation!r}"
-            )
+            raise ValueError(f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}, got {parametrisation!r}")
         self.network, self.schedule = network, schedule
         self.parametrisation = PARAMETRISATIONS[parametrisation]()
 
@@ -145,9 +143,7 @@ def run_network(network: Network, u: Tensor, t: Tensor) -> Tensor:
     return torch.view_as_complex(out.unflatten(1, (u.shape[1], 2)).movedim(2, -1).contiguous())
 
 
-def regularised_least_squares(
-    s: Tensor, mask: Tensor, transform: Transform, ridge: Tensor, iterations: int
-) -> Tensor:
+def regularised_least_squares(s: Tensor, mask: Tensor, transform: Transform, ridge: Tensor, iterations: int) -> Tensor:
     """Minimise ‖S T x − s‖² + ridge ‖x‖² by a fixed number of conjugate-gradient steps, each item by itself.
 
     Args:

@@ -69,9 +69,7 @@ class BoxMasks(Masks):
     def __init__(self, size: Size, drop: float = 0.4, grid: int = 4):
         self.size = _height_width(size)
         if grid < 1 or self.size[0] % grid or self.size[1] % grid:
-            raise ValueError(
-                f"a {grid}×{grid} grid of boxes does not divide {self.size[0]}×{self.size[1]} px"
-            )
+            raise ValueError(f"a {grid}×{grid} grid of boxes does not divide {self.size[0]}×{self.size[1]} px")
         if not 0 <= drop < 1:
             raise ValueError(f"drop must be in [0, 1), got {drop}")
         self.grid = grid

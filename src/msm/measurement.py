@@ -38,12 +38,9 @@ class Measurement:
         expected = (values.shape[0], 1, *values.shape[2:])
         if mask.dtype != torch.bool or tuple(mask.shape) != expected:
             raise ValueError(f"mask must be bool {expected}, got {mask.dtype} {tuple(mask.shape)}")
-        if maps is not None and (
-            maps.shape[1:] != values.shape[1:] or maps.shape[0] not in (1, values.shape[0])
-        ):
+        if maps is not None and (maps.shape[1:] != values.shape[1:] or maps.shape[0] not in (1, values.shape[0])):
             raise ValueError(
-                f"maps must be (B or 1, coils, H, W) like values {tuple(values.shape)}, "
-                f"got {tuple(maps.shape)}"
+                f"maps must be (B or 1, coils, H, W) like values {tuple(values.shape)}, got {tuple(maps.shape)}"
             )
         object.__setattr__(self, "values", torch.where(mask, values, 0))
 

@@ -149,17 +149,11 @@ def _pairs(
 
 def _check(x_hat: Tensor, x: Tensor, convention: str, data_range: float | None) -> None:
     if convention not in get_args(Convention):
-        raise ValueError(
-            f"unknown convention {convention!r}: choose one of {', '.join(get_args(Convention))}"
-        )
+        raise ValueError(f"unknown convention {convention!r}: choose one of {', '.join(get_args(Convention))}")
     if x.ndim != 4 or x_hat.shape != x.shape:
-        raise ValueError(
-            f"images must share one shape (B, C, H, W), got {tuple(x_hat.shape)} and {tuple(x.shape)}"
-        )
+        raise ValueError(f"images must share one shape (B, C, H, W), got {tuple(x_hat.shape)} and {tuple(x.shape)}")
     if x_hat.is_complex() != x.is_complex():
-        raise ValueError(
-            f"one image is real, the other complex ({x_hat.dtype}, {x.dtype}): take .abs() first"
-        )
+        raise ValueError(f"one image is real, the other complex ({x_hat.dtype}, {x.dtype}): take .abs() first")
     for name, value in (("reconstruction", x_hat), ("truth", x)):
         if not torch.isfinite(value).all():
             raise ValueError(f"the {name} holds values that are not finite (NaN or infinity)")

@@ -134,9 +134,7 @@ class ADMNetwork(nn.Module):
         state = self.unet.state_dict()
         weights = {name: value.to("cpu", dtype).contiguous() for name, value in state.items()}
         partial = folder / f"{WEIGHTS_FILE}.partial"
-        partial.write_bytes(
-            safetensors.torch.save(weights, {"format": "pt"})
-        )  # save_file makes it private (0600)
+        partial.write_bytes(safetensors.torch.save(weights, {"format": "pt"}))  # save_file makes it private (0600)
         os.replace(partial, folder / WEIGHTS_FILE)
         partial = folder / f"{CONFIG_FILE}.partial"
         partial.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
@@ -159,9 +157,7 @@ class ADMNetwork(nn.Module):
         config, weights = Path(folder) / CONFIG_FILE, Path(folder) / WEIGHTS_FILE
         for path in (config, weights):
             if not path.is_file():
-                raise FileNotFoundError(
-                    f"{path}: no such file (a network is {CONFIG_FILE} and {WEIGHTS_FILE})"
-                )
+                raise FileNotFoundError(f"{path}: no such file (a network is {CONFIG_FILE} and {WEIGHTS_FILE})")
         try:
             network = _empty_network(json.loads(config.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
@@ -310,9 +306,7 @@ def _read_tensors(path: Path) -> dict[Any, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle may raise anything
-        raise ValueError(
-            f"{path}: not a readable state dict of plain tensors (code in it is never run)"
-        ) from error
+        raise ValueError(f"{path}: not a readable state dict of plain tensors (code in it is never run)") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return content
@@ -347,9 +341,7 @@ def _published_names(unet: nn.Module) -> dict[str, list[str]]:
     """Map every published tensor name to ours: to one name, or for a qkv to the three of q, k and v."""
     middle = ["mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"]
     groups = {"middle_block": middle}
-    groups |= {
-        f"input_blocks.{i}": group for i, group in enumerate(_block_groups(unet, "down_blocks"), start=1)
-    }
+    groups |= {f"input_blocks.{i}": group for i, group in enumerate(_block_groups(unet, "down_blocks"), start=1)}
     groups |= {f"output_blocks.{i}": group for i, group in enumerate(_block_groups(unet, "up_blocks"))}
     layers = {theirs: [ours] for theirs, ours in OUTER_LAYERS.items()}
     for theirs, group in groups.items():

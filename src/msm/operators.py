@@ -95,9 +95,7 @@ class Convolution(LinearOperator):
     def __init__(self, kernel: Tensor, factor: int = 1, rcond: float = 1e-6):
         super().__init__()
         if kernel.ndim != 4 or kernel.is_complex():
-            raise ValueError(
-                f"kernel must be real of shape (B, C, H, W), got {kernel.dtype} {tuple(kernel.shape)}"
-            )
+            raise ValueError(f"kernel must be real of shape (B, C, H, W), got {kernel.dtype} {tuple(kernel.shape)}")
         height, width = kernel.shape[-2:]
         self.factor = int(_within("factor", factor, 1, min(height, width), whole=True))
         if height % self.factor or width % self.factor:
@@ -295,9 +293,7 @@ def motion_blur(
     turn = math.radians(_within("angle", angle, -math.inf, math.inf))
     along = torch.linspace(-(length - 1) / 2, (length - 1) / 2, math.ceil(length), dtype=torch.float64)
     row, column = -along * math.sin(turn), along * math.cos(turn)
-    corner = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])[
-        :, :, None
-    ]  # bilinear: each point feeds four pixels
+    corner = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])[:, :, None]  # bilinear: each point feeds four pixels
     rows, columns = row.floor() + corner[:, 0], column.floor() + corner[:, 1]
     weight = (1 - (row - rows).abs()) * (1 - (column - columns).abs())
     return Convolution(_periodic_kernel(height, width, rows.long(), columns.long(), weight), rcond=rcond)
@@ -317,9 +313,7 @@ def colorization(image_shape: ImageShape, *, weights: str = "mean") -> WeightedS
     if weights == "mean":
         return WeightedSum(torch.full((channels,), 1 / channels))
     if weights != "luminance" or channels != 3:
-        raise ValueError(
-            f'weights must be "mean", or "luminance" for 3 channels; got {weights!r}, {channels} channels'
-        )
+        raise ValueError(f'weights must be "mean", or "luminance" for 3 channels; got {weights!r}, {channels} channels')
     return WeightedSum(torch.tensor([0.299, 0.587, 0.114]))
 
 
@@ -348,9 +342,7 @@ def build(kind: str, image_shape: ImageShape, generator: torch.Generator, **para
     if kind not in _FACTORIES:
         raise ValueError(f"unknown operator {kind!r}{_nearest(kind, list(_FACTORIES))}")
     factory = _FACTORIES[kind]
-    names = [
-        name for name in inspect.signature(factory).parameters if name not in ("image_shape", "generator")
-    ]
+    names = [name for name in inspect.signature(factory).parameters if name not in ("image_shape", "generator")]
     for name in params:
         if name not in names:
             raise ValueError(f"unknown parameter {name!r} of operator {kind!r}{_nearest(name, names)}")

@@ -55,9 +55,7 @@ class _Loader(yaml.SafeLoader):
         return tuple(self.construct_sequence(node, deep=True))  # type: ignore[arg-type]
 
     def refuse(self, node: yaml.Node) -> None:
-        reason = (
-            f"the tag '{node.tag.replace(_YAML, '!!')}' is refused (files are never run); write a plain value"
-        )
+        reason = f"the tag '{node.tag.replace(_YAML, '!!')}' is refused (files are never run); write a plain value"
         raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
 
 
@@ -140,9 +138,7 @@ def read(path: Path) -> Settings:
     raw = parse(_text(path), str(path))
     if not isinstance(raw, dict):
         found = reprlib.repr(raw)
-        raise ConfigError(
-            f"{path}: found {found}; a config has blocks of settings (see the files in configs/)"
-        )
+        raise ConfigError(f"{path}: found {found}; a config has blocks of settings (see the files in configs/)")
     if not is_published(raw):
         return Settings(raw, {}, [])
     try:
@@ -225,9 +221,7 @@ _OPERATORS = {  # how an operator's name begins or what it holds -> ours
 
 def is_published(raw: dict[Any, Any]) -> bool:
     """Whether the top-level names are the published ones."""
-    return not {"data", "network"} & raw.keys() and bool(
-        {"dataset", "vp_diffusion", "inverse_problems"} & raw.keys()
-    )
+    return not {"data", "network"} & raw.keys() and bool({"dataset", "vp_diffusion", "inverse_problems"} & raw.keys())
 
 
 def convert(raw: dict[Any, Any]) -> Settings:
@@ -251,9 +245,7 @@ def convert(raw: dict[Any, Any]) -> Settings:
         name, key = path[-1].lower(), ".".join(path)
         if name in _FIXED:
             if value != _FIXED[name]:
-                raise ValueError(
-                    f"{key}: found {reprlib.repr(value)}; only {_FIXED[name]} is supported, as published"
-                )
+                raise ValueError(f"{key}: found {reprlib.repr(value)}; only {_FIXED[name]} is supported, as published")
             continue
         targets = _targets(path, mri, operator)
         if not targets and not _is_name(path):

@@ -118,9 +118,7 @@ def reconstruct(
         ValueError: if there is not one seed per item of y, or steps, draws or eta is out of range.
     """
     if len(seeds) != len(y):
-        raise ValueError(
-            f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds"
-        )
+        raise ValueError(f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds")
 
     def likelihood(z_hat: Tensor) -> Tensor:
         return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
@@ -243,9 +241,7 @@ def aggregate(
         if likelihood is not None:
             s_hat = torch.where(mask, likelihood(s_hat), 0)
         eps = predicted_noise(z, s_hat, level)
-        z = torch.where(
-            mask, ddim_kernel(s_hat, eps, n, level.alpha_bar, level.above, eta, level.index == 0), z
-        )
+        z = torch.where(mask, ddim_kernel(s_hat, eps, n, level.alpha_bar, level.above, eta, level.index == 0), z)
         total, count = total + s_hat, count + mask
     return z, torch.where(count > 0, total / count.clamp(min=1), z_hat)
 

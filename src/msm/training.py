@@ -10,8 +10,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -39,7 +40,7 @@ class Acquisitions(Protocol):
         """The acquisitions with these numbers, as one batch."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ValueError):
     """Training cannot go on; the message is one line."""
 
 
@@ -84,15 +85,11 @@ class Trainer:
         self.data, self.masks, self.on_checkpoint = data, masks, on_checkpoint
         self.grid = denoiser.schedule.grid(train_steps)
         self.total_steps = math.ceil(settings.images / settings.batch_size)
-        self.network = denoiser.network  # unwrapped: what is saved and averaged
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
+        self.network: Any = denoiser.network  # unwrapped: what is saved and averaged
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         denoiser.to(self.accelerator.device)
         denoiser.network, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-        self.ema = EMAModel(
-            self.network.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=3 / 4
-        )
+        self.ema: Any = EMAModel(self.network.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=3 / 4)
         self.step = 0
 
     def run(self) -> None:
@@ -108,7 +105,8 @@ class Trainer:
         every = max(1, self.settings.checkpoint_images // self.settings.batch_size)
         sums, started = torch.zeros(2, device=self.accelerator.device), time.perf_counter()
         self.denoiser.train()
-        with _progress(self.settings.images, self.accelerator.is_main_process) as progress:
+        visible = self.accelerator.is_main_process
+        with closing(log), _progress(self.settings.images, visible) as progress:
             bar = progress.add_task("training", total=self.settings.images, loss=math.nan)
             for batch in self._loader():
                 sums += self._optimise(batch)
@@ -124,19 +122,18 @@ class Trainer:
                     seconds = time.perf_counter() - started
                     progress.update(bar, loss=loss)
                     if self.step % LOG_EVERY == 0 or done:
-                        log.write(
-                            self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds / steps
-                        )
+                        log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds / steps)
                         sums.zero_()
                         started = time.perf_counter()
                 if checkpoint:
                     self._checkpoint(seen)
-        log.close()
 
     def _optimise(self, batch: Batch) -> Tensor:
         """One optimiser step on this process's share of a batch; returns (loss, gradient norm)."""
         settings, accelerator = self.settings, self.accelerator
-        t, measurement, noise = (part.to(accelerator.device) for part in batch)
+        times, acquired, white = batch
+        t, noise = times.to(accelerator.device), white.to(accelerator.device)
+        measurement = acquired.to(accelerator.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(self.step)
         total = torch.zeros((), device=accelerator.device)
@@ -269,7 +266,7 @@ class TrainingItems(Dataset):
         streams = [_stream(seed, 1, n) for n in places]
         measurement = self._submask(measurement, streams)
         if self.settings.augment:
-            turn = torch.tensor([[torch.rand(2, generator=g).tolist()] for g in streams])[:, 0] < 0.5
+            turn = torch.stack([torch.rand(2, generator=g) for g in streams]) < 0.5
             measurement = flip(measurement, turn)
         noise = torch.stack([standard_normal(v, g) for v, g in zip(measurement.values, streams)])
         return self._times(step)[list(rows)], measurement, noise
@@ -362,21 +359,16 @@ def flip(measurement: Measurement, turn: Tensor) -> Measurement:
         measurement: B acquisitions.
         turn: whether to mirror (vertically, horizontally), (B, 2), bool.
     """
-    values, mask, maps = measurement.values, measurement.mask, measurement.maps
-    if maps is not None:
-        maps = maps.expand(len(values), -1, -1, -1)
+    fields = [measurement.values, measurement.mask]
+    is_mri = measurement.maps is not None
+    if measurement.maps is not None:
+        fields.append(measurement.maps.expand(len(turn), -1, -1, -1))
     for axis in (2, 3):
         here = turn[:, axis - 2, None, None, None]
-
-        def mirror(field: Tensor, axis: int = axis, here: Tensor = here) -> Tensor:
-            mirrored = field.flip(axis)
-            if maps is not None and field.shape[axis] % 2 == 0:
-                mirrored = mirrored.roll(1, axis)
-            return torch.where(here, mirrored, field)
-
-        values, mask = mirror(values), mirror(mask)
-        maps = None if maps is None else mirror(maps)
-    return Measurement(values, mask, maps, measurement.noise_std)
+        move = 1 if is_mri and fields[0].shape[axis] % 2 == 0 else 0
+        fields = [torch.where(here, field.flip(axis).roll(move, axis), field) for field in fields]
+    values, mask, *maps = fields
+    return Measurement(values, mask, maps[0] if maps else None, measurement.noise_std)
 
 
 def _stream(seed: int, purpose: int, place: int) -> Generator:

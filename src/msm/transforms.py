@@ -55,9 +55,7 @@ class MultiCoil:
 
     def __init__(self, maps: Tensor):
         if maps.ndim != 4 or not maps.is_complex():
-            raise ValueError(
-                f"coil maps must be complex (B or 1, coils, H, W), got {maps.dtype} {tuple(maps.shape)}"
-            )
+            raise ValueError(f"coil maps must be complex (B or 1, coils, H, W), got {maps.dtype} {tuple(maps.shape)}")
         self.maps = maps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,14 +63,11 @@ def scale_magnitude(image: Tensor) -> Tensor:
 def _volumes(folder: Path, split: Split) -> list[tuple[str, int, int | None]]:
     """File name, first slice and end of every volume of a split."""
     if not (folder / "x_hat").is_dir() or not (folder / "smps_hat").is_dir():
-        raise DataError(
-            f"{folder}: needs the folders x_hat and smps_hat; set setting.dataset_dir to where they are"
-        )
+        raise DataError(f"{folder}: needs the folders x_hat and smps_hat; set setting.dataset_dir to where they are")
     tables = sorted(folder.glob("*.csv"))
+    rows: list[tuple[str, int, int | None]] = [(f.name, 0, None) for f in sorted((folder / "x_hat").glob("*.h5"))]
     if tables:
         rows = _read_table(tables[0])
-    else:
-        rows = [(f.name, 0, None) for f in sorted((folder / "x_hat").glob("*.h5"))]
     if not rows:
         raise DataError(f"{folder}/x_hat: holds no .h5 files; prepare the scans first")
     if len(rows) < 100:
@@ -95,7 +93,7 @@ def _read_table(path: Path) -> list[tuple[str, int, int | None]]:
     return rows
 
 
-def _complex(array, filename: str) -> Tensor:
+def _complex(array: np.ndarray, filename: str) -> Tensor:
     tensor = torch.from_numpy(array).to(torch.complex64)
     if not torch.isfinite(tensor.abs()).all():
         raise DataError(f"{filename}: holds values that are not finite; prepare the file again")

@@ -26,9 +26,7 @@ def image_files(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: no such folder; set setting.dataset_dir to the folder with the images")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
     if not files:
-        raise DataError(
-            f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); point to a folder that does"
-        )
+        raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); point to a folder that does")
     return files
 
 
@@ -42,9 +40,7 @@ def split_files(files: list[Path], split: Split, held_out: int) -> list[Path]:
         return files
     chosen = files[:held_out] if split == "test" else files[held_out:]
     if not chosen:
-        raise DataError(
-            f"{files[0].parent}: all {len(files)} images are held out for testing; set data.held_out lower"
-        )
+        raise DataError(f"{files[0].parent}: all {len(files)} images are held out for testing; set data.held_out lower")
     return chosen
 
 

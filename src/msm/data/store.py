@@ -247,14 +247,10 @@ def open_hdf5(path: Path, file_format: str | None, fields: dict[str, int]) -> h5
         file = h5py.File(path, "r")
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again"
-        ) from None
+        raise DataError(f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again") from None
     found = file.attrs.get("format")
     if file_format is not None and found != file_format:
-        raise DataError(
-            f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`"
-        )
+        raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
     for name, axes in fields.items():
         link = file.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
@@ -262,15 +258,17 @@ def open_hdf5(path: Path, file_format: str | None, fields: dict[str, int]) -> h5
         if file[name].is_virtual or file[name].external:
             raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
         if file[name].ndim != axes:
-            raise DataError(
-                f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again"
-            )
+            raise DataError(f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again")
     return file
 
 
 def _check_shapes(path: Path, file: h5py.File) -> None:
     count, channels, height, width = file["values"].shape
-    expected = {"mask": {(count, 1, height, width)}, "noise_std": {(count,)}, "name": {(count,)}}
+    expected: dict[str, set[tuple[int, ...]]] = {
+        "mask": {(count, 1, height, width)},
+        "noise_std": {(count,)},
+        "name": {(count,)},
+    }
     if "maps" in file:
         expected["maps"] = {(n, channels, height, width) for n in (1, count)}
     for name, shapes in expected.items():

@@ -1,0 +1,52 @@
+"""The import arrows of the design, read off the source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import msm
+
+SOURCE = Path(msm.__file__).parent
+LEAF: set[str] = set()
+ALLOWED = {
+    "schedule": LEAF,
+    "masks": LEAF,
+    "transforms": LEAF,
+    "network": LEAF,
+    "metrics": LEAF,
+    "measurement": {"transforms"},
+    "operators": {"transforms"},
+    "denoiser": {"schedule", "transforms"},
+    "losses": {"denoiser", "measurement", "schedule", "masks"},
+    "sampling": {"denoiser", "schedule", "masks", "transforms"},
+    "training": {"config", "denoiser", "losses", "masks", "measurement", "data"},
+    "baselines": {"transforms"},
+    "config": {"published"},
+    "published": LEAF,
+}
+
+
+def imports(path):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("msm")):
+            module = (node.module or "").removeprefix("msm").lstrip(".")
+            found |= {module.split(".")[0]} if module else {alias.name for alias in node.names}
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("msm.")}
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(ALLOWED))
+def test_arrows(module):
+    assert imports(SOURCE / f"{module}.py") <= ALLOWED[module]
+
+
+def test_nothing_imports_the_command_line():
+    others = [path for path in SOURCE.rglob("*.py") if path.name != "cli.py"]
+    assert len(others) > 10 and not any("cli" in imports(path) for path in others)
+
+
+def test_every_public_name_is_there():
+    assert all(getattr(msm, name) is not None for name in msm.__all__)
