@@ -58,7 +58,7 @@ def test_every_draw_has_the_same_inclusion_frequencies(name, draw, covering):
 # Boxes
 
 
-@pytest.mark.parametrize(("drop", "boxes"), [(0, 16), (0.4, 10), (0.5, 8), (0.7, 5), (0.9, 2)])
+@pytest.mark.parametrize(("drop", "boxes"), [(0, 16), (0.35, 11), (0.4, 10), (0.5, 8), (0.7, 5), (0.9, 2)])
 def test_exact_number_of_boxes(drop, boxes):
     masks = BoxMasks((16, 8), drop)
     assert masks.boxes_kept == boxes

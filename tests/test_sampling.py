@@ -234,12 +234,14 @@ def golden_step(golden, folder, name, index):
     if run["lam"] is not None:
         operator = Keep(vectors["inverse_mask"].bool())
         z_hat = z_hat - run["lam"] * operator.A_dagger(operator.A(z_hat) - vectors["inverse_y"])
-    if run["clip_denoised"]:  # of the published code, in the last update only; this project does not clip
-        z_hat = z_hat.clamp(-1, 1)
+    # With clip_denoised the published update takes the clipped estimate, the inverse one in its first term only;
+    # this project does not clip.
+    clipped = z_hat.clamp(-1, 1) if run["clip_denoised"] else z_hat
     if run["lam"] is None:
-        z_next = ddim(z, z_hat, level, run["eta"], vectors["ddim_noise"])
+        z_next = ddim(z, clipped, level, run["eta"], vectors["ddim_noise"])
     else:
         z_next = posterior_update(z, z_hat, level, run["eta"], vectors["ddim_noise"])
+        z_next = z_next + sqrt(level.below) * (clipped - z_hat)
     return vectors, ours | {"z_next": z_next}
 
 

@@ -255,8 +255,8 @@ class InverseProblemConfig(_Block):
             if name in wanted and not given:
                 raise _refuse(name, f"missing; operator {self.operator} needs it")
             if given and name not in wanted:
-                reason = f"operator {self.operator} takes {', '.join(wanted) or 'no parameter'}; remove it"
-                raise _refuse(name, f"found {reprlib.repr(getattr(self, name))}; {reason}")
+                reason = f"remove it: operator {self.operator} takes {' and '.join(wanted) or 'nothing'}"
+                raise _refuse(name, f"found {getattr(self, name)!r}; {reason}")
         return self
 
 
@@ -390,7 +390,7 @@ def _tell(error: ValidationError, path: str, overrides: Sequence[str], origin: M
     errors = error.errors(include_url=False)
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     field, reason = _explain(first)
-    for override in overrides:
+    for override in reversed(overrides):
         name = override.partition("=")[0].strip()
         if f"{field}.".startswith(f"{name}.") or f"{name}.".startswith(f"{field}."):
             path = f"{path} (override {override})"
@@ -416,9 +416,11 @@ def _explain(error: ErrorDetails) -> tuple[str, str]:
     if kind == "union_tag_not_found":
         return f"{field}.kind", "missing; add it ('box' or 'cartesian')"
     if kind == "union_tag_invalid":
-        return f"{field}.kind", f"found '{context['tag']}'; it should be {context['expected_tags']}"
+        return f"{field}.kind", f"found '{context['tag']}'; it should be one of {context['expected_tags']}"
     if kind in ("model_type", "model_attributes_type"):
         should = "be a block of keys"
+    elif kind == "path_type":
+        should = "be a path"
     else:
         should = re.sub(r"^(Input|\w+) should |, (unable|got) .*|, exceeded .*", "", error["msg"])
     return field, f"found {reprlib.repr(error['input'])}; it should {should}{hint}"

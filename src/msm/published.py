@@ -45,9 +45,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in getattr(node, "value", []):
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' appears twice; keep one", key.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' appears twice", key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep=deep)
 
@@ -55,7 +53,7 @@ class _Loader(yaml.SafeLoader):
         return tuple(self.construct_sequence(node, deep=True))  # type: ignore[arg-type]
 
     def refuse(self, node: yaml.Node) -> None:
-        reason = f"the tag '{node.tag.replace(_YAML, '!!')}' is refused (files are never run); write a plain value"
+        reason = f"the tag '{node.tag.replace(_YAML, '!!')}' is refused, files are never run"
         raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
 
 

@@ -103,28 +103,27 @@ class Trainer:
             return
         log = _Log(self.folder, self.step, self.accelerator.is_main_process)
         every = max(1, self.settings.checkpoint_images // self.settings.batch_size)
-        sums, started = torch.zeros(2, device=self.accelerator.device), time.perf_counter()
+        sums, counted, started = torch.zeros(2, device=self.accelerator.device), 0, time.perf_counter()
         self.denoiser.train()
         visible = self.accelerator.is_main_process
         with closing(log), _progress(self.settings.images, visible) as progress:
             bar = progress.add_task("training", total=self.settings.images, loss=math.nan)
             for batch in self._loader():
                 sums += self._optimise(batch)
-                self.step += 1
+                self.step, counted = self.step + 1, counted + 1
                 seen = min(self.step * self.settings.batch_size, self.settings.images)
                 done = self.step == self.total_steps
                 checkpoint = done or self.step % every == 0
                 progress.update(bar, completed=seen)
                 if checkpoint or self.step % LOG_EVERY == 0:
-                    steps = (self.step - 1) % LOG_EVERY + 1
-                    loss, norm = (sums / steps).tolist()
+                    loss, norm = (sums / counted).tolist()
                     self._check_finite(loss)
-                    seconds = time.perf_counter() - started
+                    seconds = (time.perf_counter() - started) / counted
                     progress.update(bar, loss=loss)
                     if self.step % LOG_EVERY == 0 or done:
-                        log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds / steps)
+                        log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds)
                         sums.zero_()
-                        started = time.perf_counter()
+                        counted, started = 0, time.perf_counter()
                 if checkpoint:
                     self._checkpoint(seen)
 
