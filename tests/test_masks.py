@@ -1,5 +1,7 @@
 """The laws of the mask families."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -188,3 +190,13 @@ def test_empirical_submask_of_columns_keeps_columns():
 def test_bad_arguments(make):
     with pytest.raises(ValueError):
         make()
+
+
+@pytest.mark.parametrize("acceleration", [2.5, 6, 8])
+def test_covering_columns_leave_no_gap_at_the_edges_of_windows(acceleration):
+    edges = torch.arange(1, 8) / acceleration
+    edges = edges[edges < 1]
+    u = torch.cat([torch.nextafter(edges, torch.zeros(())), edges, torch.nextafter(edges, torch.ones(()))])
+    masks = CartesianMasks((1, len(u)), acceleration, 0)
+    draws = masks.draw(u.expand(1, math.ceil(acceleration), -1), covering=True)
+    assert draws.any(1).all()

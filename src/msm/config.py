@@ -122,9 +122,7 @@ class NetworkConfig(_Block):
     num_channels: int = Field(default=128, ge=32, multiple_of=32, description="base width, in groups of 32")
     num_res_blocks: int = Field(default=2, ge=1, description="residual blocks a level")
     channel_mult: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        min_length=1,
-        max_length=9,
-        description="width of each level in units of num_channels, e.g. [1, 1, 2, 3, 4]",
+        min_length=1, max_length=9, description="width of each level in units of num_channels, e.g. [1, 1, 2, 3, 4]"
     )
     attention_resolutions: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(32, 16, 8), description="image sides in pixels at which there is attention"
@@ -133,14 +131,20 @@ class NetworkConfig(_Block):
 
     @check(mode="after")
     def _fits(self) -> NetworkConfig:
-        halvings = len(self.channel_mult) - 1
-        if self.image_size % 2**halvings:
-            reason = f"image_size {self.image_size} cannot be halved {halvings} times; use fewer levels"
-            raise _refuse("channel_mult", f"found {list(self.channel_mult)}; {reason}")
-        for level, multiple in enumerate(self.channel_mult):
-            attends = level == halvings or self.image_size >> level in self.attention_resolutions
-            if attends and self.num_channels * multiple % self.num_head_channels:
-                reason = f"attention at width {self.num_channels * multiple} needs a divisor of that width"
+        mult, last = self.channel_mult, len(self.channel_mult) - 1
+        if mult[0] != 1:
+            raise _refuse("channel_mult", f"found {list(mult)}; begin with 1")
+        if self.image_size % 2**last:
+            reason = f"image_size {self.image_size} cannot be halved {last} times; use fewer levels"
+            raise _refuse("channel_mult", f"found {list(mult)}; {reason}")
+        widths = {self.image_size >> level: self.num_channels * m for level, m in enumerate(mult)}
+        for side in self.attention_resolutions:
+            if side not in widths:
+                reason = f"the levels of channel_mult are at {list(widths)}; use some of these"
+                raise _refuse("attention_resolutions", f"found {side}; {reason}")
+        for side in (*self.attention_resolutions, min(widths)):  # the lowest level always has attention
+            if widths[side] % self.num_head_channels:
+                reason = f"use a divisor of the {widths[side]} channels at {side} pixels"
                 raise _refuse("num_head_channels", f"found {self.num_head_channels}; {reason}")
         return self
 
@@ -208,10 +212,7 @@ class SampleConfig(_Block):
     steps: int = Field(default=200, ge=1, le=1000, description="reverse diffusion steps")
     draws: int = Field(default=3, ge=1, description="masks w a step")
     eta: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="fresh noise; not given: 1 to generate, 0.85 for inverse problems",
+        default=1.0, ge=0, le=1, description="fresh noise; not given: 1 to generate, 0.85 for inverse problems"
     )
     masks: Literal["iid", "covering"] = Field(default="covering", description="draw of a step's masks")
     seed: int = Field(default=0, ge=0, description="seed of the first sample; sample i has seed + i")
@@ -301,6 +302,8 @@ def _check_mask(field: str, mask: BoxMaskConfig | CartesianMaskConfig, size: int
         raise _refuse(f"{field}.grid", f"found {mask.grid}; use a divisor of data.image_size {size}")
     if isinstance(mask, CartesianMaskConfig) and mask.center > size:
         raise _refuse(f"{field}.center", f"found {mask.center}; at most the data.image_size {size} columns")
+    if isinstance(mask, CartesianMaskConfig) and mask.pattern == "uniform" and mask.acceleration % 1:
+        raise _refuse(f"{field}.acceleration", f"found {mask.acceleration}; uniform needs a whole number")
 
 
 def _check_problem(problem: InverseProblemConfig, data: DataConfig) -> None:
@@ -385,10 +388,13 @@ def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
     return put(raw, keys, "")
 
 
+_UNKNOWN = ("extra_forbidden", "invalid_key")
+
+
 def _tell(error: ValidationError, path: str, overrides: Sequence[str], origin: Mapping[str, str]) -> str:
     """One line on the mistake that explains the others best: an unknown key if there is one."""
     errors = error.errors(include_url=False)
-    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    first = min(errors, key=lambda e: e["type"] not in _UNKNOWN)
     field, reason = _explain(first)
     for override in reversed(overrides):
         name = override.partition("=")[0].strip()
@@ -396,7 +402,11 @@ def _tell(error: ValidationError, path: str, overrides: Sequence[str], origin: M
             path = f"{path} (override {override})"
             break
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{path}: {origin.get(field, field)}: {reason}{more}"
+    for ours, published in origin.items():
+        if f"{field}.".startswith(f"{ours}."):
+            field = published + field.removeprefix(ours)
+            break
+    return f"{path}: {field or 'a key'}: {reason}{more}"
 
 
 def _explain(error: ErrorDetails) -> tuple[str, str]:
@@ -404,12 +414,12 @@ def _explain(error: ErrorDetails) -> tuple[str, str]:
     loc, kind, context = error["loc"], error["type"], error.get("ctx", {})
     if kind == "refused":
         loc += tuple(context["field"].split("."))
-    field, known = _dotted(loc), _BLOCKS.get(loc[:-1])
-    about = known.model_fields[str(loc[-1])].description if known and loc[-1] in known.model_fields else None
-    hint = f" ({about})" if about else ""
+    block, key = loc[:-1], str(loc[-1]) if loc else ""
+    about = _BLOCKS[block].model_fields.get(key) if block in _BLOCKS else None
+    field, hint = _dotted(loc), f" ({about.description})" if about and about.description else ""
     if kind == "refused":
         return field, context["reason"] + hint
-    if kind == "extra_forbidden":
+    if kind in _UNKNOWN:
         return field, f"unknown key; {_nearest(loc)}"
     if kind == "missing":
         return field, f"missing; add it{hint}"
