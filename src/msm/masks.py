@@ -205,7 +205,7 @@ class CartesianMasks(Masks):
         r = self.acceleration
         if covering:
             u = u[:, :1].expand(-1, u.shape[1], -1).double()  # in float32 rounding may open a gap at a window's edge
-            u = (u + torch.arange(u.shape[1], device=u.device)[:, None] / r) % 1
+            u = (u + torch.arange(u.shape[1], dtype=u.dtype, device=u.device)[:, None] / r) % 1
         if self.pattern == "random":
             columns = u < 1 / r
         else:
