@@ -4,7 +4,7 @@ from math import sqrt
 
 import pytest
 import torch
-from helpers import golden_denoiser, random_tensor
+from helpers import golden_complex, golden_denoiser, golden_maps, random_tensor
 from oracle import GaussianOracle
 from torch.testing import assert_close
 
@@ -253,3 +253,53 @@ def test_golden_steps(golden, tmp_path, name, index):
     for key, value in ours.items():
         expected = vectors[f"run{index}_{key}"]
         assert_close(value, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item(), msg=f"{name} {key}")
+
+
+@pytest.mark.parametrize(("name", "index"), [(n, k) for n in ("sampler_gen_mri", "sampler_inv_mri") for k in range(2)])
+def test_golden_mri_steps_differ_by_the_noise_of_the_renoising_only(golden, tmp_path, monkeypatch, name, index):
+    """The published re-noising of k-space uses F C ε̂ (SPEC §11, fault 5); with that put in, all vectors match."""
+    vectors, facts = golden(name)
+    run, w = facts["runs"][index], facts["w"]
+    t = torch.tensor(run["net_time"][0])
+    alpha_bars = run["alpha_bar_t"], run["alpha_bar_t_plus_1"], run["alpha_bar_t_minus_1"]
+    level = Level(run["respaced_index"], t, *alpha_bars)
+    masks = torch.stack([vectors[f"mask_{j}"] for j in range(w)], 1).bool()
+    noise = torch.stack([golden_complex(vectors[f"loop_noise_{j}"]) for j in range(w)], 1)
+    z, transform = golden_complex(vectors["z_in"]), MultiCoil(golden_maps(vectors["smps"]))
+    before = vectors.get(f"run{index}_carried_prediction_before")
+    before = torch.zeros_like(z) if before is None else golden_complex(before)
+    denoiser = golden_denoiser(golden, "adm_tiny_mri", tmp_path)
+    seen = []
+
+    def recorded(z_t, mask, t, transform):
+        seen.append((z_t, mask))
+        return denoiser(z_t, mask, t, transform)
+
+    def published_noise(z, s_hat, level):
+        z_t, mask = seen[-1]
+        sigma = denoiser.schedule.sigma(t)
+        x_hat = denoiser.parametrisation.estimate(denoiser.network, z_t, mask, t.expand(1), sigma, transform)
+        u = transform.adjoint(torch.where(mask, z_t, 0))
+        return transform.forward((u - sqrt(level.alpha_bar) * x_hat) / sqrt(1 - level.alpha_bar))
+
+    likelihood = None
+    if run["lam"] is not None:
+        operator, y = Keep(vectors["inverse_mask"].bool()), golden_complex(vectors["inverse_y"])
+
+        def likelihood(s_hat):
+            return s_hat - run["lam"] * operator.A_dagger(operator.A(s_hat) - y)
+
+    def close(ours, key):
+        expected = golden_complex(vectors[f"run{index}_{key}"])
+        return torch.allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+    with torch.no_grad():
+        arguments = (recorded, z, before, masks, noise, transform, level, run["eta"], likelihood)
+        correct, _ = aggregate(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr("msm.sampling.predicted_noise", published_noise)
+            z, z_hat = aggregate(*arguments)
+        update = ddim if run["lam"] is None else posterior_update
+        z_next = update(z, z_hat, level, run["eta"], golden_complex(vectors["ddim_noise"]))
+    assert close(z, "z_modified_in_place") and close(z_hat, "carried_prediction_after") and close(z_next, "z_next")
+    assert not close(correct, "z_modified_in_place")
