@@ -1,0 +1,80 @@
+"""Compare trained runs: denoising error at several noise levels, and reconstruction PSNR, on test acquisitions.
+
+    msm acquire configs/demo/brain.yaml -o test.h5 --split test --truth truth.h5 setting.dataset_dir=SLICES \
+        data.noise_std=0.01
+    python benchmarks/parametrisations.py test.h5 truth.h5 RUN:epsilon OTHER_RUN:sense [--items 6] [--steps 20]
+
+A run is a folder of `msm train`; after the colon stands its parametrisation.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from msm import ADMNetwork, CartesianMasks, Measurement, PartialDenoiser, VPSchedule, reconstruct
+from msm.baselines import cg_sense, l1_wavelet, zero_filled
+from msm.data.store import MeasurementStore, read_truth
+from msm.losses import standard_normal
+from msm.metrics import psnr
+from msm.operators import Undersampling
+
+
+def mean_psnr(x_hat, x) -> float:
+    values = psnr(x_hat, x, convention="plain")
+    return sum(values) / len(values)
+
+
+@torch.no_grad()
+def denoising_errors(denoiser: PartialDenoiser, m: Measurement, x) -> str:
+    transform, parts = m.transform, []
+    z = transform.forward(x)
+    noise = standard_normal(z, torch.Generator().manual_seed(0))
+    for time in (0.0, 50.0, 200.0, 400.0, 700.0):
+        t = torch.tensor(time)
+        alpha_bar = denoiser.schedule.alpha_bar(t)
+        estimate = denoiser(alpha_bar.sqrt() * z + (1 - alpha_bar).sqrt() * noise, m.mask, t, transform)
+        error = torch.where(m.mask, estimate - z, 0).abs().square().sum()
+        relative = error / torch.where(m.mask, z, 0).abs().square().sum()
+        parts.append(f"σ {denoiser.schedule.sigma(t):.2f}: {relative:.4f}")
+    return ", ".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("store")
+    parser.add_argument("truth")
+    parser.add_argument("runs", nargs="+")
+    parser.add_argument("--items", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--center", type=int, default=5)
+    options = parser.parse_args()
+    m = MeasurementStore(options.store).batch(range(options.items))
+    x, transform = read_truth(options.truth, range(options.items)), m.transform
+    masks = CartesianMasks(tuple(m.mask.shape[2:]), 4, options.center)
+    print(f"zero-filled {mean_psnr(zero_filled(m.values, transform), x):.2f} dB")
+    for name, baseline, strength, iterations in (("CG-SENSE", cg_sense, 0.01, 30), ("L1", l1_wavelet, 0.001, 100)):
+        x_hat = baseline(m.values, m.mask, transform, regularisation=strength, iterations=iterations)
+        print(f"{name} {mean_psnr(x_hat, x):.2f} dB")
+    for run in options.runs:
+        folder, _, parametrisation = run.rpartition(":")
+        network = ADMNetwork.load(Path(folder) / "weights")
+        denoiser = PartialDenoiser(network, VPSchedule(), parametrisation).eval()
+        print(f"{run}: relative error of the measured entries at {denoising_errors(denoiser, m, x)}")
+        for step_size in (1.0, 2.0):
+            z = reconstruct(
+                denoiser,
+                m.values,
+                Undersampling(m.mask),
+                transform,
+                masks,
+                tuple(m.values.shape[1:]),
+                seeds=range(options.items),
+                steps=options.steps,
+                step_size=step_size,
+            )
+            print(f"{run}: γ = {step_size}, {options.steps} × 3 calls, {mean_psnr(transform.adjoint(z), x):.2f} dB")
+
+
+if __name__ == "__main__":
+    main()
