@@ -62,6 +62,9 @@ def test_acquire_train_sample(tmp_path, monkeypatch, choices):
     assert np.load(tmp_path / "gen" / "images.npy").shape == (2, 3 if choices is PHOTOS else 1, 16, 16)
     problem = f"inverse_problem={PROBLEMS[choices['kind']]}"
     assert run(monkeypatch, "sample", config, weights, problem, f"setting.save_dir={tmp_path}/inv") == 0
+    low = [f"setting.save_dir={tmp_path}/low", "sample.mixed_precision=bf16"]
+    assert run(monkeypatch, "sample", config, weights, problem, *low) == 0
+    assert not np.array_equal(np.load(tmp_path / "low" / "images.npy"), np.load(tmp_path / "inv" / "images.npy"))
     rows = list(csv.DictReader((tmp_path / "inv" / "metrics.csv").read_text().splitlines()))
     assert {(row["method"], row["convention"]) for row in rows} == {
         (method, convention) for method in ("input", "msm") for convention in ("plain", "published")

@@ -116,15 +116,18 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: msm sample configs/inverseproblem/ffhq_BOX_msm_p04_img128_EPS.yaml setting.dataset_dir=PHOTOS
     """
+    import torch
+
     from .config import load_config
 
     config = load_config(config_file, overrides or [])
     denoiser = trained_denoiser(config, config_file)
     record_run(config, config.setting.save_dir)
-    if config.inverse_problem is None:
-        run_generation(config, denoiser)
-    else:
-        run_reconstruction(config, denoiser)
+    run = run_generation if config.inverse_problem is None else run_reconstruction
+    precision = config.sample.mixed_precision
+    low = torch.float16 if precision == "fp16" else torch.bfloat16
+    with torch.autocast(next(denoiser.parameters()).device.type, low, enabled=precision != "no"):
+        run(config, denoiser)
 
 
 @app.command("import-weights")
