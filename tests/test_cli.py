@@ -89,6 +89,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ov
     assert expected in error and error.count("\n") == 1
 
 
+def test_measurements_of_another_data_block_are_refused(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path, **PHOTOS)
+    assert run(monkeypatch, "train", config) == 0
+    assert run(monkeypatch, "train", config, "data.mask.drop=0.2") == 2
+    assert "another `data` block" in capsys.readouterr().err
+
+
+def test_a_noisy_store_is_refused(tmp_path, monkeypatch, capsys):
+    config, store = write_config(tmp_path, **PHOTOS), f"{tmp_path}/store.h5"
+    assert run(monkeypatch, "acquire", config, "-o", store, "data.noise_std=0.1") == 0
+    assert run(monkeypatch, "train", config, f"setting.dataset_dir={store}") == 2
+    assert "noise_std: found 0.1" in capsys.readouterr().err
+
+
 def test_weights_of_another_network_are_refused(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path, **PHOTOS)
     assert run(monkeypatch, "train", config) == 0

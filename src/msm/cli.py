@@ -87,6 +87,11 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
             f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
             f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
         )
+    if store.largest_noise_std > 0:
+        raise ValueError(
+            f"{store.path}: noise_std: found {store.largest_noise_std:g}; training from noisy measurements is not "
+            "available in this version, acquire with data.noise_std=0"
+        )
     denoiser = new_denoiser(config)
     record_run(config, folder)
 
@@ -219,7 +224,13 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
     measured = folder / "measurements.h5"
     if not measured.exists():
         write_store(config, "train", measured, None)
-    return MeasurementStore(measured)
+    store = MeasurementStore(measured)
+    if store.provenance.get("data") != config.data.model_dump(mode="json"):
+        raise ValueError(
+            f"{measured}: was measured with another `data` block than the config's; use another setting.save_dir, "
+            "or the config that the run was started with"
+        )
+    return store
 
 
 def new_denoiser(config: Config) -> PartialDenoiser:

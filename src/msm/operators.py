@@ -15,6 +15,7 @@ closed-form pseudo-inverse, and a call may change their state.
 import difflib
 import inspect
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -24,20 +25,20 @@ from torch import Tensor, nn
 ImageShape = tuple[int, int, int]
 
 
-class LinearOperator(nn.Module):
+class LinearOperator(nn.Module, ABC):
     """What a sampler needs of H: z is (B, C or coils, H, W), y has the operator's own shape, with B first."""
 
+    @abstractmethod
     def A(self, z: Tensor) -> Tensor:
         """H z."""
-        raise NotImplementedError
 
+    @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Hᴴ y."""
-        raise NotImplementedError
 
+    @abstractmethod
     def A_dagger(self, y: Tensor) -> Tensor:
         """H⁺ y, the Moore–Penrose pseudo-inverse."""
-        raise NotImplementedError
 
 
 class Undersampling(LinearOperator):

@@ -143,6 +143,7 @@ class MeasurementStore(torch.utils.data.Dataset):
         self.shape: tuple[int, int, int] = file["values"].shape[1:]
         self.is_mri = "maps" in file
         self._length = len(file["values"])
+        self.largest_noise_std = float(file["noise_std"][:].max())
 
     def _open(self) -> h5py.File:
         if self._file is None or self._file[0] != os.getpid():
