@@ -20,6 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from msm.linear import conjugate_gradient
 from msm.transforms import Transform
 
 Parameter = TypeVar("Parameter")
@@ -64,7 +65,7 @@ def cg_sense(y: Tensor, mask: Tensor, transform: Transform, *, regularisation: f
     def normal(x: Tensor) -> Tensor:
         return transform.adjoint(mask * transform.forward(x)) + regularisation * x
 
-    return _conjugate_gradient(normal, transform.adjoint(mask * y), iterations)
+    return conjugate_gradient(normal, transform.adjoint(mask * y), iterations)
 
 
 @torch.no_grad()
@@ -187,29 +188,6 @@ def tune(
         return sum(scores) / len(scores)
 
     return max(grid, key=score)
-
-
-def _conjugate_gradient(normal: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
-    """Solve normal(x) = b from x = 0, item by item, for a Hermitian positive semi-definite map.
-
-    deepinv's solver is not used: it ends once all items are below its tolerance, which ties an item to its
-    batch, and every 100 steps it resets the residual but not the direction, which throws converged items off.
-    """
-
-    def energy(v: Tensor, w: Tensor) -> Tensor:
-        return (v.conj() * w).real.sum((1, 2, 3), keepdim=True)
-
-    x, residual, direction = torch.zeros_like(b), b, b
-    left = energy(b, b)
-    floor = left * torch.finfo(b.dtype).eps ** 2  # below it the residual is rounding: the item stands still
-    for _ in range(iterations):
-        moving = left > floor
-        mapped = normal(direction)
-        step = torch.where(moving, left / energy(direction, mapped), 0)
-        x, residual = x + step * direction, residual - step * mapped
-        left_before, left = left, energy(residual, residual)
-        direction = residual + torch.where(moving, left / left_before, 0) * direction
-    return x
 
 
 def _fista(

@@ -14,8 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .linear import conjugate_gradient
 from .schedule import VPSchedule
-from .transforms import Transform
+from .transforms import Transform, fft2c, ifft2c
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,43 +46,62 @@ class Epsilon:
 
 
 class Sense:
-    """For several coils: the network corrects a regularised SENSE estimate instead of the adjoint.
+    """For several coils: the network corrects the linear estimate of the image instead of its adjoint.
 
-    S T Tᴴ Sᵀ is no identity, so u keeps aliasing however small the noise is and ε̂ would have to be aliasing/σ_t
-    (SPEC §3). A few conjugate-gradient steps give the linear estimate for a white prior of variance σ_x²,
+    S T Tᴴ Sᵀ is no identity, so u keeps aliasing however small the noise is, and ε̂ would have to be aliasing/σ_t
+    (SPEC §3). Here the network starts from the best linear estimate under a power spectrum P, which is SENSE
+    regularised per frequency and takes a few preconditioned conjugate-gradient steps:
 
-        x_0 = (Tᴴ Sᵀ S T + λ I)⁻¹ Tᴴ Sᵀ s_t / sqrt(ᾱ),    λ = σ_t² / σ_x²,
-        x̂ = x_0 + c U(x_0 / sqrt(E|x_0|²), t),            c = the size of what is left to correct.
+        x_0 = (Tᴴ Sᵀ S T + σ_t² Fᴴ P⁻¹ F)⁻¹ Tᴴ Sᵀ s_t / sqrt(ᾱ),        P(k) = N q / (π (k² + k_0²)),
+        x̂ = x_0 + c U(x_0 / σ_x, t),                                     c² = q log(1 + σ_t²/q).
 
-    The minimiser of the loss is the same conditional expectation for every parametrisation.
+    P is that of natural images: the same variance q in every interval of log k². c² is the mean error of x_0 under
+    it when all of N pixels is measured, so input, output and loss of the network are of order one at every σ_t. The
+    minimiser of the loss is the same conditional expectation for every parametrisation.
 
     Args:
-        prior_std: σ_x, root-mean-square of the image.
-        floor: noise level below which x_0 gets no better, because too few columns are measured.
+        band_variance: q, per real component.
+        corner: k_0, in cycles per field of view.
+        image_std: σ_x, root-mean-square of a real component of the image.
         iterations: conjugate-gradient steps.
     """
 
-    def __init__(self, prior_std: float = 0.25, floor: float = 0.1, iterations: int = 6):
-        self.prior_std, self.floor, self.iterations = prior_std, floor, iterations
+    def __init__(
+        self, band_variance: float = 0.0021, corner: float = 0.25, image_std: float = 0.2, iterations: int = 4
+    ):
+        self.band_variance, self.corner = band_variance, corner
+        self.image_std, self.iterations = image_std, iterations
 
     def estimate(
         self, network: Network, z_t: Tensor, mask: Tensor, t: Tensor, sigma: Tensor, transform: Transform
     ) -> Tensor:
-        """Estimate of the image (B, C, H, W) from the measured entries of z_t; t (B,), sigma (B, 1, 1, 1)."""
+        """Estimate of the image (B, 1, H, W) from the measured entries of z_t; t (B,), sigma (B, 1, 1, 1)."""
         s = torch.where(mask, z_t, 0) * (1 + sigma**2).sqrt()
-        ridge = (sigma**2 + self.floor**2) / self.prior_std**2
-        x_0 = regularised_least_squares(s, mask, transform, ridge, self.iterations)
-        scale = (1 + sigma**2 / self.prior_std**2).sqrt() / self.prior_std
-        return x_0 + self._correction_size(sigma) * run_network(network, x_0 * scale, t)
-
-    def _correction_size(self, sigma: Tensor) -> Tensor:
-        """Posterior standard deviation of one pixel under the white prior, for a noise level above the floor."""
-        variance = sigma**2 + self.floor**2
-        return (variance / (1 + variance / self.prior_std**2)).sqrt()
+        x_0 = self.linear_estimate(s, mask, sigma, transform)
+        correction = run_network(network, x_0 / self.image_std, t)
+        return x_0 + self.loss_weight(sigma).rsqrt() * correction
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """One over the squared size of the correction: the network's own squared error counts at every σ_t."""
-        return self._correction_size(sigma) ** -2
+        """1/c²: the network's own squared error counts at every σ_t."""
+        return 1 / (self.band_variance * torch.log1p(sigma**2 / self.band_variance))
+
+    def linear_estimate(self, s: Tensor, mask: Tensor, sigma: Tensor, transform: Transform) -> Tensor:
+        """x_0 (B, 1, H, W) from measured entries s (B, coils, H, W) with noise sigma (B, 1, 1, 1)."""
+        ridge = sigma**2 / self._power_spectrum(s.shape[-2:], s.device)
+
+        def normal(spectrum: Tensor) -> Tensor:
+            k_space = torch.where(mask, transform.forward(ifft2c(spectrum)), 0)
+            return fft2c(transform.adjoint(k_space)) + ridge * spectrum
+
+        preconditioner = 1 / (mask.float().mean((1, 2, 3), keepdim=True) + ridge)
+        b = fft2c(transform.adjoint(s))
+        return ifft2c(conjugate_gradient(normal, b, self.iterations, preconditioner))
+
+    def _power_spectrum(self, size: torch.Size, device: torch.device) -> Tensor:
+        """P (H, W) per real component."""
+        rows, columns = (torch.arange(n, device=device) - n // 2 for n in size)
+        k_squared = rows[:, None] ** 2 + columns**2
+        return k_squared.numel() * self.band_variance / (torch.pi * (k_squared + self.corner**2))
 
 
 PARAMETRISATIONS = {"epsilon": Epsilon, "sense": Sense}
@@ -141,32 +161,3 @@ def run_network(network: Network, u: Tensor, t: Tensor) -> Tensor:
     pairs = torch.view_as_real(u).movedim(-1, 2).flatten(1, 2)
     out = network(pairs, t).float()
     return torch.view_as_complex(out.unflatten(1, (u.shape[1], 2)).movedim(2, -1).contiguous())
-
-
-def regularised_least_squares(s: Tensor, mask: Tensor, transform: Transform, ridge: Tensor, iterations: int) -> Tensor:
-    """Minimise ‖S T x − s‖² + ridge ‖x‖² by a fixed number of conjugate-gradient steps, each item by itself.
-
-    Args:
-        s: measured entries (B, coils, H, W), zero off the mask.
-        mask: S, (B, 1, H, W), bool.
-        transform: T.
-        ridge: (B, 1, 1, 1), positive.
-        iterations: number of steps.
-
-    Returns:
-        x (B, C, H, W).
-    """
-
-    def squared_norm(x: Tensor) -> Tensor:
-        return torch.view_as_real(x).square().sum((1, 2, 3, 4))[:, None, None, None]
-
-    residual = transform.adjoint(s)
-    x, direction, power = torch.zeros_like(residual), residual, squared_norm(residual)
-    for _ in range(iterations):
-        image = transform.adjoint(torch.where(mask, transform.forward(direction), 0)) + ridge * direction
-        curvature = (torch.view_as_real(direction) * torch.view_as_real(image)).sum((1, 2, 3, 4))
-        step = power / curvature[:, None, None, None].clamp(min=1e-30)
-        x, residual = x + step * direction, residual - step * image
-        previous, power = power, squared_norm(residual)
-        direction = residual + (power / previous.clamp(min=1e-30)) * direction
-    return x
