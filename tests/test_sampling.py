@@ -9,7 +9,7 @@ from oracle import GaussianOracle
 from torch.testing import assert_close
 
 from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
-from msm.sampling import Level, aggregate, ddim, generate, posterior_update, reconstruct
+from msm.sampling import Level, aggregate, ddim, generate, posterior_update, proximal_step, reconstruct
 from msm.transforms import Identity, MultiCoil
 
 SHAPE = (1, 8, 8)
@@ -26,7 +26,7 @@ class Keep:
     def A(self, z):
         return torch.where(self.mask, z, 0)
 
-    A_dagger = A
+    A_adjoint = A_dagger = A
 
 
 # The oracle itself
@@ -164,10 +164,12 @@ def test_uncovered_entries_keep_the_estimate_of_the_step_before():
 # Posterior sampling
 
 
+@pytest.mark.parametrize("step_size", [1.0, "proximal"])
 @pytest.mark.parametrize("masks", [FULL, BOXES])
-def test_identity_operator_returns_the_observation(masks):
+def test_identity_operator_returns_the_observation(masks, step_size):
     y = GaussianOracle().sample(3, torch.Generator().manual_seed(0))
-    z = reconstruct(GaussianOracle(), y, Keep(), Identity(), masks, SHAPE, seeds=[1, 2, 3], steps=6, step_size=1.0)
+    oracle, seeds = GaussianOracle(), [1, 2, 3]
+    z = reconstruct(oracle, y, Keep(), Identity(), masks, SHAPE, seeds=seeds, steps=6, step_size=step_size)
     assert_close(z, y, rtol=1e-5, atol=1e-5)
 
 
@@ -207,6 +209,41 @@ def test_complex_measurements():
     y = transform.forward(random_tensor((2, 1, 8, 8), torch.complex64))
     z = reconstruct(shrink, y, Keep(), transform, masks, (3, 8, 8), seeds=[1, 2], steps=4, draws=2, step_size=1.0)
     assert_close(z, y, rtol=1e-5, atol=1e-5)  # the two masks cover everything, and each draw becomes y
+
+
+def test_the_proximal_step_minimises_its_objective():
+    """It is the closed-form minimiser of ‖H T x − y‖² + ridge ‖x − x̂‖², for H T of any kind."""
+    maps = random_tensor((2, 3, 4, 4), torch.complex64)
+    transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
+    operator = Keep(torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(3)) < 0.6)
+    x_hat, y = random_tensor((2, 1, 4, 4), torch.complex64), operator.A(random_tensor((2, 3, 4, 4), torch.complex64))
+    found = transform.adjoint(proximal_step(transform.forward(x_hat), y, operator, transform, 0.3, iterations=16))
+    for i in range(2):
+        one = MultiCoil(transform.maps[i : i + 1].expand(16, -1, -1, -1))
+        basis = torch.eye(16, dtype=torch.complex64).reshape(16, 1, 4, 4)
+        a = torch.where(operator.mask[i], one.forward(basis), 0).flatten(1).T
+        right = a.mH @ y[i].flatten() + 0.3 * x_hat[i].flatten()
+        assert_close(found[i].flatten(), torch.linalg.solve(a.mH @ a + 0.3 * torch.eye(16), right), rtol=1e-3, atol=1e-4)
+
+
+def test_proximal_samples_have_the_posterior_mean():
+    """White z of variance v seen in white noise: the mean is v/(v + σ_y²) y. 12,800 independent pixels."""
+    oracle, noise_std, y = GaussianOracle(length=1e-3), 0.05, 0.8
+    z = reconstruct(
+        oracle,
+        torch.full((200, *SHAPE), y),
+        Keep(),
+        Identity(),
+        FULL,
+        SHAPE,
+        seeds=range(200),
+        steps=20,
+        draws=1,
+        step_size="proximal",
+        noise_std=noise_std,
+    )
+    assert z.mean().item() == pytest.approx(0.25 / (0.25 + noise_std**2) * y, rel=0.005)
+    assert z.std() < 1.5 * noise_std
 
 
 # The published steps

@@ -244,8 +244,10 @@ class InverseProblemConfig(_Block):
     blur_angle: float | None = Field(default=None, description="motion_blur: direction, in degrees")
     mask: MaskConfig | None = Field(default=None, description="undersampling: the mask of the measurement")
     noise_std: float = Field(default=0.01, ge=0, description="standard deviation of e")
-    step_size: float = Field(
-        default=1.75, gt=0, description="gamma of the likelihood step; not given: 1.75 for images, 2 for MRI"
+    step_size: Annotated[float, Field(gt=0)] | Literal["proximal"] = Field(
+        default=1.75,
+        description="gamma of the likelihood step; not given: 1.75 for images, 2 for MRI. proximal: weighed by "
+        "noise_std against the diffusion noise, and through the coil maps for MRI",
     )
 
     @check(mode="after")

@@ -7,12 +7,13 @@ variance-preserving iterate, z_t = sqrt(ᾱ_t) z + sqrt(1−ᾱ_t) n.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 
 from .denoiser import Denoiser
+from .linear import conjugate_gradient
 from .masks import Masks
 from .schedule import VPSchedule
 from .transforms import Transform
@@ -25,6 +26,9 @@ class Operator(Protocol):
 
     def A(self, z: Tensor) -> Tensor:
         """H z."""
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """Hᴴ y."""
 
     def A_dagger(self, y: Tensor) -> Tensor:
         """H⁺ y."""
@@ -87,14 +91,16 @@ def reconstruct(
     steps: int = 200,
     draws: int = 3,
     eta: float = 0.85,
-    step_size: float = 2.0,
+    step_size: float | Literal["proximal"] = 2.0,
+    noise_std: float = 0.0,
     covering: bool = True,
     callback: Callback | None = None,
 ) -> Tensor:
     """Draw posterior samples of z given y = H z + e (SPEC §6).
 
     The likelihood step ẑ ← ẑ − γ H⁺(H ẑ − y) follows the aggregation; for complex z (MRI), where H keeps entries
-    of z, it is applied to each draw.
+    of z, it is applied to each draw. It moves measured entries only; the proximal step moves the image that they
+    belong to (see `proximal_step`), which matters where T is no identity.
 
     Args:
         denoiser: partial denoiser.
@@ -107,7 +113,8 @@ def reconstruct(
         steps: reverse steps.
         draws: masks, and network calls, per step (w).
         eta: share of fresh noise in each update.
-        step_size: γ of the likelihood step.
+        step_size: γ of the likelihood step, or "proximal", which needs no tuning.
+        noise_std: σ_y, standard deviation of e per real component; used by the proximal step only.
         covering: as in `generate`.
         callback: called after each step with (steps left, z_t, ẑ).
 
@@ -120,15 +127,21 @@ def reconstruct(
     if len(seeds) != len(y):
         raise ValueError(f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds")
 
-    def likelihood(z_hat: Tensor) -> Tensor:
+    def gradient_step(z_hat: Tensor) -> Tensor:
+        assert not isinstance(step_size, str)
         return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
 
     process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering)
     z, z_hat = process.start()
-    each_draw = likelihood if z.is_complex() else None
+    proximal = step_size == "proximal"
+    each_draw = gradient_step if z.is_complex() and not proximal else None
     for level, drawn, noise in process:
         z, z_hat = aggregate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
-        corrected = z_hat if each_draw else likelihood(z_hat)
+        if proximal:
+            ridge = noise_std**2 * level.alpha_bar / (1 - level.alpha_bar)
+            corrected = proximal_step(z_hat, y, operator, transform, ridge)
+        else:
+            corrected = z_hat if each_draw else gradient_step(z_hat)
         z = posterior_update(z, corrected, level, eta, noise[:, -1])
         if callback is not None:
             callback(level.index, z, corrected)
@@ -256,6 +269,40 @@ def posterior_update(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: 
     """sqrt(ᾱ₋) ẑ + sqrt(1−ᾱ₋) (η n + sqrt(1−η²) ε̂), the update of SPEC §6; all tensors (B, *shape)."""
     eps = predicted_noise(z, z_hat, level)
     return sqrt(level.below) * z_hat + sqrt(1 - level.below) * (eta * noise + sqrt(1 - eta**2) * eps)
+
+
+def proximal_step(
+    z_hat: Tensor, y: Tensor, operator: Operator, transform: Transform, ridge: float, iterations: int = 6
+) -> Tensor:
+    """Move the estimated image towards y as far as both deserve to be trusted.
+
+    If the image is known up to white noise of standard deviation σ_t around x̂, and y up to σ_y, its best estimate
+    is the minimiser of ‖H T x − y‖²/σ_y² + ‖x − x̂‖²/σ_t²; with ẑ = T x̂ this is
+
+        ẑ + T (Tᴴ Hᴴ H T + ridge I)⁻¹ Tᴴ Hᴴ (y − H ẑ),        ridge = σ_y²/σ_t².
+
+    Args:
+        z_hat: ẑ (B, *shape).
+        y: observations (B, …).
+        operator: H.
+        transform: T.
+        ridge: σ_y²/σ_t².
+        iterations: conjugate-gradient steps; few are enough, and they leave alone what y hardly sees.
+
+    Returns:
+        the new ẑ (B, *shape).
+
+    Source: the data step of DiffPIR (Zhu et al. 2023, eq. 13), in image space.
+    """
+
+    def back_project(residual: Tensor) -> Tensor:
+        return transform.adjoint(operator.A_adjoint(residual))
+
+    def normal(x: Tensor) -> Tensor:
+        return back_project(operator.A(transform.forward(x))) + ridge * x
+
+    correction = conjugate_gradient(normal, back_project(y - operator.A(z_hat)), iterations)
+    return z_hat + transform.forward(correction)
 
 
 def predicted_noise(z: Tensor, z_hat: Tensor, level: Level) -> Tensor:
