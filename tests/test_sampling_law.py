@@ -1,0 +1,359 @@
+"""The law of what the samplers draw, on a Gaussian field whose exact partial denoiser is known.
+
+Every tolerance is a number of standard errors of the estimate that is checked; none is set by trial.
+"""
+
+from itertools import combinations, permutations, product
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+from oracle import GaussianOracle
+
+from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
+from msm.sampling import Level, aggregate, generate, reconstruct
+from msm.transforms import Identity, MultiCoil
+
+# All masks of a family, written down without its code
+
+
+def box_masks(size, grid, kept, draws=1):
+    """Every outcome of `draws` covering box masks, each equally likely: (N, draws, 1, size, size)."""
+    side, boxes, out = size // grid, grid**2, []
+    # one draw: any `kept` boxes. More: windows that follow one another round a random order of the boxes.
+    orders = combinations(range(boxes), kept) if draws == 1 else permutations(range(boxes))
+    for order, dy, dx in product(orders, range(side), range(side)):
+        windows = []
+        for k in range(draws):
+            chosen = torch.zeros(boxes, dtype=torch.bool)
+            chosen[[order[(k * kept + j) % len(order)] for j in range(kept)]] = True
+            pixels = chosen.view(grid, grid).repeat_interleave(side, 0).repeat_interleave(side, 1)
+            windows.append(pixels.roll((dy, dx), (0, 1)))
+        out.append(torch.stack(windows)[:, None])
+    return torch.stack(out), torch.full((len(out),), 1 / len(out), dtype=torch.float64)
+
+
+def column_masks(size, acceleration, center):
+    """Every mask of the random Cartesian family, (N, 1, 1, size, size), and its probability."""
+    middle = set(range((size - center + 1) // 2, (size - center + 1) // 2 + center))
+    masks, probabilities = [], []
+    for columns in product([False, True], repeat=size):
+        if all(columns[k] for k in middle):
+            others = [columns[k] for k in range(size) if k not in middle]
+            masks.append(torch.tensor(columns).expand(1, 1, size, size))
+            probabilities.append(np.prod([1 / acceleration if on else 1 - 1 / acceleration for on in others]))
+    return torch.stack(masks), torch.tensor(probabilities, dtype=torch.float64)
+
+
+# (a) the aggregate of w masks
+
+
+class Table:
+    """The exact partial denoiser at one z under every mask of a family, each entry's moments, and look-up."""
+
+    def __init__(self, oracle, z, t, masks, probability):
+        s_hat = [oracle(z.expand(len(part), -1, -1, -1), part, t) for part in masks[:, 0].split(200)]
+        self.codes, order = self._code(masks[:, 0]).sort()
+        self.s_hat = torch.cat(s_hat)[order]
+        weight = probability[:, None, None] * masks[:, 0, 0]
+        values = torch.cat(s_hat)[:, 0].double()
+        self.covered = weight.sum(0)
+        self.mean = (weight * values).sum(0) / self.covered
+        self.variance = (weight * (values - self.mean) ** 2).sum(0) / self.covered
+
+    @staticmethod
+    def _code(mask):
+        return (mask.flatten(1).long() << torch.arange(64)).sum(1)
+
+    def __call__(self, z_t, mask, t, transform):
+        code = self._code(mask)
+        place = torch.searchsorted(self.codes, code)
+        assert torch.equal(self.codes[place], code)  # no mask is drawn that was not enumerated
+        return self.s_hat[place]
+
+
+def mean_inverse_count(covered, w):
+    """E[1/k; k ≥ 1] of k ~ Binomial(w, covered), for every entry."""
+    k = torch.arange(1, w + 1, dtype=torch.float64)[:, None, None]
+    binomial = torch.distributions.Binomial(w, covered.clamp(max=1 - 1e-15))
+    return (binomial.log_prob(k).exp() / k).sum(0)
+
+
+FAMILIES = {
+    "boxes of 2 by 2": (BoxMasks(8, 0.5, 2), lambda: box_masks(8, 2, 2)),
+    "boxes of 4 by 4": (BoxMasks(8, 0.4, 4), lambda: box_masks(8, 4, 10)),
+    "columns": (CartesianMasks(8, 4, 2), lambda: column_masks(8, 4, 2)),
+}
+
+
+def noisy_field(oracle, generator):
+    """A middle noise level, and a z_t of it."""
+    t = torch.tensor(400.0)
+    a = oracle.schedule.alpha_bar(t).item()
+    z = sqrt(a) * oracle.sample(1, generator) + sqrt(1 - a) * torch.randn(1, 1, 8, 8, generator=generator)
+    return Level(80, t, a, 0.9 * a, 1.1 * a), z
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_aggregate_converges_to_the_enumerated_expectation(family):
+    """The mean square of ẑ − E[ŝ | covered] over w i.i.d. masks is Σ_j var_j E[1/k_j], and falls as 1/w.
+
+    Replacement moves z from draw to draw; here the denoiser answers at the first z throughout, so that only the
+    aggregation is under test. Given that k ≥ 1 masks cover an entry, ẑ is the mean of k i.i.d. draws from the masks
+    that cover it: unbiased, with variance var/k. Where none does, ẑ keeps the estimate before, here the expectation
+    itself. So the error is known exactly for every w, and the measured one, a mean over independent aggregates, may
+    miss it by 3 standard errors (std / sqrt(repeats)).
+    """
+    masks, enumerate_all = FAMILIES[family]
+    repeats, widths = 1000, np.array([4, 16, 64, 256])
+    oracle, generator = GaussianOracle(), torch.Generator().manual_seed(0)
+    level, z = noisy_field(oracle, generator)
+    table = Table(oracle, z, level.t, *enumerate_all())
+    start, before = z.expand(repeats, -1, -1, -1), table.mean.float().expand(repeats, 1, -1, -1)
+    noise = torch.zeros(1, 1, 1, 8, 8)
+    errors, expected, standard_errors = [], [], []
+    for w in widths:
+        drawn = masks.draw(torch.rand(repeats, w, masks.variates, generator=generator))
+        _, z_hat = aggregate(table, start, before, drawn, noise.expand(repeats, w, -1, -1, -1), Identity(), level, 1.0)
+        off = z_hat[:, 0].double() - table.mean
+        squares = off.square().sum((1, 2))
+        errors.append(squares.mean().item())
+        standard_errors.append((squares.std() / sqrt(repeats)).item())
+        expected.append((table.variance * mean_inverse_count(table.covered, int(w))).sum().item())
+        # Unbiased: the mean over repeats has 1/repeats of the mean square, or 9 times that (3 standard errors) if
+        # one direction of the field had all of the variance.
+        assert off.mean(0).square().sum().item() < 9 * expected[-1] / repeats
+    errors, expected, standard_errors = map(np.array, (errors, expected, standard_errors))
+    assert (abs(errors - expected) < 3 * standard_errors).all()
+    # Slope of the error from w = 16 to 256, to 3 of its standard errors (at most 0.016). The exact one is steeper than
+    # −0.5 because E[1/k] ≈ (1 + (1 − covered)/(covered w)) / (covered w): by 0.034 where a quarter of the masks cover.
+    steps = np.log(widths[-1] / widths[1])
+    slope, exact = (0.5 * np.log(e[-1] / e[1]) / steps for e in (errors, expected))
+    tolerance = 3 * 0.5 * np.hypot(*(standard_errors / errors)[[1, -1]]) / steps
+    print(f"{family}: error {errors**0.5}, expected {expected**0.5}")
+    print(f"slope {slope:.4f}, exact {exact:.4f} ± {tolerance:.4f}")
+    assert abs(slope - exact) < tolerance
+    assert abs(slope + 0.5) < 0.05
+
+
+# (b) the law of a whole run
+
+
+class Recursion:
+    """Second moments of a run's state, computed step by step from the formulas of SPEC §5 and §6, in double.
+
+    The state x = (z, ẑ, the sum of a step's ŝ, 1) changes by a random linear map A, which depends on the masks
+    only, and fresh noise: E[x xᵀ] ← E_masks[A E[x xᵀ] Aᵀ + fresh noise]. This is exact: masks do not depend on z.
+
+    Args:
+        oracle: the exact partial denoiser of a field of d pixels.
+        masks: every outcome of a step's masks (N, w, 1, H, W), with its probability (N,).
+        eta: share of fresh noise.
+        problem: (H, H⁺, y, γ, likelihood step at each draw instead of after them) or None to generate.
+    """
+
+    def __init__(self, oracle, masks, probability, eta, problem=None):
+        self.oracle, self.probability, self.eta = oracle, probability, eta
+        self.keep = masks.flatten(2).double()
+        self.d = d = self.keep.shape[-1]
+        self.each_draw = problem is not None and problem[4]
+        self.posterior = problem is not None
+        self.step, self.shift = torch.eye(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64)
+        if problem is not None:
+            operator, inverse, y, gamma, _ = problem
+            self.step, self.shift = self.step - gamma * inverse @ operator, gamma * inverse @ y
+
+    def run(self, steps):
+        """Mean (d,) and covariance (d, d) of the last z."""
+        d, schedule = self.d, self.oracle.schedule
+        a_of = [0.0, *schedule.alpha_bar(schedule.grid(steps)).double().tolist()[::-1], 1.0]
+        moments = torch.zeros(3 * d + 1, 3 * d + 1, dtype=torch.float64)
+        moments[:d, :d] = torch.eye(d)
+        moments[-1, -1] = 1
+        for k in range(steps):
+            moments = self._reverse_step(moments, *a_of[k : k + 3], last=k == steps - 1)
+        mean = moments[:d, -1]
+        return mean, moments[:d, :d] - mean[:, None] * mean
+
+    def _reverse_step(self, moments, above, a, below, last):
+        all_moments = moments.expand(len(self.keep), -1, -1)
+        for keep in self.keep.unbind(1):
+            all_moments = self._draw(all_moments, keep, above, a, last)
+        all_moments = self._update(all_moments, self.keep.sum(1), a, below, last)
+        return (self.probability[:, None, None] * all_moments).sum(0)
+
+    def _draw(self, moments, keep, above, a, last):
+        """ŝ, the re-noised entries, and the sum, for one mask of each outcome."""
+        z, _, total, one = self._parts()
+        diagonal = torch.diag_embed(keep)
+        covariance = diagonal @ self.oracle.covariance @ diagonal
+        gain = sqrt(a) * covariance @ torch.linalg.inv(a * covariance + (1 - a) * torch.eye(self.d)) @ diagonal
+        shift = torch.zeros_like(keep)
+        if self.each_draw:
+            gain, shift = diagonal @ self.step @ gain, keep * self.shift
+        fresh = self.eta**2 * (1 - a) / (1 - above) * (1 - above / a)
+        eps = sqrt((1 - a - fresh) / (1 - a))
+        from_s_hat = sqrt(a) * (1 - eps)
+        change = torch.eye(3 * self.d + 1, dtype=torch.float64).repeat(len(keep), 1, 1)
+        change[:, z, z] = from_s_hat * gain + eps * diagonal + torch.eye(self.d) - diagonal
+        change[:, z, one] = from_s_hat * shift[..., None]
+        change[:, total, z] = gain
+        change[:, total, one] = shift[..., None]
+        moments = change @ moments @ change.mT
+        moments[:, z, z] += 0 if last else fresh * diagonal
+        return moments
+
+    def _update(self, moments, count, a, below, last):
+        """ẑ from the sum, the likelihood step, and the next z."""
+        z, z_hat, total, one = self._parts()
+        average = torch.zeros_like(moments)
+        average[:, z, z] = torch.eye(self.d, dtype=torch.float64)
+        average[:, z_hat, z_hat] = torch.diag_embed((count == 0).double())
+        average[:, z_hat, total] = torch.diag_embed((count > 0) / count.clamp(min=1))
+        average[:, -1, -1] = 1
+        if self.posterior:
+            fresh = self.eta**2 * (1 - below)
+        else:
+            fresh = self.eta**2 * (1 - below) / (1 - a) * (1 - a / below)
+        eps = sqrt((1 - below - fresh) / (1 - a))
+        from_z_hat = sqrt(below) - eps * sqrt(a)
+        correct = (self.posterior and not self.each_draw) or None
+        change = torch.eye(3 * self.d + 1, dtype=torch.float64)
+        change[z, z] = eps * torch.eye(self.d)
+        change[z, z_hat] = from_z_hat * (self.step if correct else torch.eye(self.d))
+        change[z, one] = from_z_hat * self.shift[:, None] if correct else 0
+        change = change @ average
+        moments = change @ moments @ change.mT
+        moments[:, z, z] += 0 if last else fresh * torch.eye(self.d)
+        return moments
+
+    def _parts(self):
+        d = self.d
+        return slice(0, d), slice(d, 2 * d), slice(2 * d, 3 * d), slice(3 * d, None)
+
+
+def assert_law(samples, mean, covariance):
+    """Mean and covariance of samples (n, d), each to 3 standard errors of its squared distance.
+
+    For n samples of covariance C with eigenvalues λ the squared distance of their mean has expectation tr C / n and
+    standard deviation sqrt(2) |C| / n. The squared Frobenius distance of Σ (x − mean)(x − mean)ᵀ / n from C has
+    expectation E|(x − mean)(x − mean)ᵀ − C|² / n, which is measured because random masks make z a mixture (for a
+    Gaussian: (|C|² + (tr C)²) / n), and for a Gaussian the standard deviation 2 sqrt(Σ λ⁴ + |C|⁴) / n. So the relative
+    error allowed is a few / sqrt(n).
+    """
+    n = len(samples)
+    x = samples.double() - mean
+    size, trace = covariance.norm(), covariance.trace()
+    assert x.mean(0).square().sum() < (trace + 3 * sqrt(2) * size) / n
+    expected = (x.square().sum(1).square() - 2 * ((x @ covariance) * x).sum(1) + size**2).mean() / n
+    spread = 2 * sqrt((covariance @ covariance).norm() ** 2 + size**4) / n
+    error = x.T @ x / n - covariance
+    gaussian = (size**2 + trace**2) / n
+    print(
+        f"relative error {error.norm() / size:.4f}, expected {expected.sqrt() / size:.4f} "
+        f"(Gaussian {gaussian.sqrt() / size:.4f}), allowed {(expected + 3 * spread).sqrt() / size:.4f}; "
+        f"mean off by {x.mean(0).norm():.4f}, expected {(trace / n).sqrt():.4f}"
+    )
+    assert error.norm() ** 2 < expected + 3 * spread
+
+
+SIZE, NUMBER, STEPS = 4, 20_000, 8
+ONE_MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 0, 1]]).bool()[None, None]
+
+
+def pairs(masks, probability):
+    """Every outcome of two independent masks."""
+    i, j = torch.cartesian_prod(torch.arange(len(masks)), torch.arange(len(masks))).T
+    return torch.cat([masks[i], masks[j]], 1), probability[i] * probability[j]
+
+
+LAWS = {  # masks, covering, every outcome
+    "one fixed mask twice": (
+        EmpiricalMasks(ONE_MASK),
+        False,
+        lambda: (ONE_MASK.expand(1, 2, 1, 4, 4), torch.ones(1).double()),
+    ),
+    "two covering box masks": (BoxMasks(SIZE, 0.5, 2), True, lambda: box_masks(SIZE, 2, 2, draws=2)),
+    "two independent box masks": (BoxMasks(SIZE, 0.5, 2), False, lambda: pairs(*box_masks(SIZE, 2, 2))),
+}
+
+
+@pytest.mark.parametrize("law", list(LAWS))
+def test_generated_samples_have_the_covariance_of_the_recursion(law):
+    masks, covering, outcomes = LAWS[law]
+    oracle = GaussianOracle((SIZE, SIZE))
+    z = generate(
+        by_mask(oracle),
+        Identity(),
+        masks,
+        (1, SIZE, SIZE),
+        seeds=range(NUMBER),
+        steps=STEPS,
+        draws=2,
+        covering=covering,
+    )
+    mean, covariance = Recursion(oracle, *outcomes(), eta=1.0).run(STEPS)
+    assert not mean.any()
+    assert_law(z.flatten(1), mean, covariance)
+
+
+def by_mask(oracle):
+    """The oracle, which solves a system for every item, with one matrix for every different mask instead."""
+    units = torch.eye(SIZE**2).view(-1, 1, SIZE, SIZE)
+
+    def denoiser(z_t, mask, t, transform):
+        if z_t.is_complex():
+            return torch.complex(*(denoiser(part, mask, t, transform) for part in (z_t.real, z_t.imag)))
+        code = (mask.flatten(1).long() << torch.arange(SIZE**2)).sum(1)
+        different, which = code.unique(return_inverse=True)
+        masks = (different[:, None] >> torch.arange(SIZE**2) & 1).bool().view(-1, 1, 1, SIZE, SIZE)
+        gains = torch.stack([oracle(units, m.expand(len(units), -1, -1, -1), t).flatten(1).T for m in masks])
+        return (gains[which] @ z_t.flatten(1)[..., None]).view_as(z_t)
+
+    return denoiser
+
+
+class Dense:
+    """H as a matrix on flattened z, real or complex."""
+
+    def __init__(self, matrix):
+        self.matrix, self.inverse = matrix.float(), torch.linalg.pinv(matrix).float()
+
+    def A(self, z):
+        return z.flatten(1) @ self.matrix.to(z.dtype).T
+
+    def A_dagger(self, y):
+        return (y @ self.inverse.to(y.dtype).T).view(len(y), 1, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
+@pytest.mark.parametrize("law", list(LAWS))
+def test_posterior_samples_have_the_moments_of_the_recursion(law, is_complex):
+    """H sees 6 sums of pixels (real z), or 6 of the pixels (complex z, whose real and imaginary part are alike)."""
+    masks, covering, outcomes = LAWS[law]
+    oracle, generator = GaussianOracle((SIZE, SIZE)), torch.Generator().manual_seed(1)
+    matrix = torch.eye(SIZE**2, dtype=torch.float64)[::3]
+    if not is_complex:
+        matrix = torch.randn(6, SIZE**2, dtype=torch.float64, generator=generator) / 4
+    y = (oracle.sample(1, generator).flatten(1).double() @ matrix.T).float()
+    transform, number = Identity(), NUMBER
+    if is_complex:
+        transform, number = MultiCoil(torch.ones(1, 1, SIZE, SIZE, dtype=torch.complex64)), NUMBER // 2
+    z = reconstruct(
+        by_mask(oracle),
+        (torch.complex(y, y) if is_complex else y).expand(number, -1),
+        Dense(matrix),
+        transform,
+        masks,
+        (1, SIZE, SIZE),
+        seeds=range(number),
+        steps=STEPS,
+        draws=2,
+        eta=0.85,
+        step_size=1.5,
+        covering=covering,
+    )
+    problem = (matrix, torch.linalg.pinv(matrix), y[0].double(), 1.5, is_complex)
+    samples = torch.view_as_real(z).movedim(-1, 0).flatten(0, 1) if is_complex else z
+    assert_law(samples.flatten(1), *Recursion(oracle, *outcomes(), eta=0.85, problem=problem).run(STEPS))
