@@ -5,8 +5,10 @@ x_hat holds images (slices, H, W), smps_hat coil maps (slices, coils, H, W), bot
 
 import csv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,7 +26,9 @@ def scans(folder: Path, split: Split, size: int) -> Iterator[Source]:
     """Slices of the prepared volumes with their coil maps, ready to be measured.
 
     Volumes are numbered in order of their names: 0…1354 train, 1355…1376 test; with fewer than 100 volumes all
-    serve both. The last five slices of a volume are dropped, unless a CSV file in the folder says which to keep.
+    serve both. The last five slices of a volume are dropped. A CSV file in the folder replaces both rules: INDEX
+    numbers the volumes, FILE names them (no .h5), DROP (0 or 1) leaves one out without moving the numbers of
+    the others, slices SLICE_START … SLICE_END − 1 are kept; left empty, these two mean the rule above.
 
     Args:
         folder: folder that holds `x_hat` and `smps_hat`.
@@ -34,20 +38,27 @@ def scans(folder: Path, split: Split, size: int) -> Iterator[Source]:
     Raises:
         DataError: if files are missing or do not fit together.
     """
-    for volume, start, end in _volumes(folder, split):
-        images_file = open_hdf5(folder / "x_hat" / volume, None, {"x_hat": 3})
-        maps_file = open_hdf5(folder / "smps_hat" / volume, None, {"smps_hat": 4})
-        with images_file, maps_file:
+    for volume in _volumes(folder, split):
+        with (
+            _open(folder, "x_hat", volume.file, 3) as images_file,
+            _open(folder, "smps_hat", volume.file, 4) as maps_file,
+        ):
             images, maps = images_file["x_hat"], maps_file["smps_hat"]
             if maps.shape[0] != images.shape[0] or maps.shape[2:] != images.shape[1:]:
                 raise DataError(
                     f"{maps_file.filename}: smps_hat {maps.shape} does not fit x_hat {images.shape}; "
                     "prepare both from the same scan"
                 )
-            for i in range(start, len(images) - LAST_SLICES_DROPPED if end is None else end):
+            if min(images.shape[1:]) < size:
+                height, width = images.shape[1:]
+                raise DataError(
+                    f"{images_file.filename}: slices of {height}×{width} are smaller than data.image_size = {size}; "
+                    "set it lower"
+                )
+            for i in volume.slices(len(images)):
                 image = _complex(images[i], images_file.filename)
                 yield Source(
-                    f"{Path(volume).stem}:{i}",
+                    f"{volume.file.removesuffix('.h5')}:{i}",
                     scale_magnitude(_center_crop(image, size))[None],
                     _center_crop(_complex(maps[i], maps_file.filename), size),
                 )
@@ -60,37 +71,88 @@ def scale_magnitude(image: Tensor) -> Tensor:
     return torch.polar((magnitude - low) / (high - low).clamp(min=1e-12), image.angle())
 
 
-def _volumes(folder: Path, split: Split) -> list[tuple[str, int, int | None]]:
-    """File name, first slice and end of every volume of a split."""
+@dataclass(frozen=True)
+class _Volume:
+    """A scan: its file name, its number in the split rule, and which slices are kept; None leaves it to the rule."""
+
+    file: str
+    number: int
+    drop: bool = False
+    start: int | None = None
+    end: int | None = None
+    table: str = ""
+
+    def slices(self, count: int) -> range:
+        """Numbers of the slices kept, of `count` that there are."""
+        end = count - LAST_SLICES_DROPPED if self.end is None else self.end
+        if end > count:
+            raise DataError(f"{self.table}: SLICE_END: found {end}, but {self.file} has {count} slices; correct it")
+        return range(self.start or 0, end)
+
+
+def _volumes(folder: Path, split: Split) -> list[_Volume]:
+    """The volumes of a split."""
     if not (folder / "x_hat").is_dir() or not (folder / "smps_hat").is_dir():
         raise DataError(f"{folder}: needs the folders x_hat and smps_hat; set setting.dataset_dir to where they are")
     tables = sorted(folder.glob("*.csv"))
-    rows: list[tuple[str, int, int | None]] = [(f.name, 0, None) for f in sorted((folder / "x_hat").glob("*.h5"))]
+    if len(tables) > 1:
+        names = ", ".join(table.name for table in tables)
+        raise DataError(f"{folder}: holds {len(tables)} CSV files ({names}); leave the one to use")
     if tables:
-        rows = _read_table(tables[0])
-    if not rows:
-        raise DataError(f"{folder}/x_hat: holds no .h5 files; prepare the scans first")
-    if len(rows) < 100:
-        return rows
+        volumes = _read_table(tables[0])
+    else:
+        volumes = [_Volume(f.name, number) for number, f in enumerate(sorted((folder / "x_hat").glob("*.h5")))]
+    if not volumes:
+        raise DataError(f"{tables[0] if tables else folder / 'x_hat'}: names no .h5 files; prepare the scans first")
     wanted = TRAIN_VOLUMES if split == "train" else TEST_VOLUMES
-    return [row for number, row in enumerate(rows) if number in wanted]
+    return [v for v in volumes if not v.drop and (len(volumes) < 100 or v.number in wanted)]
 
 
-def _read_table(path: Path) -> list[tuple[str, int, int | None]]:
-    """Rows of the CSV (INDEX, FILE, DROP, SLICE_START, SLICE_END) that are not dropped."""
-    rows: list[tuple[str, int, int | None]] = []
-    with path.open(newline="") as file:
+def _read_table(path: Path) -> list[_Volume]:
+    """Rows of the CSV (INDEX, FILE, DROP, SLICE_START, SLICE_END), in order of INDEX."""
+    volumes = []
+    with path.open(newline="", encoding="utf-8-sig") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:
-                if row["DROP"].strip().lower() in ("1", "true", "yes"):
-                    continue
-                name = Path(row["FILE"]).name
-                rows.append((Path(name).stem + ".h5", int(row["SLICE_START"]), int(row["SLICE_END"])))
+                name = Path(row["FILE"].strip()).name.removesuffix(".h5")
+                drop = _DROP[row["DROP"].strip().lower()]
+                start, end = (_whole(row[key]) for key in ("SLICE_START", "SLICE_END"))
+                index = _whole(row["INDEX"])
+                if not name or index is None:
+                    raise ValueError("INDEX or FILE is empty")
             except (KeyError, ValueError, AttributeError) as error:
                 raise DataError(
                     f"{path}: line {line} is not INDEX, FILE, DROP, SLICE_START, SLICE_END ({error}); correct it"
                 ) from None
-    return rows
+            volumes.append(_Volume(name + ".h5", index, drop, start, end, f"{path}: line {line}"))
+    return sorted(volumes, key=lambda volume: volume.number)
+
+
+_DROP = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
+
+def _whole(text: str) -> int | None:
+    """A number from 0 up, perhaps written as "12.0"; None if it is empty."""
+    text = text.strip()
+    if not text or text.lower() == "nan":
+        return None
+    number = float(text)
+    if number != int(number) or number < 0:
+        raise ValueError(f"{text} is no whole number from 0 up")
+    return int(number)
+
+
+def _open(folder: Path, kind: str, name: str, axes: int) -> h5py.File:
+    """One of the two files of a volume; its dataset has the name of its folder and is complex."""
+    path = folder / kind / name
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; each volume needs one in x_hat and in smps_hat, prepare it")
+    file = open_hdf5(path, None, {kind: axes})
+    if file[kind].dtype.kind != "c":
+        found = file[kind].dtype
+        file.close()
+        raise DataError(f"{path}: dataset {kind} is {found}, expected complex numbers; prepare the file again")
+    return file
 
 
 def _complex(array: np.ndarray, filename: str) -> Tensor:
@@ -103,7 +165,5 @@ def _complex(array: np.ndarray, filename: str) -> Tensor:
 def _center_crop(array: Tensor, size: int) -> Tensor:
     """Middle of the last two axes."""
     height, width = array.shape[-2:]
-    if height < size or width < size:
-        raise DataError(f"slices of {height}×{width} are smaller than data.image_size = {size}; set it lower")
     top, left = (height - size) // 2, (width - size) // 2
     return array[..., top : top + size, left : left + size].contiguous()
