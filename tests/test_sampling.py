@@ -223,7 +223,8 @@ def test_the_proximal_step_minimises_its_objective():
         basis = torch.eye(16, dtype=torch.complex64).reshape(16, 1, 4, 4)
         a = torch.where(operator.mask[i], one.forward(basis), 0).flatten(1).T
         right = a.mH @ y[i].flatten() + 0.3 * x_hat[i].flatten()
-        assert_close(found[i].flatten(), torch.linalg.solve(a.mH @ a + 0.3 * torch.eye(16), right), rtol=1e-3, atol=1e-4)
+        expected = torch.linalg.solve(a.mH @ a + 0.3 * torch.eye(16), right)
+        assert_close(found[i].flatten(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_proximal_samples_have_the_posterior_mean():

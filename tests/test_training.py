@@ -34,7 +34,7 @@ def store(tmp_path):
     return write_store(tmp_path / "store.h5")
 
 
-def trainer(store, folder, on_checkpoint=None, **changes):
+def trainer(store, folder, on_checkpoint=None, data=None, **changes):
     torch.manual_seed(0)
     network = ADMNetwork(
         image_size=SIZE,
@@ -48,7 +48,7 @@ def trainer(store, folder, on_checkpoint=None, **changes):
     settings = {"images": 32, "batch_size": 4, "lr": 1e-3, "checkpoint_images": 16, "submask_share": 0.5}
     settings |= {"augment": True, "accumulate": 2} | changes
     denoiser = PartialDenoiser(network, VPSchedule())
-    data = MeasurementStore(store)
+    data = data or MeasurementStore(store)
     return Trainer(denoiser, data, MASKS, folder, TrainConfig(**settings), on_checkpoint=on_checkpoint)
 
 

@@ -18,6 +18,7 @@ _HOME = {
     "load_published_weights": "network",
     "PartialDenoiser": "denoiser",
     "noiseless_loss": "losses",
+    "noisy_loss": "losses",
     "generate": "sampling",
     "reconstruct": "sampling",
 }

@@ -5,24 +5,21 @@ Heavy libraries are imported inside the commands, so that `msm --help` answers a
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .config import Config, DataConfig, MaskConfig
+    from .config import Config, DataConfig
     from .data.acquire import Source
     from .data.store import MeasurementStore
     from .denoiser import PartialDenoiser
-    from .masks import Masks
+    from .training import Acquisitions
 
 app = typer.Typer(
     add_completion=False,
@@ -69,44 +66,27 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from .config import load_config
 
     config = load_config(config_file, overrides or [])
-    if config.data.noise_std > 0:
-        raise ValueError(
-            f"{config_file}: data.noise_std: found {config.data.noise_std}; training from noisy measurements "
-            "is not available in this version, set it to 0"
-        )
-    if config.train.remask:
-        raise ValueError(
-            f"{config_file}: train.remask: found true; this version trains on fixed acquisitions only, set it to false"
-        )
+    from .evaluation import make_masks
+    from .report import write_text
     from .training import Trainer
 
     folder = config.setting.save_dir
-    store = open_store(config, folder)
-    if store.shape[-1] != config.data.image_size or store.is_mri != config.data.is_mri:
-        raise ValueError(
-            f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
-            f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
-        )
-    if store.largest_noise_std > 0:
-        raise ValueError(
-            f"{store.path}: noise_std: found {store.largest_noise_std:g}; training from noisy measurements is not "
-            "available in this version, acquire with data.noise_std=0"
-        )
     denoiser = new_denoiser(config)
-    record_run(config, folder)
+    store, data = training_data(config, folder)
 
     def on_checkpoint(images: int) -> None:
-        record = {"parametrisation": config.diffusion.parametrisation}
+        record = {"parametrisation": config.diffusion.parametrisation, "remask": config.train.remask}
         write_text(folder / "weights" / DENOISER_FILE, json.dumps(record) + "\n")
         sample_grid(config, denoiser, store, folder / "images" / f"{images:09d}.png")
 
     trainer = Trainer(
         denoiser,
-        store,
+        data,
         make_masks(config.data.mask, config.data.image_size),
         folder,
         config.train,
         train_steps=config.diffusion.train_steps,
+        on_start=lambda: record_run(config, folder),
         on_checkpoint=on_checkpoint,
     )
     trainer.run()
@@ -121,18 +101,35 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: msm sample configs/inverseproblem/ffhq_BOX_msm_p04_img128_EPS.yaml setting.dataset_dir=PHOTOS
     """
-    import torch
-
     from .config import load_config
 
     config = load_config(config_file, overrides or [])
     denoiser = trained_denoiser(config, config_file)
-    record_run(config, config.setting.save_dir)
     run = run_generation if config.inverse_problem is None else run_reconstruction
-    precision = config.sample.mixed_precision
-    low = torch.float16 if precision == "fp16" else torch.bfloat16
-    with torch.autocast(next(denoiser.parameters()).device.type, low, enabled=precision != "no"):
+    with arithmetic(config):
         run(config, denoiser)
+    record_run(config, config.setting.save_dir)
+
+
+@app.command()
+def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to write")] = Path("runs/demo")) -> None:
+    """Show the main job on bundled data with bundled weights: a few minutes on two cores.
+
+    Reconstructs brain slices from undersampled k-space (R = 4, 6, 8), fills and enlarges a portrait, and generates
+    new brains and faces. Both networks have never seen a clean image. Writes figures and tables.
+    """
+    from .config import load_config
+    from .demo import brain, faces
+
+    assets = Path(__file__).parent / "assets"
+    for name, show in (("brain", brain), ("faces", faces)):
+        weights = assets / name
+        config = load_config(weights / "config.yaml", [f"setting.pretrained_model_dir={weights}"])
+        denoiser = trained_denoiser(config, weights / "config.yaml")
+        with arithmetic(config):
+            show(denoiser, config, output, progress_bar)
+    pictures = ", ".join(sorted(path.name for path in output.glob("*.png")))
+    print(f"{output}: {pictures}; scores in brain.csv and faces.csv")
 
 
 @app.command("import-weights")
@@ -152,16 +149,6 @@ def import_weights(
     settings = load_config(config_file).network.model_dump()
     load_published_weights(file, **settings).save(folder)
     print(f"{folder}: config.json and model.safetensors")
-
-
-def make_masks(mask: MaskConfig, size: int) -> Masks:
-    """The mask family that a config describes."""
-    from .config import BoxMaskConfig
-    from .masks import BoxMasks, CartesianMasks
-
-    if isinstance(mask, BoxMaskConfig):
-        return BoxMasks(size, mask.drop, mask.grid)
-    return CartesianMasks(size, mask.acceleration, mask.center, mask.pattern)
 
 
 def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
@@ -193,6 +180,7 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
 
     from .data.acquire import acquire as measure
     from .data.store import DataError, StoreWriter, TruthWriter
+    from .evaluation import make_masks
 
     data, folder = config.data, config.setting.dataset_dir
     if folder is None:
@@ -215,12 +203,17 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
 
 
 def open_store(config: Config, folder: Path) -> MeasurementStore:
-    """The store to train on; a data folder is measured once, into the run folder."""
+    """The store to train on; a data folder is measured once, into the run folder, a store is read through once."""
+    from rich.progress import track
+
     from .data.store import MeasurementStore
 
     path = config.setting.dataset_dir
     if path is not None and path.suffix == ".h5":
-        return MeasurementStore(path)
+        store = MeasurementStore(path)
+        for i in track(range(len(store)), "checking") if not (folder / "checkpoints").exists() else ():
+            store.batch([i])  # a bad item would otherwise stop the run when its turn comes
+        return store
     measured = folder / "measurements.h5"
     if not measured.exists():
         write_store(config, "train", measured, None)
@@ -231,6 +224,34 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
             "or the config that the run was started with"
         )
     return store
+
+
+def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acquisitions]:
+    """The store to train on, and the acquisitions made of it: the same, but for train.remask."""
+    from .data.acquire import RemaskedAcquisitions
+    from .evaluation import make_masks
+
+    store = open_store(fully_sampled(config) if config.train.remask else config, folder)
+    if store.shape[-1] != config.data.image_size or store.is_mri != config.data.is_mri:
+        raise ValueError(
+            f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
+            f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
+        )
+    if not config.train.remask:
+        return store, store
+    masks = make_masks(config.data.mask, config.data.image_size)
+    data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
+    how = "masks and noise are drawn from clean images at every step, so training is not on measurements alone"
+    print(f"msm: warning: train.remask: {how}", file=sys.stderr)
+    return store, data
+
+
+def fully_sampled(config: Config) -> Config:
+    """The same settings with clean images for acquisitions: what train.remask draws its masks from."""
+    from .config import BoxMaskConfig
+
+    clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}
+    return config.model_copy(update={"data": config.data.model_copy(update=clean)})
 
 
 def new_denoiser(config: Config) -> PartialDenoiser:
@@ -263,6 +284,8 @@ def load_network(config: Config, path: Path) -> Any:
     """A network from a weights folder or a published file; it must fit the config."""
     from .network import ADMNetwork, load_published_weights
 
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
     if path.suffix in (".pt", ".safetensors"):
         return load_published_weights(path, **config.network.model_dump())
     network = ADMNetwork.load(path)
@@ -287,23 +310,20 @@ def record_run(config: Config, folder: Path) -> None:
     from importlib.metadata import version
 
     from .config import dump_config
+    from .report import write_text
 
     packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
-    versions = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    versions: dict[str, Any] = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    if config.train.remask:
+        versions["remask"] = True  # trained on masks redrawn from clean images
     write_text(folder / "config.yaml", dump_config(config))
     write_text(folder / "versions.json", json.dumps(versions, indent=1) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementStore, path: Path) -> None:
     """A few images generated during training, with the coil maps of the store's first item."""
+    from .evaluation import make_masks
+    from .report import write_picture
     from .sampling import generate
 
     device = next(denoiser.parameters()).device
@@ -311,101 +331,65 @@ def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementSto
     transform = first.transform
     masks = make_masks(config.data.mask, config.data.image_size)
     z = generate(denoiser, transform, masks, store.shape, seeds=range(4), steps=25, draws=2)
-    save_png(image_grid(transform.adjoint(z)), path)
+    write_picture(path, transform.adjoint(z))
 
 
 def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
-    import torch
-    from rich.progress import Progress
+    from .evaluation import coil_maps, prior_samples
+    from .report import write_samples
 
-    from .sampling import generate
-    from .transforms import Identity, MultiCoil, Transform
-
-    settings, data = config.sample, config.data
-    device = next(denoiser.parameters()).device
-    masks = make_masks(data.mask, data.image_size)
-    maps = coil_maps(test_items(config)).to(device) if data.is_mri else None
-    images = []
-    with Progress() as progress:
-        bar = progress.add_task("generating", total=settings.count * settings.steps)
-        for numbers in batches(settings.count, settings.batch_size):
-            transform: Transform = Identity()
-            channels: int = data.channels
-            if maps is not None:
-                chosen = maps[[n % len(maps) for n in numbers]]
-                transform, channels = MultiCoil(chosen), chosen.shape[1]
-            z = generate(
-                denoiser,
-                transform,
-                masks,
-                (channels, data.image_size, data.image_size),
-                seeds=[settings.seed + n for n in numbers],
-                steps=settings.steps,
-                draws=settings.draws,
-                eta=settings.eta,
-                covering=settings.masks == "covering",
-                callback=lambda *_, n=len(numbers): progress.advance(bar, n),
-            )
-            images.append(transform.adjoint(z).cpu())
-    save_samples(torch.cat(images), [f"sample_{n:05d}" for n in range(settings.count)], config.setting.save_dir)
+    settings = config.sample
+    maps = coil_maps(test_items(config)) if config.data.is_mri else None
+    with progress_bar("generating", settings.count * settings.steps) as advance:
+        images = prior_samples(denoiser, config.data, settings, maps, advance)
+    write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
+    print(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
 
 
 def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
-    """Solve the inverse problem on test images; metrics.csv has one line an image."""
+    """Solve the inverse problem on test images; metrics.csv has a line for each image, method and convention."""
     import torch
+
+    from .evaluation import posterior_samples, score, summary
+    from .report import Column, error_map, print_table, spread, write_array, write_comparison, write_csv, write_samples
+
+    items, settings, folder = test_items(config), config.sample, config.setting.save_dir
+    with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
+        inputs, samples = posterior_samples(denoiser, items, config, advance)
+    names = [Path(item.name).with_suffix("").as_posix().replace("/", "_").replace(":", "_") for item in items]
+    truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
+    rows = score("input", inputs, truth, names) + score("msm", mean, truth, names)
+    write_samples(folder, mean, names)
+    columns = [Column("input", inputs), Column("MSM", mean), Column("truth", truth)]
+    columns.append(Column("error", error_map(mean, truth), is_map=True))
+    if settings.samples > 1:
+        rows += score("msm_one_sample", samples[:, 0], truth, names)
+        write_array(folder / "samples.npy", samples)
+        columns.append(Column("std. deviation", spread(samples), is_map=True))
+    shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
+    write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)
+    write_csv(folder / "metrics.csv", rows)
+    print_table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
+
+
+def arithmetic(config: Config) -> AbstractContextManager[object]:
+    """The precision of the network that sample.mixed_precision says."""
+    import torch
+
+    precision = config.sample.mixed_precision
+    low = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast("cuda" if torch.cuda.is_available() else "cpu", low, enabled=precision != "no")
+
+
+@contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar with the time left; gives the function that moves it on."""
     from rich.progress import Progress
 
-    from .metrics import image_metrics
-    from .sampling import reconstruct
-
-    problem, settings, data = config.inverse_problem, config.sample, config.data
-    assert problem is not None
-    masks = make_masks(data.mask, data.image_size)
-    items = test_items(config)
-    means, inputs, rows = [], [], []
     with Progress() as progress:
-        bar = progress.add_task("reconstructing", total=len(items) * settings.samples * settings.steps)
-        for numbers in batches(len(items), max(1, settings.batch_size // settings.samples)):
-            chosen = [items[n] for n in numbers]
-            y, operator, transform = observe(config, chosen, next(denoiser.parameters()).device)
-            z = reconstruct(
-                denoiser,
-                y,
-                operator,
-                transform,
-                masks,
-                tuple(operator.A_dagger(y).shape[1:]),
-                seeds=[settings.seed + n * settings.samples + k for n in numbers for k in range(settings.samples)],
-                steps=settings.steps,
-                draws=settings.draws,
-                eta=settings.eta,
-                step_size=problem.step_size,
-                covering=settings.masks == "covering",
-                callback=lambda *_, n=len(y): progress.advance(bar, n),
-            )
-            drawn = transform.adjoint(z).cpu().unflatten(0, (len(chosen), settings.samples))
-            means.append(drawn.mean(1))
-            inputs.append(transform.adjoint(operator.A_dagger(y)).cpu()[:: settings.samples])
-    names = [Path(item.name).with_suffix("").as_posix().replace("/", "_").replace(":", "_") for item in items]
-    truth = torch.stack([item.image for item in items])
-    reconstructed = torch.cat(means)
-    for label, images in (("input", torch.cat(inputs)), ("msm", reconstructed)):
-        for convention in ("plain", "published"):
-            scores = image_metrics(images, truth, convention=convention)  # type: ignore[arg-type]
-            for i, name in enumerate(names):
-                rows.append({"image": name, "method": label, "convention": convention})
-                rows[-1] |= {key: f"{values[i]:.4f}" for key, values in scores.items()}
-    folder = config.setting.save_dir
-    save_samples(reconstructed, names, folder)
-    save_png(
-        image_grid(torch.cat([torch.cat(inputs), reconstructed, truth]), columns=len(items)),
-        folder / "compare.png",
-    )
-    write_csv(folder / "metrics.csv", rows)
-    for label in ("input", "msm"):
-        psnr = [float(r["psnr"]) for r in rows if r["method"] == label and r["convention"] == "plain"]
-        print(f"{label}: {sum(psnr) / len(psnr):.2f} dB (plain PSNR, mean of {len(psnr)} images)")
+        bar = progress.add_task(label, total=total)
+        yield lambda steps: progress.advance(bar, steps)
 
 
 def test_items(config: Config) -> list[Source]:
@@ -421,98 +405,6 @@ def test_items(config: Config) -> list[Source]:
     if not items:
         raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")
     return items
-
-
-def coil_maps(items: list[Source]) -> Tensor:
-    """Coil maps (B, coils, H, W) of MRI items."""
-    import torch
-
-    return torch.stack([item.maps for item in items if item.maps is not None])
-
-
-def observe(config: Config, items: list[Source], device: Any) -> tuple[Tensor, Any, Any]:
-    """Y = H z + e of some items, each repeated sample.samples times, with H and T."""
-    import torch
-
-    from .data.acquire import item_generator
-    from .losses import standard_normal
-    from .operators import Undersampling, build
-    from .transforms import Identity, MultiCoil, Transform
-
-    problem, data = config.inverse_problem, config.data
-    assert problem is not None
-    repeats = config.sample.samples
-    streams = [item_generator(item.name + ":test", config.sample.seed) for item in items]
-    images = torch.stack([item.image for item in items])
-    transform: Transform = Identity()
-    if problem.mask is not None:
-        maps = coil_maps(items)
-        z = MultiCoil(maps).forward(images)
-        family = make_masks(problem.mask, data.image_size)
-        mask = torch.cat([family.sample(1, stream) for stream in streams])
-        operator: Any = Undersampling(mask.repeat_interleave(repeats, 0))
-        transform = MultiCoil(maps.repeat_interleave(repeats, 0).to(device))
-        y = Undersampling(mask).A(z)
-    else:
-        names = {"hole": "hole", "keep": "kept", "factor": "factor"}
-        names |= {"blur_sigma": "sigma", "blur_length": "length", "blur_angle": "angle"}
-        given = {new: getattr(problem, old) for old, new in names.items() if getattr(problem, old) is not None}
-        generator = torch.Generator().manual_seed(config.sample.seed)
-        operator = build(problem.operator, (data.channels, data.image_size, data.image_size), generator, **given)
-        y = operator.A(images)
-    noise = torch.stack([standard_normal(item, stream) for item, stream in zip(y, streams)])
-    y = (y + problem.noise_std * noise).repeat_interleave(repeats, 0).to(device)
-    operator = operator.to(device)
-    if problem.mask is not None:
-        y = operator.A(y)  # no noise where nothing is measured
-    return y, operator, transform
-
-
-def batches(total: int, size: int) -> Iterator[range]:
-    """Numbers 0 … total − 1 in groups."""
-    return (range(start, min(start + size, total)) for start in range(0, total, size))
-
-
-def save_samples(images: Tensor, names: list[str], folder: Path) -> None:
-    """Write images (B, C, H, W) as PNGs, as one grid, and as an array."""
-    import numpy as np
-
-    for name, image in zip(names, images):
-        save_png(image_grid(image[None]), folder / "images" / f"{name}.png")
-    save_png(image_grid(images), folder / "grid.png")
-    temporary = folder / "images.tmp.npy"
-    np.save(temporary, images.numpy())
-    os.replace(temporary, folder / "images.npy")
-    print(f"{folder}: {len(images)} images, grid.png, images.npy")
-
-
-def image_grid(images: Tensor, columns: int = 8) -> Tensor:
-    """One picture (3 or 1, H, W) in [0, 1] of images (B, C, H, W), real in [-1, 1] or complex."""
-    from torchvision.utils import make_grid
-
-    shown = images.abs() if images.is_complex() else (images + 1) / 2
-    return make_grid(shown.cpu().clamp(0, 1), nrow=columns, padding=0 if len(images) == 1 else 2)
-
-
-def save_png(picture: Tensor, path: Path) -> None:
-    """Write a picture (C, H, W) in [0, 1] under a temporary name and move it into place."""
-    from torchvision.utils import save_image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.png")
-    save_image(picture, temporary)
-    os.replace(temporary, path)
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write rows of one kind as CSV."""
-    import io
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def main() -> None:

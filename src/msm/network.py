@@ -302,7 +302,7 @@ def _read_tensors(path: Path) -> dict[Any, Any]:
         try:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: damaged, or not a safetensors file") from error
+            raise ValueError(f"{path}: damaged, or not a safetensors file; copy or make it again") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle may raise anything

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,21 +24,25 @@ from torch.utils.data import DataLoader, Dataset
 
 from .config import TrainConfig
 from .denoiser import PartialDenoiser
-from .losses import noiseless_loss, standard_normal
+from .losses import noiseless_loss, noisy_loss, standard_normal
 from .masks import Masks
 from .measurement import Measurement
 
 LOG_EVERY = 50  # steps
-Batch = tuple[Tensor, Measurement, Tensor]
+Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
 
 
 class Acquisitions(Protocol):
-    """Training data: a `MeasurementStore`."""
+    """Training data: a `MeasurementStore`, or `RemaskedAcquisitions` for comparison with the published code."""
+
+    @property
+    def largest_noise_std(self) -> float:
+        """Largest ρ of an acquisition; 0 if none holds noise."""
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Sequence[int]) -> Measurement:
-        """The acquisitions with these numbers, as one batch."""
+    def batch(self, indices: Sequence[int], epochs: Sequence[int]) -> Measurement:
+        """The acquisitions with these numbers, as one batch; `epochs` says how often each was used before."""
 
 
 class TrainingError(ValueError):
@@ -57,6 +62,7 @@ class Trainer:
         folder: run folder.
         settings: `train` block of the config.
         train_steps: number of times of the training grid (SPEC §2).
+        on_start: called before the first step, once the checkpoint to go on from is found to fit.
         on_checkpoint: called with the number of images seen, while the network holds the averaged weights.
 
     Raises:
@@ -72,6 +78,7 @@ class Trainer:
         settings: TrainConfig,
         *,
         train_steps: int = 200,
+        on_start: Callable[[], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
     ):
         self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
@@ -82,7 +89,10 @@ class Trainer:
                 f"processes × train.accumulate {settings.accumulate}; use a multiple of {parts}"
             )
         self.denoiser, self.folder, self.settings = denoiser, Path(folder), settings
-        self.data, self.masks, self.on_checkpoint = data, masks, on_checkpoint
+        self.data, self.masks, self.on_start, self.on_checkpoint = data, masks, on_start, on_checkpoint
+        self.loss: Callable[..., Tensor] = noiseless_loss
+        if data.largest_noise_std > 0:
+            self.loss = partial(noisy_loss, sure_weight=settings.sure_weight, sure_tau=settings.sure_tau)
         self.grid = denoiser.schedule.grid(train_steps)
         self.total_steps = math.ceil(settings.images / settings.batch_size)
         self.network: Any = denoiser.network  # unwrapped: what is saved and averaged
@@ -99,6 +109,8 @@ class Trainer:
             TrainingError: if the loss is not finite; the last checkpoint stays.
         """
         self._resume()
+        if self.on_start is not None and self.accelerator.is_main_process:
+            self.on_start()
         if self.step == self.total_steps:
             return
         log = _Log(self.folder, self.step, self.accelerator.is_main_process)
@@ -131,14 +143,15 @@ class Trainer:
         """One optimiser step on this process's share of a batch; returns (loss, gradient norm)."""
         settings, accelerator = self.settings, self.accelerator
         times, acquired, white = batch
-        t, noise = times.to(accelerator.device), white.to(accelerator.device)
-        measurement = acquired.to(accelerator.device)
+        t, measurement = times.to(accelerator.device), acquired.to(accelerator.device)
+        noises = {name: noise.to(accelerator.device) for name, noise in white.items()}
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(self.step)
         total = torch.zeros((), device=accelerator.device)
         for rows in torch.arange(len(t)).chunk(settings.accumulate):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
-            loss = noiseless_loss(self.denoiser, measurement[part], t[part], noise=noise[part]).mean()
+            draws = {name: noise[part] for name, noise in noises.items()}
+            loss = self.loss(self.denoiser, measurement[part], t[part], **draws).mean()
             accelerator.backward(loss / settings.accumulate)
             total += loss.detach() / settings.accumulate
         norm = accelerator.clip_grad_norm_(self.network.parameters(), settings.grad_clip)
@@ -232,7 +245,7 @@ class Trainer:
 
 
 class TrainingItems(Dataset):
-    """Batches as the optimiser takes them: times, acquisitions, diffusion noise.
+    """Batches as the optimiser takes them: times, acquisitions, white noise by the names of the loss's arguments.
 
     Times are stratified over a batch: each item's time is uniform on the grid, and together they spread over it.
     A share of items is restricted to a random sub-mask; flips are of the whole acquisition, so no entry is used
@@ -256,19 +269,24 @@ class TrainingItems(Dataset):
             place: number of the step, and which items of its batch.
 
         Returns:
-            times (B,), measurement of B items, noise shaped like its values.
+            times (B,), measurement of B items, noises shaped like its values: "noise" and, if the data hold
+            noise, "probe".
         """
         step, rows = place
         size, seed = self.settings.batch_size, self.settings.seed
         places = [step * size + row for row in rows]
-        measurement = self.data.batch([self._index(n) for n in places])
+        epochs = [n // len(self.data) for n in places]
+        measurement = self.data.batch([self._index(n) for n in places], epochs)
         streams = [_stream(seed, 1, n) for n in places]
         measurement = self._submask(measurement, streams)
         if self.settings.augment:
             turn = torch.stack([torch.rand(2, generator=g) for g in streams]) < 0.5
             measurement = flip(measurement, turn)
-        noise = torch.stack([standard_normal(v, g) for v, g in zip(measurement.values, streams)])
-        return self._times(step)[list(rows)], measurement, noise
+        names = ("noise", "probe") if self.data.largest_noise_std > 0 else ("noise",)
+        noises = {
+            name: torch.stack([standard_normal(v, g) for v, g in zip(measurement.values, streams)]) for name in names
+        }
+        return self._times(step)[list(rows)], measurement, noises
 
     def _index(self, place: int) -> int:
         """Which acquisition comes at a place of the run: every epoch is a permutation of its own."""

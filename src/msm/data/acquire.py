@@ -5,6 +5,7 @@ order or the number of items.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Generator, Tensor
 from ..masks import Masks
 from ..measurement import Measurement
 from ..transforms import MultiCoil
+from .store import DataError, MeasurementStore
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,60 @@ def acquire(source: Source, masks: Masks, noise_std: float, seed: int) -> Measur
     Returns:
         the acquisition, a batch of one.
     """
-    generator = item_generator(source.name, seed)
-    image, maps = source.image[None], None
+    image, maps = source.image[None], None if source.maps is None else source.maps[None]
+    z = image if maps is None else MultiCoil(maps).forward(image)
+    values, mask = _measure(z, masks, noise_std, item_generator(source.name, seed))
+    return Measurement(values, mask, maps, noise_std)
+
+
+def _measure(z: Tensor, masks: Masks, noise_std: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Noisy values of one z (1, C or coils, H, W), and a mask."""
     mask = masks.sample(1, generator)
-    if source.maps is None:
-        z = image
-        noise = torch.randn(z.shape, generator=generator)
-    else:
-        maps = source.maps[None]
-        z = MultiCoil(maps).forward(image)
-        noise = torch.view_as_complex(torch.randn(*z.shape, 2, generator=generator))
-    return Measurement(z + noise_std * noise, mask, maps, noise_std)
+    noise = torch.randn(*z.shape, *[2] * z.is_complex(), generator=generator)
+    return z + noise_std * (torch.view_as_complex(noise) if z.is_complex() else noise), mask
+
+
+class RemaskedAcquisitions:
+    """Acquisitions whose mask and noise are drawn anew each time: the published behaviour, for comparison (SPEC §3).
+
+    Over epochs every entry is seen, so what trains on this has seen clean data. An item's draw follows from its
+    identity and the epoch alone.
+
+    Args:
+        clean: store of fully sampled acquisitions without noise.
+        masks: p(S).
+        noise_std: ρ.
+        seed: seed of the data set.
+
+    Raises:
+        DataError: if the store leaves entries out or holds noise.
+    """
+
+    def __init__(self, clean: MeasurementStore, masks: Masks, noise_std: float, seed: int):
+        self._clean, self.masks, self.largest_noise_std, self.seed = clean, masks, noise_std, seed
+        if clean.largest_noise_std > 0 or not clean.masks().all():
+            raise DataError(
+                f"{clean.path}: holds noise, or masks that leave entries out; train.remask draws them from clean "
+                "images, set setting.dataset_dir to the folder that has these"
+            )
+
+    def __len__(self) -> int:
+        return len(self._clean)
+
+    def batch(self, indices: Sequence[int], epochs: Sequence[int]) -> Measurement:
+        """Several items as one batch, each measured anew.
+
+        Args:
+            indices: item numbers.
+            epochs: how many times each was used before; another number is another mask and noise.
+        """
+        full = self._clean.batch(indices)
+        drawn = [
+            _measure(z, self.masks, self.largest_noise_std, item_generator(f"{name}:epoch {epoch}", self.seed))
+            for z, name, epoch in zip(full.values.split(1), self._clean.names(indices), epochs)
+        ]
+        values, mask = map(torch.cat, zip(*drawn))
+        return Measurement(values, mask & full.mask, full.maps, torch.full((len(values),), self.largest_noise_std))
 
 
 def simulate_scan(name: str, magnitude: Tensor, coils: int, seed: int) -> Source:

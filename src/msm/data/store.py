@@ -66,6 +66,7 @@ class _Writer:
                 chunks=(1, *item.shape) if item.shape else (1024,),
                 compression=compression,
                 shuffle=compression is not None,
+                fletcher32=True,  # a flipped bit is an error, not another pixel
             )
         dataset = self.file[field]
         if dataset.shape[1:] != item.shape or dataset.dtype != item.dtype:
@@ -162,11 +163,12 @@ class MeasurementStore(torch.utils.data.Dataset):
         """Item `index` as a batch of one."""
         return self.batch([index])
 
-    def batch(self, indices: Sequence[int]) -> Measurement:
+    def batch(self, indices: Sequence[int], epochs: Sequence[int] = ()) -> Measurement:
         """Several items as one batch.
 
         Args:
             indices: item numbers, any order, repeats allowed.
+            epochs: not used: an acquisition is the same in every epoch.
 
         Returns:
             the acquisitions.
@@ -284,4 +286,8 @@ def _check_shapes(path: Path, file: h5py.File) -> None:
 
 def _read(dataset: h5py.Dataset, indices: Sequence[int]) -> np.ndarray:
     """Items of a dataset in any order."""
-    return np.stack([dataset[i] for i in indices])
+    try:
+        return np.stack([dataset[i] for i in indices])
+    except OSError as error:
+        field = f"{dataset.file.filename}: {dataset.name.strip('/')}"
+        raise DataError(f"{field}: damaged ({str(error).splitlines()[0]}); copy or make the file again") from None

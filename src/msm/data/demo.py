@@ -1,0 +1,72 @@
+"""Inputs of the demo that other packages ship: a real brain volume and a real portrait. Neither was trained on."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .acquire import Source, simulate_scan
+
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axes of the volume: left–right, back–front, foot–head
+
+
+def brain_slices(size: int, coils: int, seed: int = 0) -> list[Source]:
+    """Slices of the MNI ICBM152 T1 brain (an average of 152 people, skull removed), made into multi-coil scans.
+
+    Args:
+        size: height and width in pixels.
+        coils: number of simulated coils.
+        seed: seed of coils and phase.
+
+    Returns:
+        six slices, each scaled to magnitude 1.
+
+    Raises:
+        ImportError: if nilearn, which ships the volume, is missing.
+
+    Source: Fonov et al., NeuroImage 54 (2011), as in nilearn.
+    """
+    try:
+        from nilearn.datasets import load_mni152_template
+    except ImportError as error:
+        raise ImportError('the demo brain needs nilearn: pip install "msm-diffusion[demo,mri]"') from error
+    volume = np.asarray(load_mni152_template(resolution=2).dataobj, dtype=np.float32)
+    places = [
+        ("axial", 0.45),
+        ("axial", 0.6),
+        ("coronal", 0.4),
+        ("coronal", 0.6),
+        ("sagittal", 0.4),
+        ("sagittal", 0.55),
+    ]
+    return [
+        simulate_scan(f"{plane}_{round(place * 100)}", _square(_slice(volume, PLANES[plane], place), size), coils, seed)
+        for plane, place in places
+    ]
+
+
+def _slice(volume: np.ndarray, axis: int, place: float) -> np.ndarray:
+    """One slice, at a share of the axis, with the head (or the nose) up."""
+    return np.rot90(np.take(volume, round(place * (volume.shape[axis] - 1)), axis)).clip(min=0)
+
+
+def _square(image: np.ndarray, size: int) -> Tensor:
+    """Pad to a square with a margin around it and resize, with maximum 1."""
+    side = round(1.15 * max(image.shape))
+    rows, columns = (side - n for n in image.shape)
+    padded = np.pad(image, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)))
+    resized = np.asarray(Image.fromarray(padded).resize((size, size), Image.Resampling.LANCZOS))
+    magnitude = torch.from_numpy(resized.copy()).clamp(min=0)
+    return magnitude / magnitude.max()
+
+
+def portrait(size: int) -> Source:
+    """The face of astronaut Eileen Collins, (3, size, size), in [-1, 1].
+
+    Source: NASA, public domain, as in scikit-image.
+    """
+    from skimage.data import astronaut
+
+    face = Image.fromarray(astronaut()).crop((134, 10, 318, 194)).resize((size, size), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.asarray(face, dtype=np.float32).copy()) / 127.5 - 1
+    return Source("astronaut", pixels.permute(2, 0, 1).contiguous())

@@ -1,0 +1,148 @@
+"""Results as files: pictures, arrays, tables. Every file is written under a temporary name and moved into place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a comparison figure.
+
+    Args:
+        title: heading.
+        images: one image a row (B, C, H, W), real in [-1, 1] or complex.
+        notes: a line under each image, if any.
+        is_map: a map of errors or deviations, real and not negative, shown in false colours.
+    """
+
+    title: str
+    images: Tensor
+    notes: Sequence[str] | None = None
+    is_map: bool = False
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write rows of one kind as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_array(path: Path, array: Tensor) -> None:
+    """Write a tensor as .npy."""
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npy")
+    np.save(temporary, array.cpu().numpy())
+    os.replace(temporary, path)
+
+
+def displayable(images: Tensor) -> Tensor:
+    """Images (B, C, H, W), real in [-1, 1] or complex (shown by magnitude), as brightness in [0, 1]."""
+    shown = images.abs() if images.is_complex() else (images + 1) / 2
+    return shown.float().cpu().clamp(0, 1)
+
+
+def write_picture(path: Path, images: Tensor, columns: int = 8) -> None:
+    """Write images (B, C, H, W) as one PNG, so many side by side."""
+    from torchvision.utils import make_grid, save_image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.png")
+    save_image(make_grid(displayable(images), nrow=columns, padding=0 if len(images) == 1 else 2), temporary)
+    os.replace(temporary, path)
+
+
+def write_samples(folder: Path, images: Tensor, names: Sequence[str]) -> None:
+    """Write images (B, C, H, W) as PNGs, as one grid, and as an array."""
+    for name, image in zip(names, images):
+        write_picture(folder / "images" / f"{name}.png", image[None])
+    write_picture(folder / "grid.png", images)
+    write_array(folder / "images.npy", images)
+
+
+def write_comparison(path: Path, title: str, rows: Sequence[str], columns: Sequence[Column]) -> None:
+    """Write a figure with one row an image and one column a method.
+
+    Args:
+        path: PNG file.
+        title: heading of the figure.
+        rows: a label for each row.
+        columns: what stands side by side.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = (1.9 * len(columns) + 0.4, 2.15 * len(rows) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for c, column in enumerate(columns):
+        shown = column.images.float().cpu() if column.is_map else displayable(column.images)
+        top = float(shown.max()) if column.is_map else 1.0
+        for r, image in enumerate(shown):
+            axis: Any = axes[r, c]
+            pixels = image.movedim(0, -1).squeeze(-1).numpy()
+            drawn = axis.imshow(pixels, cmap="magma" if column.is_map else "gray", vmin=0, vmax=top)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if r == 0:
+                axis.set_title(column.title, fontsize=10)
+            if c == 0:
+                axis.set_ylabel(rows[r], fontsize=10)
+            if column.notes is not None:
+                axis.set_xlabel(column.notes[r], fontsize=8)
+        if column.is_map:
+            figure.colorbar(drawn, ax=axes[:, c], location="right", fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=130)
+    os.replace(temporary, path)
+
+
+def error_map(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Absolute error (B, 1, H, W): of magnitudes for complex images, mean over the colours for real ones."""
+    if x.is_complex():
+        return (x_hat.abs() - x.abs()).abs()
+    return (x_hat - x).abs().mean(1, keepdim=True)
+
+
+def print_table(title: str, rows: Sequence[dict[str, str]]) -> None:
+    """Print rows of one kind as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    Console().print(table)
+
+
+def spread(samples: Tensor) -> Tensor:
+    """Standard deviation over posterior samples (B, K, C, H, W): of the magnitude for complex ones; (B, 1, H, W)."""
+    shown = samples.abs() if samples.is_complex() else samples
+    return shown.std(1, correction=0 if samples.shape[1] == 1 else 1).mean(1, keepdim=True).to(torch.float32)
