@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -e ".[mri,log,dev]"
+	$(BIN)/pip install -q -e ".[mri,demo,log,dev]"
 	touch $@
 
 test: .venv/installed

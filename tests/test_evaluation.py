@@ -1,0 +1,135 @@
+"""Observations, posterior samples and scores, and the demo built of them, with a network that predicts zero."""
+
+import csv
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from msm.config import load_config
+from msm.data.demo import brain_slices, portrait
+from msm.demo import brain, faces
+from msm.denoiser import PartialDenoiser
+from msm.evaluation import batches, coil_maps, observe, posterior_samples, prior_samples, score, summary
+from msm.report import Column, displayable, error_map, spread, write_comparison, write_picture
+from msm.schedule import VPSchedule
+
+
+class Nothing(torch.nn.Module):
+    """A network that predicts zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, u, t):
+        return u * self.weight
+
+
+MRI = """
+setting: {save_dir: run}
+data: {kind: slices, image_size: 16, coils: 3, mask: {kind: cartesian, acceleration: 4, center: 3}}
+network: {image_size: 16, in_channels: 2, num_channels: 32, channel_mult: [1], attention_resolutions: [16],
+          num_head_channels: 32}
+diffusion: {parametrisation: sense}
+sample: {count: 3, samples: 2, steps: 3, batch_size: 4, eta: 0.85}
+inverse_problem: {operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 3}, step_size: proximal}
+"""
+PHOTOS = """
+setting: {save_dir: run}
+data: {kind: images, image_size: 16, mask: {kind: box}}
+network: {image_size: 16, in_channels: 3, num_channels: 32, channel_mult: [1], attention_resolutions: [16],
+          num_head_channels: 32}
+sample: {count: 3, samples: 2, steps: 3, batch_size: 4, eta: 0.85}
+inverse_problem: {operator: super_resolution, factor: 4, step_size: proximal}
+"""
+
+
+def denoiser_and_config(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    config = load_config(path)
+    return PartialDenoiser(Nothing(), VPSchedule(), config.diffusion.parametrisation), config
+
+
+def test_an_items_observation_follows_from_its_name_and_the_seed(tmp_path):
+    _, config = denoiser_and_config(tmp_path, MRI)
+    items = brain_slices(16, 3)[:3]
+    together = observe(items, config.inverse_problem, config.data)
+    alone = observe(items[1:2], config.inverse_problem, config.data)
+    other = observe(items, config.inverse_problem, config.data, seed=1)
+    assert torch.equal(together.y[1:2], alone.y) and not torch.equal(together.y, other.y)
+    mask = together.operator.mask.expand_as(together.y)
+    z = together.transform.forward(torch.stack([item.image for item in items]))
+    assert not together.y[~mask].any()
+    assert torch.view_as_real(together.y - z)[mask].std() == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize("text", [MRI, PHOTOS])
+def test_posterior_samples_do_not_depend_on_the_batch(tmp_path, text):
+    denoiser, config = denoiser_and_config(tmp_path, text)
+    items = brain_slices(16, 3)[:3] if config.data.is_mri else [portrait(16)]
+    done = []
+    inputs, samples = posterior_samples(denoiser, items, config, done.append)
+    assert sum(done) == len(items) * 2 * 3
+    assert inputs.shape == samples[:, 0].shape == torch.stack([item.image for item in items]).shape
+    assert not torch.equal(samples[:, 0], samples[:, 1])
+    one = config.model_copy(update={"sample": config.sample.model_copy(update={"batch_size": 1})})
+    torch.testing.assert_close(posterior_samples(denoiser, items, one)[1], samples, rtol=1e-4, atol=1e-4)
+
+
+def test_prior_samples_use_the_coil_maps_in_turn(tmp_path):
+    denoiser, config = denoiser_and_config(tmp_path, MRI)
+    maps = coil_maps(brain_slices(16, 3)[:2])
+    assert prior_samples(denoiser, config.data, config.sample, maps).shape == (3, 1, 16, 16)
+
+
+def test_scores_and_their_summary():
+    x = torch.linspace(-1, 1, 2 * 64).reshape(2, 1, 8, 8)
+    rows = score("shifted", x + 0.2, x, ["a", "b"]) + score("equal", x + 1e-3, x, ["a", "b"])
+    table = {row["method"]: float(row["PSNR"]) for row in summary(rows)}
+    assert table == {"shifted": pytest.approx(20, abs=0.01), "equal": pytest.approx(66.02, abs=0.01)}
+    assert {row["convention"] for row in rows} == {"plain", "published"}
+
+
+def test_batches():
+    assert [list(part) for part in batches(5, 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_pictures_hold_what_they_should(tmp_path):
+    image = torch.tensor([[-1.0, 1.0], [0.0, 3.0]])[None, None].expand(1, 3, 2, 2)
+    write_picture(tmp_path / "one.png", image)
+    with Image.open(tmp_path / "one.png") as picture:
+        assert np.array_equal(np.asarray(picture)[..., 0], [[0, 255], [128, 255]])
+    assert displayable(torch.full((1, 1, 2, 2), 0.6 + 0.8j)).unique().tolist() == [1.0]
+    x = torch.rand(2, 1, 8, 8, dtype=torch.complex64)
+    columns = [Column("truth", x, ["1 dB", "2 dB"]), Column("error", error_map(x, 0 * x), is_map=True)]
+    write_comparison(tmp_path / "figure.png", "title", ["a", "b"], columns)
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width > 200
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "one.png"]
+
+
+def test_spread_is_the_standard_deviation_of_the_samples():
+    samples = torch.randn(1, 4000, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(spread(samples), torch.ones(1, 1, 2, 2), rtol=0.05, atol=0)
+    assert not spread(samples[:, :1]).any()
+
+
+def test_demo_inputs_are_real_images_of_full_range():
+    items = brain_slices(64, 8)
+    images = torch.stack([item.image for item in items]).abs()
+    assert images.amax((1, 2, 3)).allclose(torch.ones(len(items))) and 0.3 < (images < 0.02).float().mean() < 0.8
+    assert portrait(64).image.shape == (3, 64, 64) and -1 <= portrait(64).image.min() < portrait(64).image.max() <= 1
+
+
+@pytest.mark.parametrize(("text", "show", "methods"), [(MRI, brain, 15), (PHOTOS, faces, 8)])
+def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
+    denoiser, config = denoiser_and_config(tmp_path, text)
+    show(denoiser, config, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    (table,) = (tmp_path / "out").glob("*.csv")
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert len({row["method"] for row in rows}) == methods
+    assert len(list((tmp_path / "out").glob("*.png"))) == (4 if show is brain else 3)
