@@ -9,8 +9,10 @@ from oracle import GaussianOracle
 from torch.testing import assert_close
 
 from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
+from msm.operators import build
 from msm.sampling import Level, aggregate, ddim, generate, posterior_update, proximal_step, reconstruct
-from msm.transforms import Identity, MultiCoil
+from msm.sense import ImagePrior
+from msm.transforms import Identity, MultiCoil, fft2c
 
 SHAPE = (1, 8, 8)
 FULL = EmpiricalMasks(torch.ones(1, 1, 8, 8, dtype=torch.bool))
@@ -212,19 +214,40 @@ def test_complex_measurements():
 
 
 def test_the_proximal_step_minimises_its_objective():
-    """It is the closed-form minimiser of ‖H T x − y‖² + ridge ‖x − x̂‖², for H T of any kind."""
-    maps = random_tensor((2, 3, 4, 4), torch.complex64)
+    """Photos: the closed-form minimiser of ‖H x − y‖²/σ_y² + ‖x − x̂‖²/σ_t²."""
+    operator = build("super_resolution", (1, 8, 8), torch.Generator(), factor=2)
+    x_hat, y = random_tensor((2, 1, 8, 8), torch.float32), random_tensor((2, 1, 4, 4), torch.float32)
+    found = proximal_step(y, operator, Identity(), 0.3)(x_hat, 0.5)
+    a = operator.A(torch.eye(64).reshape(64, 1, 8, 8)).flatten(1).T
+    right = a.T @ y.flatten(1).T / 0.3**2 + x_hat.flatten(1).T / 0.5**2
+    expected = torch.linalg.solve(a.T @ a / 0.3**2 + torch.eye(64) / 0.5**2, right).T
+    assert_close(found.flatten(1), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_proximal_step_of_mri_is_the_posterior_mean_of_a_gaussian_image():
+    """x̂ + C Aᴴ (A C Aᴴ + σ_y²)⁻¹ (y − A x̂) in real arithmetic, A = S T e^{iφ}; a smooth phase, few entries measured."""
+    size, noise_std, sigma = 4, 0.3, 0.5
+    maps = random_tensor((1, 3, size, size), torch.complex64)
     transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
-    operator = Keep(torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(3)) < 0.6)
-    x_hat, y = random_tensor((2, 1, 4, 4), torch.complex64), operator.A(random_tensor((2, 3, 4, 4), torch.complex64))
-    found = transform.adjoint(proximal_step(transform.forward(x_hat), y, operator, transform, 0.3, iterations=16))
-    for i in range(2):
-        one = MultiCoil(transform.maps[i : i + 1].expand(16, -1, -1, -1))
-        basis = torch.eye(16, dtype=torch.complex64).reshape(16, 1, 4, 4)
-        a = torch.where(operator.mask[i], one.forward(basis), 0).flatten(1).T
-        right = a.mH @ y[i].flatten() + 0.3 * x_hat[i].flatten()
-        expected = torch.linalg.solve(a.mH @ a + 0.3 * torch.eye(16), right)
-        assert_close(found[i].flatten(), expected, rtol=1e-3, atol=1e-4)
+    operator = Keep(torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(3)) < 0.6)
+    x_hat = random_tensor((1, 1, size, size), torch.complex64)
+    y = operator.A(random_tensor((1, 3, size, size), torch.complex64))
+    found = transform.adjoint(proximal_step(y, operator, transform, noise_std)(transform.forward(x_hat), sigma))
+    prior = ImagePrior()
+    phase = prior.phase(y, transform, noise_std)
+    basis = torch.eye(size**2, dtype=torch.complex64).reshape(-1, 1, size, size)
+    of_coils = MultiCoil(transform.maps.expand(size**2, -1, -1, -1))
+    columns = [operator.A(of_coils.forward(phase * part * basis)).flatten(1).T for part in (1, 1j)]
+    a = torch.cat([torch.cat([c.real, c.imag]) for c in columns], 1)  # of (Re m, Im m)
+    spectrum = fft2c(basis).flatten(1).T
+    power = prior.spectrum(y.shape[-2:], y.device).reshape(-1, 1)
+    precisions = [(spectrum.mH @ (spectrum / (power * share))).real for share in (1, prior.phase_residual)]
+    precision = torch.block_diag(*precisions) + torch.eye(2 * size**2) / sigma**2
+    residual = (y - operator.A(transform.forward(x_hat))).flatten()
+    right = a.T @ torch.cat([residual.real, residual.imag]) / noise_std**2
+    m = torch.linalg.solve(a.T @ a / noise_std**2 + precision, right)
+    expected = x_hat.flatten() + phase.flatten() * torch.complex(*m.chunk(2))
+    assert_close(found.flatten(), expected, rtol=2e-2, atol=2e-2)
 
 
 def test_proximal_samples_have_the_posterior_mean():

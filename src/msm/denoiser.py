@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .linear import conjugate_gradient
 from .schedule import VPSchedule
-from .transforms import Transform, fft2c, ifft2c
+from .sense import ImagePrior, solve
+from .transforms import Transform
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,62 +46,52 @@ class Epsilon:
 
 
 class Sense:
-    """For several coils: the network corrects the linear estimate of the image instead of its adjoint.
+    """For several coils: the network corrects a linear estimate of the image instead of its adjoint.
 
     S T Tᴴ Sᵀ is no identity, so u keeps aliasing however small the noise is, and ε̂ would have to be aliasing/σ_t
-    (SPEC §3). Here the network starts from the best linear estimate under a power spectrum P, which is SENSE
-    regularised per frequency and takes a few preconditioned conjugate-gradient steps:
+    (SPEC §3). Here the network starts from phase-constrained SENSE (see `msm.sense`), with x = e^{iφ} m:
 
-        x_0 = (Tᴴ Sᵀ S T + σ_t² Fᴴ P⁻¹ F)⁻¹ Tᴴ Sᵀ s_t / sqrt(ᾱ),        P(k) = N q / (π (k² + k_0²)),
-        x̂ = x_0 + c U(x_0 / σ_x, t),                                     c² = q log(1 + σ_t²/q).
+        m_0 = argmin ‖S T e^{iφ} m − s‖² + σ_t² (Re m)ᵀ Fᴴ P⁻¹ F (Re m) + σ_t² (Im m)ᵀ Fᴴ (κP)⁻¹ F (Im m),
+        x̂ = e^{iφ} (m_0 + c U(m_0 / σ_x, t)),        c² = q/2 log(1 + σ_t²/q).
 
-    P is that of natural images: the same variance q in every interval of log k². c² is the mean error of x_0 under
-    it when all of N pixels is measured, so input, output and loss of the network are of order one at every σ_t. The
-    minimiser of the loss is the same conditional expectation for every parametrisation.
+    c² is the error of m_0 per real component if everything is measured and κ = 0: input, output and loss of the
+    network are of order one at every σ_t. The minimiser of the loss is the same conditional expectation for every
+    parametrisation.
 
     Args:
-        band_variance: q, per real component.
-        corner: k_0, in cycles per field of view.
-        image_std: σ_x, root-mean-square of a real component of the image.
+        prior: phase and spectrum of the images.
+        image_std: σ_x, root-mean-square of the image.
         iterations: conjugate-gradient steps.
     """
 
-    def __init__(
-        self, band_variance: float = 0.0021, corner: float = 0.25, image_std: float = 0.2, iterations: int = 4
-    ):
-        self.band_variance, self.corner = band_variance, corner
-        self.image_std, self.iterations = image_std, iterations
+    def __init__(self, prior: ImagePrior = ImagePrior(), image_std: float = 0.25, iterations: int = 4):
+        self.prior, self.image_std, self.iterations = prior, image_std, iterations
 
     def estimate(
         self, network: Network, z_t: Tensor, mask: Tensor, t: Tensor, sigma: Tensor, transform: Transform
     ) -> Tensor:
         """Estimate of the image (B, 1, H, W) from the measured entries of z_t; t (B,), sigma (B, 1, 1, 1)."""
         s = torch.where(mask, z_t, 0) * (1 + sigma**2).sqrt()
-        x_0 = self.linear_estimate(s, mask, sigma, transform)
-        correction = run_network(network, x_0 / self.image_std, t)
-        return x_0 + self.loss_weight(sigma).rsqrt() * correction
+        phase, m_0 = self.linear_estimate(s, mask, sigma, transform)
+        correction = run_network(network, m_0 / self.image_std, t)
+        return phase * (m_0 + self.loss_weight(sigma).rsqrt() * correction)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """1/c²: the network's own squared error counts at every σ_t."""
-        return 1 / (self.band_variance * torch.log1p(sigma**2 / self.band_variance))
+        q = self.prior.band_variance
+        return 2 / (q * torch.log1p(sigma**2 / q))
 
-    def linear_estimate(self, s: Tensor, mask: Tensor, sigma: Tensor, transform: Transform) -> Tensor:
-        """x_0 (B, 1, H, W) from measured entries s (B, coils, H, W) with noise sigma (B, 1, 1, 1)."""
-        ridge = sigma**2 / self._power_spectrum(s.shape[-2:], s.device)
+    def linear_estimate(self, s: Tensor, mask: Tensor, sigma: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
+        """e^{iφ} and m_0, each (B, 1, H, W), from measured entries s (B, coils, H, W) with noise sigma (B, 1, 1, 1)."""
 
-        def normal(spectrum: Tensor) -> Tensor:
-            k_space = torch.where(mask, transform.forward(ifft2c(spectrum)), 0)
-            return fft2c(transform.adjoint(k_space)) + ridge * spectrum
+        def forward(x: Tensor) -> Tensor:
+            return torch.where(mask, transform.forward(x), 0)
 
-        preconditioner = 1 / (mask.float().mean((1, 2, 3), keepdim=True) + ridge)
-        b = fft2c(transform.adjoint(s))
-        return ifft2c(conjugate_gradient(normal, b, self.iterations, preconditioner))
-
-    def _power_spectrum(self, size: torch.Size, device: torch.device) -> Tensor:
-        """P (H, W) per real component."""
-        rows, columns = (torch.arange(n, device=device) - n // 2 for n in size)
-        k_squared = rows[:, None] ** 2 + columns**2
-        return k_squared.numel() * self.band_variance / (torch.pi * (k_squared + self.corner**2))
+        phase = self.prior.phase(s, transform, sigma)
+        ridge = sigma**2 / self.prior.spectrum(s.shape[-2:], s.device)
+        ridges = ridge, ridge / self.prior.kappa(sigma)
+        density = mask.float().mean((1, 2, 3), keepdim=True)
+        return phase, solve(forward, transform.adjoint, s, phase, ridges, density, self.iterations)
 
 
 PARAMETRISATIONS = {"epsilon": Epsilon, "sense": Sense}

@@ -5,20 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Map = Callable[[Tensor], Tensor]
 
-def conjugate_gradient(
-    normal: Callable[[Tensor], Tensor], b: Tensor, iterations: int, preconditioner: Tensor | None = None
-) -> Tensor:
+
+def conjugate_gradient(normal: Map, b: Tensor, iterations: int, precondition: Map = lambda v: v) -> Tensor:
     """Solve normal(x) = b from x = 0 by a fixed number of steps, each item with step sizes and an end of its own.
 
     deepinv's solver is not used: it ends once all items are below its tolerance, which ties an item to its
     batch, and every 100 steps it resets the residual but not the direction, which throws converged items off.
 
     Args:
-        normal: Hermitian positive semi-definite map of (B, C, H, W).
+        normal: symmetric positive semi-definite map of (B, C, H, W), linear over the real numbers.
         b: right side (B, C, H, W), real or complex.
         iterations: number of steps; an item that is exact to rounding before that stands still.
-        preconditioner: positive factors that roughly undo `normal`, broadcastable to b; none: all ones.
+        precondition: a map of the same kind that roughly undoes `normal`.
 
     Returns:
         x (B, C, H, W).
@@ -29,10 +29,7 @@ def conjugate_gradient(
     def inner(v: Tensor, w: Tensor) -> Tensor:
         return (v.conj() * w).real.sum((1, 2, 3), keepdim=True)
 
-    def scaled(v: Tensor) -> Tensor:
-        return v if preconditioner is None else preconditioner * v
-
-    x, residual, direction = torch.zeros_like(b), b, scaled(b)
+    x, residual, direction = torch.zeros_like(b), b, precondition(b)
     left = inner(residual, direction)
     floor = left * torch.finfo(b.dtype).eps ** 2  # below it the residual is rounding: the item stands still
     for _ in range(iterations):
@@ -40,7 +37,7 @@ def conjugate_gradient(
         mapped = normal(direction)
         step = torch.where(moving, left / inner(direction, mapped), 0)
         x, residual = x + step * direction, residual - step * mapped
-        downhill = scaled(residual)
+        downhill = precondition(residual)
         left_before, left = left, inner(residual, downhill)
         direction = downhill + torch.where(moving, left / left_before, 0) * direction
     return x

@@ -16,9 +16,12 @@ from .denoiser import Denoiser
 from .linear import conjugate_gradient
 from .masks import Masks
 from .schedule import VPSchedule
+from .sense import ImagePrior, solve
 from .transforms import Transform
 
 Callback = Callable[[int, Tensor, Tensor], None]
+
+PROXIMAL_ITERATIONS = 6
 
 
 class Operator(Protocol):
@@ -127,21 +130,18 @@ def reconstruct(
     if len(seeds) != len(y):
         raise ValueError(f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds")
 
-    def gradient_step(z_hat: Tensor) -> Tensor:
+    def gradient_step(z_hat: Tensor, sigma: float | None = None) -> Tensor:
         assert not isinstance(step_size, str)
         return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
 
     process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering)
     z, z_hat = process.start()
     proximal = step_size == "proximal"
+    towards_y = proximal_step(y, operator, transform, noise_std) if proximal else gradient_step
     each_draw = gradient_step if z.is_complex() and not proximal else None
     for level, drawn, noise in process:
         z, z_hat = aggregate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
-        if proximal:
-            ridge = noise_std**2 * level.alpha_bar / (1 - level.alpha_bar)
-            corrected = proximal_step(z_hat, y, operator, transform, ridge)
-        else:
-            corrected = z_hat if each_draw else gradient_step(z_hat)
+        corrected = z_hat if each_draw else towards_y(z_hat, level.sigma)
         z = posterior_update(z, corrected, level, eta, noise[:, -1])
         if callback is not None:
             callback(level.index, z, corrected)
@@ -157,6 +157,11 @@ class Level:
     alpha_bar: float
     above: float
     below: float
+
+    @property
+    def sigma(self) -> float:
+        """σ_t, the noise level of z_t / sqrt(ᾱ)."""
+        return sqrt((1 - self.alpha_bar) / self.alpha_bar)
 
 
 class ReverseProcess:
@@ -272,37 +277,50 @@ def posterior_update(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: 
 
 
 def proximal_step(
-    z_hat: Tensor, y: Tensor, operator: Operator, transform: Transform, ridge: float, iterations: int = 6
-) -> Tensor:
-    """Move the estimated image towards y as far as both deserve to be trusted.
+    y: Tensor, operator: Operator, transform: Transform, noise_std: float
+) -> Callable[[Tensor, float], Tensor]:
+    """The step (ẑ, σ_t) -> ẑ that moves the estimated image towards y as far as both deserve to be trusted.
 
-    If the image is known up to white noise of standard deviation σ_t around x̂, and y up to σ_y, its best estimate
-    is the minimiser of ‖H T x − y‖²/σ_y² + ‖x − x̂‖²/σ_t²; with ẑ = T x̂ this is
+    If x is known up to an error of covariance C around x̂, and y up to white noise σ_y, its best estimate is the
+    minimiser of ‖H T x − y‖²/σ_y² + (x − x̂)ᴴ C⁻¹ (x − x̂): with ẑ = T x̂ the step is
 
-        ẑ + T (Tᴴ Hᴴ H T + ridge I)⁻¹ Tᴴ Hᴴ (y − H ẑ),        ridge = σ_y²/σ_t².
+        ẑ ← ẑ + T (Tᴴ Hᴴ H T + σ_y² C⁻¹)⁻¹ Tᴴ Hᴴ (y − H ẑ).
+
+    Photos: C = σ_t² I. MRI: C⁻¹ = 1/σ_t² + (prior covariance)⁻¹, a smooth phase and a natural spectrum (`msm.sense`).
+    A few conjugate-gradient steps leave alone what y hardly sees.
 
     Args:
-        z_hat: ẑ (B, *shape).
-        y: observations (B, …).
+        y: observations (B, …); for MRI, of the shape of z.
         operator: H.
         transform: T.
-        ridge: σ_y²/σ_t².
-        iterations: conjugate-gradient steps; few are enough, and they leave alone what y hardly sees.
-
-    Returns:
-        the new ẑ (B, *shape).
+        noise_std: σ_y.
 
     Source: the data step of DiffPIR (Zhu et al. 2023, eq. 13), in image space.
     """
 
-    def back_project(residual: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
+        return operator.A(transform.forward(x))
+
+    def adjoint(residual: Tensor) -> Tensor:
         return transform.adjoint(operator.A_adjoint(residual))
 
-    def normal(x: Tensor) -> Tensor:
-        return back_project(operator.A(transform.forward(x))) + ridge * x
+    def white(z_hat: Tensor, sigma: float) -> Tensor:
+        ridge, b = (noise_std / sigma) ** 2, adjoint(y - operator.A(z_hat))
+        x = conjugate_gradient(lambda x: adjoint(forward(x)) + ridge * x, b, PROXIMAL_ITERATIONS)
+        return z_hat + transform.forward(x)
 
-    correction = conjugate_gradient(normal, back_project(y - operator.A(z_hat)), iterations)
-    return z_hat + transform.forward(correction)
+    if not y.is_complex():
+        return white
+    prior = ImagePrior()
+    phase = prior.phase(operator.A_adjoint(y), transform, noise_std)
+    precision = 1 / prior.spectrum(y.shape[-2:], y.device)
+
+    def smooth_phase(z_hat: Tensor, sigma: float) -> Tensor:
+        ridges = (precision + sigma**-2) * noise_std**2, (precision / prior.phase_residual + sigma**-2) * noise_std**2
+        m = solve(forward, adjoint, y - operator.A(z_hat), phase, ridges, 1.0, PROXIMAL_ITERATIONS)
+        return z_hat + transform.forward(phase * m)
+
+    return smooth_phase
 
 
 def predicted_noise(z: Tensor, z_hat: Tensor, level: Level) -> Tensor:
