@@ -1,4 +1,5 @@
-# `make test` makes .venv if it is missing, installs, then runs linters and tests.
+# Each target makes .venv if it is missing and installs: `make demo` then shows the main job on bundled data,
+# `make test` runs linters and tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -7,10 +8,13 @@ BIN := .venv/bin
 	$(BIN)/pip install -q -e ".[mri,demo,log,dev]"
 	touch $@
 
+demo: .venv/installed
+	$(BIN)/msm demo
+
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-.PHONY: test
+.PHONY: demo test

@@ -177,7 +177,7 @@ class TrainConfig(_Block):
     submask_keep: tuple[float, float] = Field(
         default=(0.5, 1.0), description="a sub-mask keeps a share in [low, high], with 0 < low <= high <= 1"
     )
-    augment: bool = Field(default=False, description="flip acquisitions at random")
+    augment: bool = Field(default=False, description="mirror at random: photos left to right, MRI both ways")
     remask: bool = Field(
         default=False,
         description="published behaviour: mask and noise drawn anew from the clean image at every step, so "

@@ -281,6 +281,7 @@ class TrainingItems(Dataset):
         measurement = self._submask(measurement, streams)
         if self.settings.augment:
             turn = torch.stack([torch.rand(2, generator=g) for g in streams]) < 0.5
+            turn[:, 0] &= measurement.maps is not None  # photos have an up and a down
             measurement = flip(measurement, turn)
         names = ("noise", "probe") if self.data.largest_noise_std > 0 else ("noise",)
         noises = {
