@@ -1,6 +1,8 @@
 """Put a trained run into the package: half-precision weights, and its config with the demo's sampler.
 
     python benchmarks/bundle.py runs/brain src/msm/assets/brain --steps 20 --draws 3 --samples 8
+
+The sampler's settings are those that `msm demo` and `reconstruction.py` take.
 """
 
 import argparse

@@ -64,12 +64,11 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     Example: msm train configs/demo/brain.yaml setting.dataset_dir=stores/brain.h5
     """
     from .config import load_config
-
-    config = load_config(config_file, overrides or [])
     from .evaluation import make_masks
     from .report import write_text
     from .training import Trainer
 
+    config = load_config(config_file, overrides or [])
     folder = config.setting.save_dir
     denoiser = new_denoiser(config)
     store, data = training_data(config, folder)
