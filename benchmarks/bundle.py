@@ -1,6 +1,6 @@
 """Put a trained run into the package: half-precision weights, and its config with the demo's sampler.
 
-    python benchmarks/bundle.py runs/brain src/msm/assets/brain --steps 20 --draws 3 --samples 8
+    python benchmarks/bundle.py runs/brain src/msm/assets/brain --steps 15 --draws 4 --eta 1
 
 The sampler's settings are those that `msm demo` and `reconstruction.py` take.
 """
@@ -23,12 +23,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--eta", type=float, default=0.85)
     options = parser.parse_args()
     ADMNetwork.load(options.run / "weights").save(options.folder, dtype=torch.float16)
     shutil.copy(options.run / "weights" / "denoiser.json", options.folder)
     config = load_config(options.run / "config.yaml")
     setting = config.setting.model_copy(update={"save_dir": Path("runs/demo"), "dataset_dir": None})
-    sampler = {"steps": options.steps, "draws": options.draws, "samples": options.samples, "eta": 0.85}
+    sampler = {"steps": options.steps, "draws": options.draws, "samples": options.samples, "eta": options.eta}
     sampler |= {"batch_size": 16, "mixed_precision": config.train.mixed_precision}
     sample = config.sample.model_copy(update=sampler)
     bundled = config.model_copy(update={"setting": setting, "sample": sample})
