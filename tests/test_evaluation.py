@@ -2,17 +2,21 @@
 
 import csv
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import msm
 from msm.config import load_config
 from msm.data.demo import brain_slices, portrait
 from msm.demo import brain, faces
 from msm.denoiser import PartialDenoiser
 from msm.evaluation import batches, coil_maps, observe, posterior_samples, prior_samples, score, summary
+from msm.metrics import psnr
+from msm.network import ADMNetwork
 from msm.report import Column, displayable, error_map, spread, write_comparison, write_picture
 from msm.schedule import VPSchedule
 
@@ -133,3 +137,35 @@ def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len({row["method"] for row in rows}) == methods
     assert len(list((tmp_path / "out").glob("*.png"))) == (4 if show is brain else 3)
+
+
+# The bundled models
+
+
+def bundled(name, *overrides):
+    folder = Path(msm.__file__).parent / "assets" / name
+    config = load_config(folder / "config.yaml", list(overrides))
+    network = ADMNetwork.load(folder)
+    assert network.settings == config.network.model_dump(mode="json")
+    return PartialDenoiser(network, VPSchedule(), config.diffusion.parametrisation).eval(), config
+
+
+def mean_psnr(x_hat, items):
+    values = psnr(x_hat, torch.stack([item.image for item in items]), convention="plain")
+    return sum(values) / len(values)
+
+
+def test_the_bundled_brain_model_gains_five_decibels_on_zero_filling(tmp_path):
+    problem = "inverse_problem={operator: undersampling, step_size: proximal, mask: {kind: cartesian, center: 5}}"
+    denoiser, config = bundled("brain", problem, "sample.steps=8", "sample.samples=2")
+    items = brain_slices(64, 8)[:2]
+    inputs, samples = posterior_samples(denoiser, items, config)
+    assert mean_psnr(samples.mean(1), items) > mean_psnr(inputs, items) + 5
+
+
+def test_the_bundled_face_model_fills_a_hole(tmp_path):
+    problem = "inverse_problem={operator: box, hole: 32, step_size: proximal}"
+    denoiser, config = bundled("faces", problem, "sample.steps=15", "sample.samples=2")
+    items = [portrait(64)]
+    inputs, samples = posterior_samples(denoiser, items, config)
+    assert mean_psnr(samples.mean(1), items) > mean_psnr(inputs, items) + 2
