@@ -30,7 +30,8 @@ def main() -> None:
     config = load_config(options.run / "config.yaml")
     setting = config.setting.model_copy(update={"save_dir": Path("runs/demo"), "dataset_dir": None})
     sampler = {"steps": options.steps, "draws": options.draws, "samples": options.samples, "eta": options.eta}
-    sampler |= {"batch_size": 16, "mixed_precision": config.train.mixed_precision}
+    bounded = config.diffusion.parametrisation == "sense"  # rounding of ε̂ is multiplied by σ_t
+    sampler |= {"batch_size": 16, "mixed_precision": config.train.mixed_precision if bounded else "no"}
     sample = config.sample.model_copy(update=sampler)
     bundled = config.model_copy(update={"setting": setting, "sample": sample})
     write_text(options.folder / "config.yaml", dump_config(bundled))
