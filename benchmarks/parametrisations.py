@@ -2,7 +2,7 @@
 
     msm acquire configs/demo/brain.yaml -o test.h5 --split test --truth truth.h5 setting.dataset_dir=SLICES \
         data.noise_std=0.01
-    python benchmarks/parametrisations.py test.h5 truth.h5 RUN:epsilon OTHER_RUN:sense [--items 6] [--steps 20]
+    python benchmarks/parametrisations.py test.h5 truth.h5 RUN:epsilon OTHER_RUN:sense [--items 8]
 
 A run is a folder of `msm train`; after the colon stands its parametrisation.
 """
@@ -30,7 +30,7 @@ def denoising_errors(denoiser: PartialDenoiser, m: Measurement, x) -> str:
     transform, parts = m.transform, []
     z = transform.forward(x)
     noise = standard_normal(z, torch.Generator().manual_seed(0))
-    for time in (0.0, 50.0, 200.0, 400.0, 700.0):
+    for time in (0.0, 100.0, 200.0, 400.0, 700.0, 900.0):
         t = torch.tensor(time)
         alpha_bar = denoiser.schedule.alpha_bar(t)
         estimate = denoiser(alpha_bar.sqrt() * z + (1 - alpha_bar).sqrt() * noise, m.mask, t, transform)
@@ -45,8 +45,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("truth")
     parser.add_argument("runs", nargs="+")
-    parser.add_argument("--items", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--items", type=int, default=8)
     parser.add_argument("--center", type=int, default=5)
     options = parser.parse_args()
     m = MeasurementStore(options.store).batch(range(options.items))
@@ -61,7 +60,7 @@ def main() -> None:
         network = ADMNetwork.load(Path(folder) / "weights")
         denoiser = PartialDenoiser(network, VPSchedule(), parametrisation).eval()
         print(f"{run}: relative error of the measured entries at {denoising_errors(denoiser, m, x)}")
-        for step_size in (1.0, 2.0):
+        for step_size, steps, draws, eta in ((2.0, 20, 3, 0.85), ("proximal", 15, 4, 1.0)):
             z = reconstruct(
                 denoiser,
                 m.values,
@@ -70,10 +69,14 @@ def main() -> None:
                 masks,
                 tuple(m.values.shape[1:]),
                 seeds=range(options.items),
-                steps=options.steps,
+                steps=steps,
+                draws=draws,
+                eta=eta,
                 step_size=step_size,
+                noise_std=0.01,
             )
-            print(f"{run}: γ = {step_size}, {options.steps} × 3 calls, {mean_psnr(transform.adjoint(z), x):.2f} dB")
+            score = mean_psnr(transform.adjoint(z), x)
+            print(f"{run}: step {step_size}, {steps} × {draws} calls, η = {eta}: {score:.2f} dB, one sample")
 
 
 if __name__ == "__main__":
