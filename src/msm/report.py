@@ -96,6 +96,7 @@ def write_comparison(path: Path, title: str, rows: Sequence[str], columns: Seque
 
     size = (1.9 * len(columns) + 0.4, 2.15 * len(rows) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 0.985, 1))  # type: ignore[union-attr, call-arg]
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
