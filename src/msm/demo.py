@@ -58,7 +58,7 @@ def faces(denoiser: PartialDenoiser, config: Config, folder: Path, progress: Pro
 
 
 def classical_mri(seen: Observation) -> dict[str, Tensor]:
-    """CG-SENSE and L1-wavelet, tuned on other slices (benchmarks/brain.py)."""
+    """CG-SENSE and L1-wavelet with settings that are good on other slices (benchmarks/reconstruction.py tunes them)."""
     given = (seen.y, seen.operator.mask, seen.transform)
     return {
         "CG-SENSE": cg_sense(*given, regularisation=0.01, iterations=30),
@@ -90,7 +90,8 @@ def _solve(
         inputs, samples = posterior_samples(denoiser, items, settled, advance)
     seen = observe(items, problem, config.data, seed=config.sample.seed)
     truth, names = torch.stack([item.image for item in items]), [item.name for item in items]
-    estimates = {"input": inputs, **classical(seen), "MSM": samples.mean(1), "MSM, one sample": samples[:, 0]}
+    unprocessed = "zero-filled" if config.data.is_mri else "input"
+    estimates = {unprocessed: inputs, **classical(seen), "MSM": samples.mean(1), "MSM, one sample": samples[:, 0]}
     rows = [row for method, x_hat in estimates.items() for row in score(f"{label}: {method}", x_hat, truth, names)]
     notes = {(r["method"], r["image"]): f"{float(r['psnr']):.1f} dB" for r in rows if r["convention"] == "plain"}
     columns = [
