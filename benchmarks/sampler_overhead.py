@@ -16,7 +16,7 @@ import torch
 
 from msm import ADMNetwork, BoxMasks, CartesianMasks, Identity, MultiCoil, PartialDenoiser, VPSchedule, generate
 
-BATCH, STEPS, DRAWS, PAIRS, SIZE = 8, 4, 3, 9, 64
+BATCH, STEPS, DRAWS, PAIRS, SIZE = 8, 2, 3, 7, 64
 
 
 def seconds(work) -> float:

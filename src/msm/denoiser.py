@@ -83,15 +83,11 @@ class Sense:
 
     def linear_estimate(self, s: Tensor, mask: Tensor, sigma: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
         """e^{iφ} and m_0, each (B, 1, H, W), from measured entries s (B, coils, H, W) with noise sigma (B, 1, 1, 1)."""
-
-        def forward(x: Tensor) -> Tensor:
-            return torch.where(mask, transform.forward(x), 0)
-
         phase = self.prior.phase(s, transform, sigma)
-        ridge = sigma**2 / self.prior.spectrum(s.shape[-2:], s.device)
-        ridges = ridge, ridge / self.prior.kappa(sigma)
+        ridges = sigma**2 * self.prior.precision(s.shape[-2:], self.prior.kappa(sigma), s.device)
         density = mask.float().mean((1, 2, 3), keepdim=True)
-        return phase, solve(forward, transform.adjoint, s, phase, ridges, density, self.iterations)
+        m_0 = solve(lambda x: transform.normal(x, mask), transform.adjoint(s), phase, ridges, density, self.iterations)
+        return phase, m_0
 
 
 PARAMETRISATIONS = {"epsilon": Epsilon, "sense": Sense}
@@ -148,6 +144,6 @@ def run_network(network: Network, u: Tensor, t: Tensor) -> Tensor:
     """Run a real network on a real or complex image (B, C, H, W): complex channels count as two real ones."""
     if not u.is_complex():
         return network(u, t)
-    pairs = torch.view_as_real(u).movedim(-1, 2).flatten(1, 2)
+    pairs = torch.view_as_real(u).movedim(-1, 2).flatten(1, 2).contiguous()
     out = network(pairs, t).float()
     return torch.view_as_complex(out.unflatten(1, (u.shape[1], 2)).movedim(2, -1).contiguous())

@@ -313,11 +313,12 @@ def proximal_step(
         return white
     prior = ImagePrior()
     phase = prior.phase(operator.A_adjoint(y), transform, noise_std)
-    precision = 1 / prior.spectrum(y.shape[-2:], y.device)
+    precision = prior.precision(y.shape[-2:], prior.phase_residual, y.device)
 
     def smooth_phase(z_hat: Tensor, sigma: float) -> Tensor:
-        ridges = (precision + sigma**-2) * noise_std**2, (precision / prior.phase_residual + sigma**-2) * noise_std**2
-        m = solve(forward, adjoint, y - operator.A(z_hat), phase, ridges, 1.0, PROXIMAL_ITERATIONS)
+        ridges = (precision + sigma**-2) * noise_std**2
+        b = adjoint(y - operator.A(z_hat))
+        m = solve(lambda x: adjoint(forward(x)), b, phase, ridges, 1.0, PROXIMAL_ITERATIONS)
         return z_hat + transform.forward(phase * m)
 
     return smooth_phase

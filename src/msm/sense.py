@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .linear import conjugate_gradient
-from .transforms import Transform, fft2c, ifft2c
+from .transforms import Transform
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,20 @@ class ImagePrior:
         low = transform.adjoint(s * low_pass * power / (power + 8 * sigma**2))
         return torch.polar(torch.ones_like(low.real), low.angle())
 
+    def precision(self, size: torch.Size, kappa: Tensor | float, device: torch.device) -> Tensor:
+        """Inverse of the spectrum of the real and the imaginary part of m, as `solve` takes it.
+
+        Args:
+            size: (H, W).
+            kappa: κ, a number or (B, 1, 1, 1).
+            device: where the result shall be.
+
+        Returns:
+            1/P and 1/(κP), (1 or B, 2, H, W // 2 + 1).
+        """
+        power = torch.fft.ifftshift(self.spectrum(size, device), (-2, -1))[None, None, :, : size[-1] // 2 + 1]
+        return torch.cat([(1 / power).expand(len(power / kappa), -1, -1, -1), 1 / (power * kappa)], 1)
+
     def kappa(self, sigma: Tensor) -> Tensor:
         """Share κ of the power that the phase of a measurement with noise sigma leaves in the imaginary part."""
         wrong = 0.2 * sigma**2
@@ -56,42 +70,39 @@ class ImagePrior:
 
 
 def solve(
-    forward: Callable[[Tensor], Tensor],
-    adjoint: Callable[[Tensor], Tensor],
-    s: Tensor,
+    normal: Callable[[Tensor], Tensor],
+    b: Tensor,
     phase: Tensor,
-    ridges: tuple[Tensor, Tensor],
+    ridges: Tensor,
     density: Tensor | float,
     iterations: int,
 ) -> Tensor:
     """Minimise ‖A e^{iφ} m − s‖² + (Re m)ᵀ Fᴴ ridges[0] F (Re m) + (Im m)ᵀ Fᴴ ridges[1] F (Im m) over m.
 
     Args:
-        forward: A, from images (B, 1, H, W) to measured entries.
-        adjoint: Aᴴ.
-        s: measured entries, as `forward` gives them.
+        normal: Aᴴ A, of images (B, 1, H, W).
+        b: Aᴴ s (B, 1, H, W).
         phase: e^{iφ} (B, 1, H, W).
-        ridges: weights of the penalties, per frequency, broadcastable to (B, 1, H, W).
+        ridges: weights of the penalties, (1 or B, 2, H, W // 2 + 1), per frequency in the order of `torch.fft.rfft2`.
         density: rough size of Aᴴ A, the share of entries measured, for the preconditioner.
         iterations: preconditioned conjugate-gradient steps.
 
     Returns:
         m (B, 1, H, W), complex.
     """
-    ridge, ridge_imaginary = ridges
+    precondition = 1 / (density + ridges)
 
-    def per_part(m: Tensor, real: Tensor, imaginary: Tensor) -> Tensor:
-        """Filter real and imaginary part, each by its own symmetric filter."""
-        parts = real * fft2c(m.real), imaginary * fft2c(m.imag)
-        return torch.complex(*(ifft2c(part).real for part in parts))
+    def parts(x: Tensor) -> Tensor:
+        return torch.cat([x.real, x.imag], 1)
 
-    def normal(m: Tensor) -> Tensor:
-        return phase.conj() * adjoint(forward(phase * m)) + per_part(m, ridge, ridge_imaginary)
+    def filtered(m: Tensor, weights: Tensor) -> Tensor:
+        return torch.fft.irfft2(weights * torch.fft.rfft2(m), s=m.shape[-2:])
 
-    def precondition(m: Tensor) -> Tensor:
-        return per_part(m, 1 / (density + ridge), 1 / (density + ridge_imaginary))
+    def penalised(m: Tensor) -> Tensor:
+        return parts(phase.conj() * normal(phase * torch.complex(m[:, :1], m[:, 1:]))) + filtered(m, ridges)
 
-    return conjugate_gradient(normal, phase.conj() * adjoint(s), iterations, precondition)
+    m = conjugate_gradient(penalised, parts(phase.conj() * b), iterations, lambda m: filtered(m, precondition))
+    return torch.complex(m[:, :1], m[:, 1:])
 
 
 def _squared_frequencies(size: torch.Size, device: torch.device) -> Tensor:

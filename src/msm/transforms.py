@@ -19,6 +19,9 @@ class Transform(Protocol):
     def adjoint(self, z: Tensor) -> Tensor:
         """X = Tᴴ z."""
 
+    def normal(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Tᴴ Sᵀ S T x."""
+
 
 def fft2c(x: Tensor) -> Tensor:
     """Centred orthonormal 2-D FFT over the last two axes."""
@@ -41,6 +44,10 @@ class Identity:
         """Return z (B, C, H, W) unchanged."""
         return z
 
+    def normal(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return x (B, C, H, W) with zeros off the mask (B, 1, H, W)."""
+        return torch.where(mask, x, 0)
+
 
 class MultiCoil:
     """T = F C of multi-coil MRI.
@@ -57,6 +64,8 @@ class MultiCoil:
         if maps.ndim != 4 or not maps.is_complex():
             raise ValueError(f"coil maps must be complex (B or 1, coils, H, W), got {maps.dtype} {tuple(maps.shape)}")
         self.maps = maps
+        self._maps = torch.fft.ifftshift(maps, (-2, -1))  # in the order of the FFT: the image is shifted, not each coil
+        self._conjugate = self._maps.conj().resolve_conj()
 
     def forward(self, x: Tensor) -> Tensor:
         """Coil-wise k-space of an image.
@@ -67,7 +76,8 @@ class MultiCoil:
         Returns:
             k-space (B, coils, H, W), complex, low frequencies in the middle.
         """
-        return fft2c(self.maps * x)
+        coil_images = self._maps * torch.fft.ifftshift(x, (-2, -1))
+        return torch.fft.fftshift(torch.fft.fft2(coil_images, norm="ortho"), (-2, -1))
 
     def adjoint(self, z: Tensor) -> Tensor:
         """Coil-combined image of k-space.
@@ -78,4 +88,20 @@ class MultiCoil:
         Returns:
             image (B, 1, H, W), complex.
         """
-        return (self.maps.conj() * ifft2c(z)).sum(1, keepdim=True)
+        coil_images = torch.fft.ifft2(torch.fft.ifftshift(z, (-2, -1)), norm="ortho")
+        return torch.fft.fftshift((self._conjugate * coil_images).sum(1, keepdim=True), (-2, -1))
+
+    def normal(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Tᴴ Sᵀ S T x, what SENSE iterates, with no shift of k-space.
+
+        Args:
+            x: image (B, 1, H, W), complex.
+            mask: S (B, 1, H, W), bool.
+
+        Returns:
+            image (B, 1, H, W), complex.
+        """
+        k_space = torch.fft.fft2(self._maps * torch.fft.ifftshift(x, (-2, -1)), norm="ortho")
+        k_space.masked_fill_(~torch.fft.ifftshift(mask, (-2, -1)), 0)
+        combined = (self._conjugate * torch.fft.ifft2(k_space, norm="ortho")).sum(1, keepdim=True)
+        return torch.fft.fftshift(combined, (-2, -1))
