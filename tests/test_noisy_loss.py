@@ -7,15 +7,12 @@ from oracle import GaussianOracle
 from torch import nn
 from torch.testing import assert_close
 
-from msm.config import TrainConfig
-from msm.data.store import MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser, run_network
 from msm.losses import mean_square, noiseless_loss, noisy_loss, pseudo_clean, standard_normal, sure
 from msm.masks import BoxMasks
 from msm.measurement import Measurement
 from msm.network import ADMNetwork
 from msm.schedule import VPSchedule
-from msm.training import Trainer
 
 SCHEDULE = VPSchedule()
 RHO = 0.3
@@ -256,6 +253,7 @@ def test_items_of_one_batch_do_not_meet(small, steps):
         ({}, [1, 4, 3, 3]),
         ({"target_steps": 1}, [1, 1, 4, 3, 3]),
         ({"sure_weight": 0.0}, [1, 4]),
+        ({"sure_share": 0.5}, [1, 4, 2, 2]),
     ],
 )
 def test_extra_passes_are_of_the_items_that_need_them(options, expected):
@@ -264,6 +262,19 @@ def test_extra_passes_are_of_the_items_that_need_them(options, expected):
     denoiser = Toy(lambda s_t, mask, t: 0.5 * s_t)
     noisy_loss(denoiser, measurement, T, **options)
     assert denoiser.items == expected
+
+
+def test_sure_on_a_share_of_the_items_is_the_same_on_average(small):
+    denoiser, m, draws = small
+    m, t = Measurement(m.values, m.mask, m.maps, 0.2), torch.full((4,), 900.0)
+
+    def total(turn, share):
+        rows = torch.arange(4).roll(turn)
+        turned = Measurement(m.values[rows], m.mask[rows], m.maps, 0.2)
+        return noisy_loss(denoiser, turned, t, sure_share=share, **{k: v[rows] for k, v in draws.items()}).sum()
+
+    with torch.no_grad():
+        assert_close(sum(total(turn, 0.25) for turn in range(4)) / 4, total(0, 1.0), rtol=1e-4, atol=1e-5)
 
 
 def test_target_has_no_gradient_and_may_come_from_another_denoiser(small):
@@ -309,37 +320,6 @@ def test_loss_is_of_order_one_at_every_time(rho):
     measurement = Measurement(s, torch.ones(200, 1, 16, 16).bool(), noise_std=rho)
     loss = noisy_loss(Toy(lambda s_t, mask, t: s_t), measurement, t, generator, sure_weight=0.0)
     assert loss.min().item() > 0.7 and loss.max().item() < 1.4
-
-
-def test_resumed_noisy_training_has_the_same_bits(tmp_path):
-    generator, masks = torch.Generator().manual_seed(0), BoxMasks(8)
-    with StoreWriter(tmp_path / "store.h5", {}) as writer:
-        for i in range(6):
-            values = torch.randn(1, 8, 8, generator=generator)
-            writer.add(f"item{i}", values, masks.sample(1, generator)[0], None, 0.1 * (i % 3))
-
-    def trainer(folder, **changes):
-        torch.manual_seed(0)
-        network = ADMNetwork(8, 1, 32, 1, (1,), (), 32)
-        settings = TrainConfig(images=16, batch_size=4, lr=1e-3, checkpoint_images=8, **changes)
-        data = MeasurementStore(tmp_path / "store.h5")
-        return Trainer(PartialDenoiser(network, SCHEDULE), data, masks, tmp_path / folder, settings)
-
-    def weights(folder):
-        return ADMNetwork.load(tmp_path / folder / "weights").state_dict()
-
-    for folder, changes in (("whole", {}), ("cut", {}), ("split", {"accumulate": 2}), ("no_sure", {"sure_weight": 0})):
-        run = trainer(folder, **changes)
-        if folder == "cut":
-            run.on_checkpoint = lambda images: (_ for _ in ()).throw(KeyboardInterrupt)
-            with pytest.raises(KeyboardInterrupt):
-                run.run()
-            run = trainer(folder)
-        run.run()
-    whole, cut, split, no_sure = map(weights, ("whole", "cut", "split", "no_sure"))
-    assert all(torch.equal(whole[key], cut[key]) for key in whole)
-    assert all(torch.allclose(whole[key], split[key], atol=1e-4) for key in whole)
-    assert any(not torch.allclose(whole[key], no_sure[key], atol=1e-4) for key in whole)
 
 
 # The published loss, and which correction changes what

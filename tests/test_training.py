@@ -144,3 +144,55 @@ def test_flipped_acquisition_is_the_acquisition_of_the_flipped_scan():
             image = image.flip(axis).roll(1, axis)
         z = MultiCoil(flipped.maps[i : i + 1]).forward(image)
         torch.testing.assert_close(torch.where(flipped.mask[i], z, 0)[0], flipped.values[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def noisy_store(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    with StoreWriter(tmp_path / "noisy.h5", {}) as writer:
+        for i in range(6):
+            values = torch.randn(1, SIZE, SIZE, generator=generator)
+            writer.add(f"item{i}", values, MASKS.sample(1, generator)[0], None, 1.0 * (i % 3))
+    return tmp_path / "noisy.h5"
+
+
+NOISY = {"images": 16, "checkpoint_images": 8, "accumulate": 1}
+
+
+@pytest.mark.parametrize("options", [{}, {"target_average": True, "target_steps": 1, "sure_share": 0.5}])
+def test_resumed_noisy_training_has_the_same_bits(noisy_store, tmp_path, options):
+    trainer(noisy_store, tmp_path / "whole", **NOISY, **options).run()
+    run = trainer(noisy_store, tmp_path / "cut", **NOISY, **options)
+    run.on_checkpoint = lambda images: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.run()
+    trainer(noisy_store, tmp_path / "cut", **NOISY, **options).run()
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_noisy_settings_reach_the_loss(noisy_store, tmp_path):
+    """Split in two the batch gives the same weights; without SURE, or with averaged targets, others."""
+    results = {}
+    for name, changes in (
+        ("whole", {}),
+        ("split", {"accumulate": 2}),
+        ("no_sure", {"sure_weight": 0}),
+        ("average", {"target_average": True}),
+        ("steps", {"target_steps": 1}),
+    ):
+        trainer(noisy_store, tmp_path / name, **NOISY | {"submask_share": 0.0} | changes).run()
+        results[name] = weights(tmp_path / name)
+
+    def distance(name):
+        return sum((results["whole"][key] - value).abs().sum().item() for key, value in results[name].items())
+
+    assert 10 * distance("split") < min(distance(name) for name in ("no_sure", "average", "steps"))
+
+
+def test_averaged_targets_come_from_the_running_average(noisy_store, tmp_path):
+    run = trainer(noisy_store, tmp_path / "run", **NOISY, target_average=True)
+    run.run()
+    target = run.loss.keywords["target_denoiser"].network
+    assert_same(dict(enumerate(target.parameters())), dict(enumerate(run.ema.shadow_params)))
+    assert_same(weights(tmp_path / "run"), target.state_dict())
+    assert not torch.equal(next(target.parameters()), next(run.network.parameters()))

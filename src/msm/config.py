@@ -173,6 +173,11 @@ class TrainConfig(_Block):
     ema_decay: float = Field(default=0.9999, ge=0, lt=1, description="decay of the averaged weights, a step")
     sure_tau: float = Field(default=0.005, gt=0, description="probe size tau of SURE (noise_std > 0)")
     sure_weight: float = Field(default=0.05, ge=0, description="weight lambda of SURE (noise_std > 0)")
+    sure_share: float = Field(default=1.0, gt=0, le=1, description="share of a batch that SURE is evaluated on")
+    target_steps: int = Field(
+        default=0, ge=0, description="targets below noise_std: 0 conditional mean (published), n midpoint ODE steps"
+    )
+    target_average: bool = Field(default=False, description="targets below noise_std by the averaged weights")
     submask_share: float = Field(default=0.0, ge=0, le=1, description="share of items given a sub-mask")
     submask_keep: tuple[float, float] = Field(
         default=(0.5, 1.0), description="a sub-mask keeps a share in [low, high], with 0 < low <= high <= 1"

@@ -1,5 +1,7 @@
 """Training losses on measurements only (SPEC §3, §4). Nothing here can reach a clean image."""
 
+from math import ceil
+
 import torch
 from torch import Generator, Tensor
 
@@ -48,6 +50,7 @@ def noisy_loss(
     probe: Tensor | None = None,
     sure_weight: float = 0.05,
     sure_tau: float = 0.005,
+    sure_share: float = 1.0,
     target_denoiser: Denoiser | None = None,
     target_steps: int = 0,
 ) -> Tensor:
@@ -67,6 +70,7 @@ def noisy_loss(
         probe: SURE's probe b, like `noise`.
         sure_weight: λ, in units of the loss at level ρ; 0 leaves SURE and its two network passes out.
         sure_tau: τ, size of the probe, in units of s.
+        sure_share: SURE is evaluated on this share of the items, rounded up, and weighted to make up for the others.
         target_denoiser: what makes the pseudo-clean estimates, for example D_θ with averaged weights; D_θ if None.
         target_steps: how they are made, see `pseudo_clean`; 0 is the published rule.
 
@@ -87,9 +91,10 @@ def noisy_loss(
     rows = (rho >= schedule.sigma(torch.zeros_like(rho))).nonzero()[:, 0]
     if sure_weight and len(rows):
         b = standard_normal(s, generator) if probe is None else probe
+        used = rows[: ceil(sure_share * len(rows))]
         # Times the loss weight at ρ, SURE is of order one like the rest, at every ρ and whatever t is.
-        weight = sure_weight * denoiser.loss_weight(schedule.time(rho[rows]))
-        loss = loss.index_add(0, rows, weight * sure(denoiser, pick(measurement, rows), probe=b[rows], tau=sure_tau))
+        weight = sure_weight * len(rows) / len(used) * denoiser.loss_weight(schedule.time(rho[used]))
+        loss = loss.index_add(0, used, weight * sure(denoiser, pick(measurement, used), probe=b[used], tau=sure_tau))
     return loss
 
 

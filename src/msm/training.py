@@ -4,6 +4,7 @@ Progress is counted in images. All randomness of an item follows from (seed, its
 was stopped and resumed, or spread over more processes, sees the same numbers.
 """
 
+import copy
 import json
 import math
 import os
@@ -91,16 +92,24 @@ class Trainer:
         self.denoiser, self.folder, self.settings = denoiser, Path(folder), settings
         self.data, self.masks, self.on_start, self.on_checkpoint = data, masks, on_start, on_checkpoint
         self.loss: Callable[..., Tensor] = noiseless_loss
-        if data.largest_noise_std > 0:
-            self.loss = partial(noisy_loss, sure_weight=settings.sure_weight, sure_tau=settings.sure_tau)
         self.grid = denoiser.schedule.grid(train_steps)
         self.total_steps = math.ceil(settings.images / settings.batch_size)
         self.network: Any = denoiser.network  # unwrapped: what is saved and averaged
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         denoiser.to(self.accelerator.device)
+        target = copy.deepcopy(denoiser) if settings.target_average else None
         denoiser.network, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         self.ema: Any = EMAModel(self.network.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=3 / 4)
         self.step = 0
+        if data.largest_noise_std > 0:
+            self.loss = partial(
+                noisy_loss,
+                sure_weight=settings.sure_weight,
+                sure_tau=settings.sure_tau,
+                sure_share=settings.sure_share,
+                target_steps=settings.target_steps,
+                target_denoiser=target and self._follow_average(target),
+            )
 
     def run(self) -> None:
         """Train until `settings.images` images are seen, going on from the newest usable checkpoint.
@@ -159,6 +168,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.step(self.network.parameters())
         return torch.stack([accelerator.reduce(total, "mean"), norm])
+
+    def _follow_average(self, denoiser: PartialDenoiser) -> PartialDenoiser:
+        """Tie the weights of a second denoiser to the running average."""
+        for parameter, average in zip(denoiser.network.parameters(), self.ema.shadow_params):
+            parameter.data = average
+        denoiser.requires_grad_(False).network = self.accelerator.prepare_model(denoiser.network, evaluation_mode=True)
+        return denoiser
 
     def _learning_rate(self, step: int) -> float:
         """Linear warm-up, then constant or half a cosine down to zero."""
@@ -237,8 +253,8 @@ class Trainer:
                 )
             self.network.load_state_dict(network.state_dict())
             self.optimizer.load_state_dict(optimizer)
-            device = self.accelerator.device
-            self.ema.shadow_params = [p.detach().clone().to(device) for p in average.parameters()]
+            for shadow, parameter in zip(self.ema.shadow_params, average.parameters()):
+                shadow.copy_(parameter.detach())
             self.ema.optimization_step = self.step = step
             self.accelerator.print(f"resuming from {folder}")
             return
