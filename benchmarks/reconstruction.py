@@ -56,7 +56,7 @@ def classical_mri(items, tuning, problem, config) -> dict:
 
     results["zero-filled"] = scores(seen.input, truth)
     grids = {
-        "CG-SENSE": (sense, itertools.product((0.001, 0.003, 0.01, 0.03, 0.1), (10, 30))),
+        "CG-SENSE": (sense, itertools.product((3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), (4, 7, 10, 30))),
         "L1-wavelet": (wavelet, itertools.product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3), ("haar", "db4", "sym8"))),
     }
     for name, (method, grid) in grids.items():

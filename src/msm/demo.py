@@ -45,8 +45,8 @@ def brain(denoiser: PartialDenoiser, config: Config, folder: Path, progress: Pro
 def faces(denoiser: PartialDenoiser, config: Config, folder: Path, progress: Progress) -> None:
     """Fill a hole in a portrait, enlarge it four times, and generate new faces."""
     items = [portrait(config.data.image_size)]
-    hole = InverseProblemConfig(operator="box", hole=config.data.image_size // 2)
-    small = InverseProblemConfig(operator="super_resolution", factor=4)
+    hole = InverseProblemConfig(operator="box", hole=config.data.image_size // 2, step_size="proximal")
+    small = InverseProblemConfig(operator="super_resolution", factor=4, step_size="proximal")
     rows = []
     for problem, label in ((hole, "face hole"), (small, "face x4")):
         rows += _solve(denoiser, config, items, problem, label, classical_photo, folder, progress)
