@@ -14,9 +14,10 @@ from msm.config import load_config
 from msm.data.demo import brain_slices, portrait
 from msm.demo import brain, faces
 from msm.denoiser import PartialDenoiser
-from msm.evaluation import batches, coil_maps, observe, posterior_samples, prior_samples, score, summary
+from msm.evaluation import coil_maps, observe, posterior_samples, prior_samples, score, summary
 from msm.metrics import psnr
 from msm.network import ADMNetwork
+from msm.processes import shared_out
 from msm.report import Column, displayable, error_map, spread, write_comparison, write_picture
 from msm.schedule import VPSchedule
 
@@ -98,8 +99,8 @@ def test_scores_and_their_summary():
     assert {row["convention"] for row in rows} == {"plain", "published"}
 
 
-def test_batches():
-    assert [list(part) for part in batches(5, 2)] == [[0, 1], [2, 3], [4]]
+def test_work_is_shared_out_in_batches():
+    assert shared_out(5, 2, list) == [[0, 1], [2, 3], [4]] and shared_out(0, 2, list) == []
 
 
 def test_pictures_hold_what_they_should(tmp_path):

@@ -65,13 +65,15 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """
     from .config import load_config
     from .evaluation import make_masks
+    from .processes import processes
     from .report import write_text
     from .training import Trainer
 
     config = load_config(config_file, overrides or [])
     folder = config.setting.save_dir
     denoiser = new_denoiser(config)
-    store, data = training_data(config, folder)
+    with processes().main_process_first():  # the others find the store written
+        store, data = training_data(config, folder)
 
     def on_checkpoint(images: int) -> None:
         record = {"parametrisation": config.diffusion.parametrisation, "remask": config.train.remask}
@@ -89,7 +91,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         on_checkpoint=on_checkpoint,
     )
     trainer.run()
-    print(f"{folder / 'weights'}: averaged weights")
+    processes().print(f"{folder / 'weights'}: averaged weights")
 
 
 @app.command()
@@ -107,7 +109,6 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     run = run_generation if config.inverse_problem is None else run_reconstruction
     with arithmetic(config):
         run(config, denoiser)
-    record_run(config, config.setting.save_dir)
 
 
 @app.command()
@@ -269,14 +270,13 @@ def new_denoiser(config: Config) -> PartialDenoiser:
 
 def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     """The denoiser of a trained run, on the device that is there."""
-    import torch
+    from .processes import processes
 
     if config.setting.pretrained_model_dir is None:
         raise ValueError(
             f"{config_file}: setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return new_denoiser(config).to(device).eval()
+    return new_denoiser(config).to(processes().device).eval()
 
 
 def load_network(config: Config, path: Path) -> Any:
@@ -336,12 +336,16 @@ def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementSto
 def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
     from .evaluation import coil_maps, prior_samples
+    from .processes import processes
     from .report import write_samples
 
     settings = config.sample
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
     with progress_bar("generating", settings.count * settings.steps) as advance:
         images = prior_samples(denoiser, config.data, settings, maps, advance)
+    if not processes().is_main_process:
+        return
+    record_run(config, config.setting.save_dir)
     write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
     print(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
 
@@ -351,11 +355,15 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     import torch
 
     from .evaluation import posterior_samples, score, summary
+    from .processes import processes
     from .report import Column, error_map, print_table, spread, write_array, write_comparison, write_csv, write_samples
 
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
     with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
         inputs, samples = posterior_samples(denoiser, items, config, advance)
+    if not processes().is_main_process:
+        return
+    record_run(config, folder)
     names = [Path(item.name).with_suffix("").as_posix().replace("/", "_").replace(":", "_") for item in items]
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
     rows = score("input", inputs, truth, names) + score("msm", mean, truth, names)
@@ -383,10 +391,14 @@ def arithmetic(config: Config) -> AbstractContextManager[object]:
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar with the time left; gives the function that moves it on."""
+    """A progress bar with the time left; gives the function that moves it on. Of several processes one shows it."""
     from rich.progress import Progress
 
-    with Progress() as progress:
+    from .processes import processes
+
+    state = processes()
+    total = -(-total // state.num_processes)
+    with Progress(disable=not state.is_main_process) as progress:
         bar = progress.add_task(label, total=total)
         yield lambda steps: progress.advance(bar, steps)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from .losses import standard_normal
 from .masks import BoxMasks, CartesianMasks, Masks
 from .metrics import Convention, image_metrics
 from .operators import Undersampling, build
+from .processes import shared_out
 from .sampling import generate, reconstruct
 from .transforms import Identity, MultiCoil, Transform
 
@@ -116,8 +117,8 @@ def posterior_samples(
     problem, settings, data = config.inverse_problem, config.sample, config.data
     assert problem is not None
     device, repeats = next(denoiser.parameters()).device, settings.samples
-    inputs, samples = [], []
-    for numbers in batches(len(items), max(1, settings.batch_size // repeats)):
+
+    def draw(numbers: range) -> tuple[Tensor, Tensor]:
         chosen = [items[n] for n in numbers]
         seen = observe(chosen, problem, data, seed=settings.seed, repeats=repeats, device=device)
         z = reconstruct(
@@ -136,8 +137,9 @@ def posterior_samples(
             covering=settings.masks == "covering",
             callback=lambda *_, n=len(seen.y): advance(n),
         )
-        samples.append(seen.transform.adjoint(z).cpu().unflatten(0, (len(chosen), repeats)))
-        inputs.append(seen.input.cpu()[::repeats])
+        return seen.input.cpu()[::repeats], seen.transform.adjoint(z).cpu().unflatten(0, (len(chosen), repeats))
+
+    inputs, samples = zip(*shared_out(len(items), max(1, settings.batch_size // repeats), draw))
     return torch.cat(inputs), torch.cat(samples)
 
 
@@ -157,8 +159,9 @@ def prior_samples(
         maps: MRI: coil maps (N, coils, H, W), used in turn.
         advance: as in `posterior_samples`.
     """
-    device, images = next(denoiser.parameters()).device, []
-    for numbers in batches(settings.count, settings.batch_size):
+    device = next(denoiser.parameters()).device
+
+    def draw(numbers: range) -> Tensor:
         transform: Transform = Identity()
         channels: int = data.channels
         if maps is not None:
@@ -175,8 +178,9 @@ def prior_samples(
             covering=settings.masks == "covering",
             callback=lambda *_, n=len(numbers): advance(n),
         )
-        images.append(transform.adjoint(z).cpu())
-    return torch.cat(images)
+        return transform.adjoint(z).cpu()
+
+    return torch.cat(shared_out(settings.count, settings.batch_size, draw))
 
 
 def score(method: str, x_hat: Tensor, x: Tensor, names: Sequence[str]) -> list[dict[str, str]]:
@@ -199,8 +203,3 @@ def summary(rows: list[dict[str, str]]) -> list[dict[str, str]]:
         mean = {name: sum(float(row[name]) for row in of_method) / len(of_method) for name in ("psnr", "ssim", "nmse")}
         table.append({"method": method, **{name.upper(): f"{value:.4g}" for name, value in mean.items()}})
     return table
-
-
-def batches(total: int, size: int) -> Iterator[range]:
-    """Numbers 0 … total − 1 in groups."""
-    return (range(start, min(start + size, total)) for start in range(0, total, size))

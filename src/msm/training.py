@@ -28,6 +28,7 @@ from .denoiser import PartialDenoiser
 from .losses import noiseless_loss, noisy_loss, standard_normal
 from .masks import Masks
 from .measurement import Measurement
+from .processes import processes
 
 LOG_EVERY = 50  # steps
 Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
@@ -82,7 +83,7 @@ class Trainer:
         on_start: Callable[[], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
     ):
-        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=processes().device.type == "cpu")
         parts = self.accelerator.num_processes * settings.accumulate
         if settings.batch_size % parts:
             raise ValueError(
