@@ -18,6 +18,7 @@ ALLOWED = {
     "metrics": LEAF,
     "measurement": {"transforms"},
     "operators": {"transforms"},
+    "noise": {"measurement"},
     "sense": {"transforms", "linear"},
     "denoiser": {"schedule", "transforms", "sense"},
     "losses": {"denoiser", "measurement", "schedule", "masks"},
