@@ -9,7 +9,6 @@ from helpers import random_tensor
 from torch.testing import assert_close
 
 from msm.config import ConfigError, load_config
-from msm.data.acquire import acquire, simulate_scan
 from msm.data.assumed import AssumedNoise, noise_record, with_noise
 from msm.data.store import DataError, MeasurementStore, StoreWriter
 from msm.losses import standard_normal
@@ -34,9 +33,11 @@ def photos(count, seed=0, size=SIZE):
     return Measurement(image + RHO * standard_normal(image, generator), mask)
 
 
-def coils(count=4, size=SIZE, seed=0):
-    """Random maps of unit sum of squares (1, coils, H, W)."""
-    maps = random_tensor((1, count, size, size), torch.complex64, seed)
+def coils(count=4, size=SIZE):
+    """Smooth maps of unit sum of squares (1, coils, H, W)."""
+    x, c = torch.linspace(-1, 1, size), torch.arange(count)[:, None, None]
+    near = torch.exp(-((x[:, None] - torch.cos(1.6 * c)) ** 2) - (x - torch.sin(1.6 * c)) ** 2)
+    maps = torch.polar(near, c * x[:, None] + x * c**2)[None]
     return maps / maps.abs().square().sum(1, keepdim=True).sqrt()
 
 
@@ -64,7 +65,7 @@ def checkerboard(size=SIZE):
 
 CASES = {
     "photos": lambda: photos(200),
-    "coils": lambda: scans(200, coils()),
+    "coils": lambda: scans(100, coils()),
     "edge": lambda: edge_scans(200, coils(), checkerboard()),
     "one coil": lambda: edge_scans(200, torch.ones(1, 1, SIZE, SIZE, dtype=torch.complex64), checkerboard() | True),
 }
@@ -81,15 +82,10 @@ def test_white_noise_is_found_within_a_calibrated_standard_error(case):
     assert abs(middle / RHO - 1) < 0.02 and abs(middle - RHO) < 4 * error_of_middle
 
 
-def test_little_noise_under_a_strong_signal():
-    pytest.importorskip("sigpy")
-    generator = torch.Generator().manual_seed(0)
-    masks = CartesianMasks(64, 4, 5)
-    items = [simulate_scan(f"{i}", torch.rand(64, 64, generator=generator), 8, 0) for i in range(2)]
-    for noise_std in (0.0, 0.001):
-        found = [estimate_noise(acquire(item, masks, noise_std, 0)) for item in items]
-        rho, error = map(torch.cat, zip(*found))
-        assert ((rho - noise_std).abs() < 4 * error + 1e-6).all()
+@pytest.mark.parametrize("noise_std", [1e-3, 1e-4])
+def test_little_noise_under_a_strong_signal(noise_std):
+    rho, error = estimate_noise(scans(5, coils(), rho=noise_std))
+    assert ((rho - noise_std).abs() < 4 * error).all()
 
 
 def test_without_noise_nothing_is_left_outside_the_coils():
@@ -99,9 +95,8 @@ def test_without_noise_nothing_is_left_outside_the_coils():
 
 def test_errors_of_smooth_maps_at_low_frequencies_do_not_count():
     x = torch.linspace(0, 1, 64)
-    waves = torch.stack(
-        [torch.polar(1 + 0.5 * torch.cos(3 * x[:, None] + c * x), c * x[:, None] * x) for c in range(6)]
-    )
+    c = torch.arange(6)[:, None, None]
+    waves = torch.polar(1 + 0.5 * torch.cos(3 * x[:, None] + c * x), c * x[:, None] * x)
     smooth = torch.exp(-20 * ((x[:, None] - 0.5) ** 2 + (x - 0.5) ** 2)).to(torch.complex64)
     generator = torch.Generator().manual_seed(0)
     z = MultiCoil(waves[None] / 3).forward(smooth[None, None])
