@@ -1,6 +1,7 @@
 """The command line, end to end on made-up data, and its errors: one line, exit code 2."""
 
 import csv
+import json
 import subprocess
 import sys
 
@@ -105,6 +106,18 @@ def test_a_noisy_store_trains_by_the_noisy_loss(tmp_path, monkeypatch):
     assert run(monkeypatch, "acquire", config, "-o", store, "data.noise_std=0.1") == 0
     assert run(monkeypatch, "train", config, f"setting.dataset_dir={store}") == 0
     assert (tmp_path / "run" / "weights" / "model.safetensors").exists()
+
+
+def test_unknown_noise_is_estimated_and_recorded(tmp_path, monkeypatch, capsys):
+    config, store = write_config(tmp_path, **PHOTOS), f"setting.dataset_dir={tmp_path}/store.h5"
+    boxes = "data.mask={kind: box, drop: 0}"
+    assert run(monkeypatch, "acquire", config, "-o", f"{tmp_path}/store.h5", "data.noise_std=0.1", boxes) == 0
+    assert run(monkeypatch, "train", config, store, boxes, "train.noise_std=auto") == 0
+    lines = (tmp_path / "run" / "noise.jsonl").read_text().splitlines()
+    assert len(lines) == 5 and {"name", "noise_std", "standard_error"} <= json.loads(lines[0]).keys()
+    capsys.readouterr()
+    assert run(monkeypatch, "train", config, "train.noise_std=auto", f"setting.save_dir={tmp_path}/b") == 2
+    assert "set train.noise_std to a number" in capsys.readouterr().err
 
 
 def test_weights_of_another_network_are_refused(tmp_path, monkeypatch, capsys):

@@ -19,6 +19,7 @@ ALLOWED = {
     "processes": LEAF,
     "measurement": {"transforms"},
     "operators": {"transforms"},
+    "noise": {"measurement"},
     "sense": {"transforms", "linear"},
     "denoiser": {"schedule", "transforms", "sense"},
     "losses": {"denoiser", "measurement", "schedule", "masks"},

@@ -14,6 +14,7 @@ _HOME = {
     "CartesianMasks": "masks",
     "EmpiricalMasks": "masks",
     "Measurement": "measurement",
+    "estimate_noise": "noise",
     "ADMNetwork": "network",
     "load_published_weights": "network",
     "PartialDenoiser": "denoiser",

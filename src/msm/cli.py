@@ -33,6 +33,7 @@ Overrides = Annotated[
 ]
 
 DENOISER_FILE = "denoiser.json"  # next to the weights: what the network predicts
+NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_std
 
 
 @app.command()
@@ -227,8 +228,9 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
 
 
 def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acquisitions]:
-    """The store to train on, and the acquisitions made of it: the same, but for train.remask."""
+    """The store to train on, and the acquisitions made of it: the same, but for train.remask and train.noise_std."""
     from .data.acquire import RemaskedAcquisitions
+    from .data.assumed import with_noise
     from .evaluation import make_masks
 
     store = open_store(fully_sampled(config) if config.train.remask else config, folder)
@@ -238,12 +240,12 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
             f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
         )
     if not config.train.remask:
-        return store, store
+        return store, with_noise(config.train.noise_std, store, store, folder / NOISE_FILE)
     masks = make_masks(config.data.mask, config.data.image_size)
     data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
     how = "masks and noise are drawn from clean images at every step, so training is not on measurements alone"
     print(f"msm: warning: train.remask: {how}", file=sys.stderr)
-    return store, data
+    return store, with_noise(config.train.noise_std, store, data, folder / NOISE_FILE)
 
 
 def fully_sampled(config: Config) -> Config:

@@ -188,6 +188,11 @@ class TrainConfig(_Block):
         description="published behaviour: mask and noise drawn anew from the clean image at every step, so "
         "that over epochs the network sees every pixel and does not train on measurements alone",
     )
+    noise_std: Annotated[float, Field(ge=0)] | Literal["stored", "auto", "pooled"] = Field(
+        default="stored",
+        description="rho that the loss takes; stored: that of the measurements, auto: estimated from each of them, "
+        "pooled: one estimate for all, a number: assumed",
+    )
     mixed_precision: Precision = Field(default="no", description="arithmetic of the network")
     checkpoint_images: int = Field(default=50_000, ge=1, description="images between two checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
@@ -205,6 +210,9 @@ class TrainConfig(_Block):
         if self.warmup_images > self.images:
             reason = f"train.images is {self.images}; a warm-up ends before training does"
             raise _refuse("warmup_images", f"found {self.warmup_images}; {reason}")
+        if self.remask and self.noise_std in ("auto", "pooled"):
+            reason = "train.remask draws noise of the level data.noise_std; use stored or a number"
+            raise _refuse("noise_std", f"found '{self.noise_std}'; {reason}")
         return self
 
 
@@ -418,7 +426,9 @@ def _tell(error: ValidationError, path: str, overrides: Sequence[str], origin: M
 
 def _explain(error: ErrorDetails) -> tuple[str, str]:
     """The dotted field, and what was found and what to do."""
-    loc, kind, context = error["loc"], error["type"], error.get("ctx", {})
+    branch = re.compile(r"constrained-float$|literal\[")  # pydantic adds the branch of a union
+    loc = tuple(part for part in error["loc"] if not branch.match(str(part)))
+    kind, context = error["type"], error.get("ctx", {})
     if kind == "refused":
         loc += tuple(context["field"].split("."))
     block, key = loc[:-1], str(loc[-1]) if loc else ""

@@ -1,0 +1,126 @@
+"""Acquisitions with another noise level than the store's: estimated from the measurements, or assumed (SPEC §10)."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..measurement import Measurement
+from ..noise import estimate_noise, pool_noise
+from .store import DataError, MeasurementStore
+
+
+class Items(Protocol):
+    """What noise levels can be put on: a `MeasurementStore`, or `RemaskedAcquisitions`."""
+
+    @property
+    def largest_noise_std(self) -> float:
+        """Largest ρ of an acquisition."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], epochs: Sequence[int]) -> Measurement:
+        """The acquisitions with these numbers, as one batch."""
+
+
+class AssumedNoise:
+    """Acquisitions whose ρ is taken from a list, whatever they came with.
+
+    Args:
+        data: the acquisitions.
+        noise_std: ρ of each (N,).
+    """
+
+    def __init__(self, data: Items, noise_std: Tensor):
+        self._data, self._noise_std = data, noise_std
+        self.largest_noise_std = noise_std.max().item()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def batch(self, indices: Sequence[int], epochs: Sequence[int]) -> Measurement:
+        """Several items as one batch, with their ρ put in.
+
+        Args:
+            indices: item numbers.
+            epochs: how often each was used before.
+        """
+        m = self._data.batch(indices, epochs)
+        return Measurement(m.values, m.mask, m.maps, self._noise_std[list(indices)])
+
+
+def with_noise(noise_std: float | str, store: MeasurementStore, data: Items, record: Path) -> Items:
+    """The acquisitions with the ρ that `train.noise_std` says.
+
+    Args:
+        noise_std: "stored", "auto", "pooled", or a number.
+        store: the measurements, to estimate from.
+        data: the acquisitions made of them.
+        record: the file that the estimates are written to.
+
+    Returns:
+        `data` itself for "stored".
+
+    Raises:
+        DataError: see `noise_record`.
+    """
+    if noise_std == "stored":
+        return data
+    if not isinstance(noise_std, str):
+        return AssumedNoise(data, torch.full((len(store),), noise_std))
+    rho, error = noise_record(store, record)
+    middle, error_of_middle = pool_noise(rho, error)
+    low, high = rho.aminmax()
+    print(f"{record}: noise_std {low:.4g} to {high:.4g}, pooled {middle:.4g} ± {error_of_middle:.2g}")
+    return AssumedNoise(data, rho if noise_std == "auto" else torch.full_like(rho, middle))
+
+
+def noise_record(store: MeasurementStore, path: Path) -> tuple[Tensor, Tensor]:
+    """Estimates of ρ for all items of a store, made once: a line of JSON each, read again if the file is there.
+
+    Args:
+        store: the measurements.
+        path: the file of the record.
+
+    Returns:
+        ρ (N,) and its standard error (N,), float32.
+
+    Raises:
+        DataError: if an item measures too little for an estimate, or the record is of another store.
+    """
+    if not path.exists():
+        _write_record(store, path)
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        named = [line["name"] for line in lines]
+        rho, error = (torch.tensor([line[key] for line in lines]) for key in ("noise_std", "standard_error"))
+    except (ValueError, KeyError, TypeError) as reason:
+        raise DataError(f"{path}: not the record of noise estimates it should be ({reason}); remove it") from None
+    if named != store.names(range(len(store))):
+        raise DataError(f"{path}: holds the noise of other items than {store.path}; use another setting.save_dir")
+    return rho, error
+
+
+def _write_record(store: MeasurementStore, path: Path) -> None:
+    from rich.progress import track
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for i, name in enumerate(track(store.names(range(len(store))), "estimating noise")):
+                try:
+                    rho, error = estimate_noise(store[i])
+                except ValueError as reason:
+                    raise DataError(
+                        f"{store.path}: item {i} ({name}): {reason}; set train.noise_std to a number"
+                    ) from None
+                line = {"item": i, "name": name, "noise_std": rho.item(), "standard_error": error.item()}
+                file.write(json.dumps(line) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
