@@ -17,9 +17,8 @@ import typer
 if TYPE_CHECKING:
     from .config import Config, DataConfig
     from .data.acquire import Source
-    from .data.store import MeasurementStore
+    from .data.store import Acquisitions, MeasurementStore
     from .denoiser import PartialDenoiser
-    from .training import Acquisitions
 
 app = typer.Typer(
     add_completion=False,

@@ -10,11 +10,11 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .config import TrainConfig
+from .data.store import Acquisitions
 from .denoiser import PartialDenoiser
 from .losses import noiseless_loss, noisy_loss, standard_normal
 from .masks import Masks
@@ -32,19 +33,6 @@ from .processes import processes
 
 LOG_EVERY = 50  # steps
 Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
-
-
-class Acquisitions(Protocol):
-    """Training data: a `MeasurementStore`, or `RemaskedAcquisitions` for comparison with the published code."""
-
-    @property
-    def largest_noise_std(self) -> float:
-        """Largest ρ of an acquisition; 0 if none holds noise."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Sequence[int], epochs: Sequence[int]) -> Measurement:
-        """The acquisitions with these numbers, as one batch; `epochs` says how often each was used before."""
 
 
 class TrainingError(ValueError):

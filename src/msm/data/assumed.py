@@ -4,27 +4,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..measurement import Measurement
 from ..noise import estimate_noise, pool_noise
-from .store import DataError, MeasurementStore
-
-
-class Items(Protocol):
-    """What noise levels can be put on: a `MeasurementStore`, or `RemaskedAcquisitions`."""
-
-    @property
-    def largest_noise_std(self) -> float:
-        """Largest ρ of an acquisition."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Sequence[int], epochs: Sequence[int]) -> Measurement:
-        """The acquisitions with these numbers, as one batch."""
+from .store import Acquisitions, DataError, MeasurementStore
 
 
 class AssumedNoise:
@@ -35,7 +21,7 @@ class AssumedNoise:
         noise_std: ρ of each (N,).
     """
 
-    def __init__(self, data: Items, noise_std: Tensor):
+    def __init__(self, data: Acquisitions, noise_std: Tensor):
         self._data, self._noise_std = data, noise_std
         self.largest_noise_std = noise_std.max().item()
 
@@ -53,7 +39,7 @@ class AssumedNoise:
         return Measurement(m.values, m.mask, m.maps, self._noise_std[list(indices)])
 
 
-def with_noise(noise_std: float | str, store: MeasurementStore, data: Items, record: Path) -> Items:
+def with_noise(noise_std: float | str, store: MeasurementStore, data: Acquisitions, record: Path) -> Acquisitions:
     """The acquisitions with the ρ that `train.noise_std` says.
 
     Args:

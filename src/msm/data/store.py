@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -32,6 +32,19 @@ TRUTH_FORMAT = "msm-truth"
 
 class DataError(ValueError):
     """A file that cannot be used; the message is one line: file, what was found, what to do."""
+
+
+class Acquisitions(Protocol):
+    """Training data: a `MeasurementStore`, or one made of it by `msm.data.acquire` or `msm.data.assumed`."""
+
+    @property
+    def largest_noise_std(self) -> float:
+        """Largest ρ of an acquisition; 0 if none holds noise."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], epochs: Sequence[int]) -> Measurement:
+        """The acquisitions with these numbers, as one batch; `epochs` says how often each was used before."""
 
 
 class _Writer:
