@@ -134,6 +134,7 @@ def posterior_samples(
             step_size=problem.step_size,
             noise_std=problem.noise_std,
             covering=settings.masks == "covering",
+            score=settings.score,
             callback=lambda *_, n=len(seen.y): advance(n),
         )
         samples.append(seen.transform.adjoint(z).cpu().unflatten(0, (len(chosen), repeats)))
@@ -173,6 +174,7 @@ def prior_samples(
             draws=settings.draws,
             eta=settings.eta,
             covering=settings.masks == "covering",
+            score=settings.score,
             callback=lambda *_, n=len(numbers): advance(n),
         )
         images.append(transform.adjoint(z).cpu())
