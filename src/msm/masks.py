@@ -385,10 +385,11 @@ class EmpiricalMasks(Masks):
         return index
 
     def covers(self, u: Tensor) -> Tensor:
-        """Ordered covers: a mask of the set, then time and again the one that adds most, while one adds anything.
+        """Ordered covers: a mask of the set, then one after the other until none adds anything.
 
-        What no mask of the set holds stays uncovered. K is that of the mask that needs most; the order of another
-        ends with masks that add nothing, and cancel in the chain.
+        Next is the mask that adds most of those that have a third of their entries for context, or else the one with
+        the greatest share. What no mask of the set holds stays uncovered. K is that of the mask that needs most; the
+        order of another ends with masks that add nothing, and cancel in the chain.
 
         Args:
             u: variates in [0, 1), (B, 1).
@@ -403,10 +404,12 @@ class EmpiricalMasks(Masks):
     def _orders(self) -> Tensor:
         """Numbers (N, K) of the covers that begin with each mask of the set."""
         flat = self.masks.flatten(1).float().cpu()
-        orders = torch.arange(len(flat))[:, None]
+        sizes, orders = flat.sum(1), torch.arange(len(flat))[:, None]
         open_ = flat.amax(0) * (1 - flat)
         while open_.any():
-            best = (open_ @ flat.T).argmax(1)
+            added = open_ @ flat.T
+            merit = torch.where(3 * added <= 2 * sizes, added, -added / sizes)
+            best = merit.masked_fill(added == 0, -2).argmax(1)
             orders = torch.cat([orders, best[:, None]], 1)
             open_ *= 1 - flat[best]
         return orders
