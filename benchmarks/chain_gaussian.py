@@ -1,13 +1,14 @@
 """Average against chain with exact partial denoisers of Gaussian fields: 16×16, 4×4 boxes, p = .4 (docs/chain.md).
 
-    python benchmarks/chain_gaussian.py [OUT.json] [--masks 2] [--seed 0]
+    python benchmarks/chain_gaussian.py [OUT.json] [--masks 1] [--seed 0]
 
 With exact denoisers everything is linear in z, so nothing is sampled but masks: second moments are computed.
 
 * fixed point: N(0, J⁻¹), where −J z is the score at noise σ, in expectation over masks; the truth is Σ + σ² I.
 * sampler: the covariance of what `generate` draws, step by step, E[z zᵀ] ← E_masks[A E[z zᵀ] Aᵀ] + fresh noise,
   with the schedule and the masks of the library (covering draws). The expectation over masks is a mean over `--masks`
-  of them at every step, new ones at each: unbiased for the covariance. "exact" has the whole field as its mask, one
+  of them at every step, new ones at each, in all 8 mirrorings and rotations, under which fields and masks have the
+  same law: unbiased for the covariance. "exact" has the whole field as its mask, one
   call a step: what is wrong with it is the doing of the 200 steps, not of the score.
 
 Errors are relative, |C − Σ|/|Σ| in the Frobenius norm. KL/n is KL(N(0, C) ‖ N(0, Σ)) per pixel, in nats;
@@ -40,9 +41,9 @@ def covariances() -> dict[str, Tensor]:
     natural = torch.fft.ifft2(power).real
     fields = {
         "exponential, length 4 px": torch.exp(-(dy.abs() + dx.abs()).double() / 4),
+        "power 1/f²": (natural / natural[0, 0])[dy % torus, dx % torus],
         "squared exponential, length 2 px, 10 % white": 0.9 * smooth + 0.1 * torch.eye(SIZE**2),
         "squared exponential, length 2 px, 1 % white": 0.99 * smooth + 0.01 * torch.eye(SIZE**2),
-        "power 1/f²": (natural / natural[0, 0])[dy % torus, dx % torus],
     }
     return {name: VARIANCE * field for name, field in fields.items()}
 
@@ -55,6 +56,13 @@ def inverses(covariance: Tensor, masks: Tensor) -> Tensor:
         at = kept.nonzero()[:, 0]
         inverse[at[:, None], at] = torch.cholesky_inverse(torch.linalg.cholesky(covariance[at[:, None], at]))
     return out
+
+
+def symmetric(matrix: Tensor) -> Tensor:
+    """The mean of matrices (…, n, n) over the mirrorings and rotations of the image."""
+    pixels = torch.arange(SIZE**2).view(SIZE, SIZE)
+    turned = [p.rot90(k) for p in (pixels, pixels.T) for k in range(4)]
+    return torch.stack([matrix[..., p.flatten()[:, None], p.flatten()] for p in turned]).mean(0)
 
 
 def kl_per_pixel(covariance: Tensor, truth: Tensor) -> float:
@@ -76,7 +84,7 @@ def fixed_points(truth: Tensor, family: BoxMasks, generator: torch.Generator, nu
         noisy = truth + sigma**2 * torch.eye(len(truth))
         averaged = inverses(noisy, windows).mean((0, 1)) / family.kept
         chained = torch.einsum("c,bcij->ij", chain.weights.double() / number, inverses(noisy, chain.masks))
-        precisions = {"average": averaged, "chain": chained}
+        precisions = {"average": symmetric(averaged), "chain": symmetric(chained)}
         out[f"σ = {sigma:g}"] = {name: distances(torch.linalg.inv(j), noisy) for name, j in precisions.items()}
     return out
 
@@ -104,7 +112,7 @@ class Sampler:
         """Covariance of the last z, by one of the methods below for a step."""
         covariance, levels = self.eye, len(self.alpha_bars) - 2
         for k in range(levels):
-            covariance = step(covariance, *self.alpha_bars[k : k + 3], k == levels - 1)
+            covariance = symmetric(step(covariance, *self.alpha_bars[k : k + 3], k == levels - 1))
         return covariance
 
     def gains(self, masks: Tensor, a: float) -> Tensor:
@@ -177,7 +185,7 @@ def samplers(truth: Tensor, family: BoxMasks, number: int, seed: int) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("output", nargs="?", type=Path)
-    parser.add_argument("--masks", type=int, default=2)
+    parser.add_argument("--masks", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -185,7 +193,7 @@ def main() -> None:
     for name, truth in covariances().items():
         generator = torch.Generator().manual_seed(options.seed)
         result[name] = {
-            "fixed point": fixed_points(truth, family, generator, 16 * options.masks),
+            "fixed point": fixed_points(truth, family, generator, 24 * options.masks),
             "sampler": samplers(truth, family, options.masks, options.seed),
         }
         print(name, json.dumps(rounded(result[name]), indent=1, ensure_ascii=False), flush=True)

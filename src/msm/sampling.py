@@ -71,7 +71,8 @@ def generate(
         score: "average" of what the masks of a step say; or "chain", the chain rule over the ordered covers of
             `masks.chain`: K covers and their separators, evaluated as one batch of 2K − 1 network calls (3 for boxes
             at drop 0.4), or K + 1 for Cartesian masks (5 at R = 4). The chain calls the denoiser on masks sparser
-            than the measured ones: train it on sub-masks (train.submask_share > 0, train.submask_keep from 0.4).
+            than the measured ones: it must be trained on sub-masks (train.submask_share, train.submask_keep), see
+            docs/chain.md.
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
