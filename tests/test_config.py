@@ -213,6 +213,7 @@ MISTAKES = [
     (FACES, "network.num_head_channels=48", "network.num_head_channels: found 48; use a divisor"),
     (FACES, "train.accumulate=3", "train.accumulate: found 3; batch_size 2"),
     (FACES, "train.submask_keep=[1, 0.5]", "train.submask_keep: found [1.0, 0.5]"),
+    (FACES, "sample.score=sum", "sample.score: found 'sum'; it should be 'average' or 'chain'"),
     (FACES, "train.warmup_images=3_000_000", "train.warmup_images: found 3000000"),
     # operators and their parameters
     (FACES, "inverse_problem={operator: box}", "inverse_problem.hole: missing; operator box needs it"),

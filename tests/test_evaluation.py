@@ -28,8 +28,10 @@ class Nothing(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.batches = []
 
     def forward(self, u, t):
+        self.batches.append(len(u))
         return u * self.weight
 
 
@@ -89,6 +91,18 @@ def test_prior_samples_use_the_coil_maps_in_turn(tmp_path):
     denoiser, config = denoiser_and_config(tmp_path, MRI)
     maps = coil_maps(brain_slices(16, 3)[:2])
     assert prior_samples(denoiser, config.data, config.sample, maps).shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize(("text", "calls"), [(MRI, 5), (PHOTOS, 3)])
+def test_the_chain_evaluates_all_masks_of_a_step_as_one_batch(tmp_path, text, calls):
+    denoiser, config = denoiser_and_config(tmp_path, text.replace("sample: {", "sample: {score: chain, "))
+    items = brain_slices(16, 3)[:3] if config.data.is_mri else [portrait(16)]
+    posterior_samples(denoiser, items, config)
+    batches_of_items = [4, 2] if config.data.is_mri else [2]  # two samples of each
+    assert denoiser.network.batches == [calls * n for n in batches_of_items for _ in range(3)]
+    denoiser.network.batches.clear()
+    prior_samples(denoiser, config.data, config.sample, coil_maps(items) if config.data.is_mri else None)
+    assert denoiser.network.batches == [3 * calls] * 3
 
 
 def test_scores_and_their_summary():

@@ -228,6 +228,11 @@ class SampleConfig(_Block):
         default=1.0, ge=0, le=1, description="fresh noise; not given: 1 to generate, 0.85 for inverse problems"
     )
     masks: Literal["iid", "covering"] = Field(default="covering", description="draw of a step's masks")
+    score: Literal["average", "chain"] = Field(
+        default="average",
+        description="how a step's masks make one estimate; chain takes as many masks as it needs instead of draws, "
+        "and a network trained on sub-masks (train.submask_share, train.submask_keep)",
+    )
     seed: int = Field(default=0, ge=0, description="seed of the first sample; sample i has seed + i")
     mixed_precision: Precision = Field(default="no", description="arithmetic of the network")
 

@@ -135,6 +135,7 @@ def posterior_samples(
             step_size=problem.step_size,
             noise_std=problem.noise_std,
             covering=settings.masks == "covering",
+            score=settings.score,
             callback=lambda *_, n=len(seen.y): advance(n),
         )
         return seen.input.cpu()[::repeats], seen.transform.adjoint(z).cpu().unflatten(0, (len(chosen), repeats))
@@ -176,6 +177,7 @@ def prior_samples(
             draws=settings.draws,
             eta=settings.eta,
             covering=settings.masks == "covering",
+            score=settings.score,
             callback=lambda *_, n=len(numbers): advance(n),
         )
         return transform.adjoint(z).cpu()

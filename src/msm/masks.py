@@ -4,16 +4,36 @@ A family turns uniform variates into masks, `draw(u)`, so that a whole batch of 
 stream, is built at once. Several masks for the same sample are either independent or *covering*: they are
 windows that follow one another on a circle, so each alone has exactly the law p(S), and together they cover
 every entry as evenly as their number allows.
+
+For the chain-rule score (SPEC §12) a family gives ordered *covers* S_1 … S_K, which together hold every entry, and
+their *separators* R_k = S_k ∩ (S_1 ∪ … ∪ S_{k−1}), `chain(u)`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from math import ceil
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 Size = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Covers and separators of a batch of samples, and how often each counts: covers 1, separators less than 0.
+
+    Attributes:
+        masks: the masks of each sample (B, calls, 1, H, W), bool; each is one network call.
+        weights: (calls,); Σ_c weights_c masks_c is 1 at every entry that a mask holds.
+    """
+
+    masks: Tensor
+    weights: Tensor
 
 
 class Masks(ABC):
@@ -39,6 +59,17 @@ class Masks(ABC):
     @abstractmethod
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
         """Random sub-masks (B, 1, H, W) of masks, keeping about a share `keep` (B,) of what can be left out."""
+
+    @abstractmethod
+    def covers(self, u: Tensor) -> Tensor:
+        """Ordered covers S_1 … S_K, masks or sub-masks of the family (B, K, 1, H, W), from variates (B, `variates`)."""
+
+    def chain(self, u: Tensor) -> Chain:
+        """Covers and their separators, 2K − 1 masks, from uniform variates u (B, `variates`)."""
+        covers = self.covers(u)
+        separators = covers[:, 1:] & (covers.cumsum(1) > 0)[:, :-1]
+        weights = [1.0] * covers.shape[1] + [-1.0] * separators.shape[1]
+        return Chain(torch.cat([covers, separators], 1), torch.tensor(weights, device=u.device))
 
     def sample(self, batch: int, generator: Generator | None = None) -> Tensor:
         """Draw independent masks.
@@ -101,6 +132,48 @@ class BoxMasks(Masks):
             rank = (rank - torch.arange(draws, device=u.device)[:, None] * self.boxes_kept) % boxes
         kept = (rank < self.boxes_kept).unflatten(-1, (self.grid, self.grid))
         return self._paint(kept.flatten(0, 1), u[..., boxes:].flatten(0, 1)).unflatten(0, (batch, draws))
+
+    def covers(self, u: Tensor) -> Tensor:
+        """Ordered covers: S_1 is a mask of the family, each later one adds boxes and takes earlier ones for context.
+
+        The boxes left out are shared out evenly, in random order, over the fewest covers that have at least a third
+        of their boxes for context. All have the number of boxes of the family's masks. The context is those earlier
+        boxes that touch the new ones most. At drop 0.4 of 16 boxes: two covers of 10, the second of 6 new boxes and
+        4 of the first's, which are the separator.
+
+        Args:
+            u: variates in [0, 1), (B, `variates`).
+
+        Returns:
+            covers (B, K, 1, H, W), bool.
+        """
+        kept, boxes = self.boxes_kept, self.grid**2
+        rank, shift = u[:, :boxes].argsort(1).argsort(1), u[:, boxes:]
+        later = ceil((boxes - kept) / max(1, 2 * kept // 3))
+        ends = [kept, *(kept + (boxes - kept) * (k + 1) // later for k in range(later))]
+        covers = [rank < kept]
+        for start, end in pairwise(ends):
+            known, new = rank < start, (start <= rank) & (rank < end)
+            wanted = self._contacts(new, shift) - rank / boxes  # ties in random order
+            order = wanted.masked_fill(~known, -torch.inf).argsort(1, descending=True).argsort(1)
+            covers.append(new | (order < kept - (end - start)))
+        pattern = torch.stack(covers, 1).flatten(0, 1).unflatten(1, (self.grid, self.grid))
+        return self._paint(pattern, shift.repeat_interleave(len(covers), 0)).unflatten(0, (len(u), len(covers)))
+
+    def _contacts(self, boxes: Tensor, shift: Tensor) -> Tensor:
+        """For each box, how many of its sides touch one of `boxes` (B, grid²) in the image rolled by `shift` (B, 2).
+
+        Rolling brings the first and the last row (or column) of boxes together, unless the shift is no pixel.
+        """
+        pattern = boxes.unflatten(1, (self.grid, self.grid))
+        contacts = torch.zeros(pattern.shape, device=boxes.device)
+        for axis, length in enumerate(self.size, start=1):
+            rolled = (shift[:, axis - 1] * (length // self.grid)).long() > 0
+            for step, first in ((1, 0), (-1, -1)):
+                neighbour = pattern.roll(step, axis)
+                neighbour.select(axis, first).logical_and_(rolled[:, None])
+                contacts += neighbour
+        return contacts.flatten(1)
 
     def _paint(self, kept: Tensor, shift: Tensor) -> Tensor:
         """Masks (N, 1, H, W) from boxes (N, grid, grid) and shifts (N, 2) in units of a box."""
@@ -213,6 +286,34 @@ class CartesianMasks(Masks):
         columns = columns | self.center.to(u.device)
         return columns[:, :, None, None, :].expand(-1, -1, 1, height, width)
 
+    def covers(self, u: Tensor) -> Tensor:
+        """Ordered covers: the centre, and one of K = ⌈R⌉ parts of the other columns, in any order.
+
+        "random": each column is in one of the parts at random. "uniform": in the K parts that the offsets give.
+
+        Args:
+            u: variates in [0, 1), (B, `variates`).
+
+        Returns:
+            covers (B, K, 1, H, W), bool.
+        """
+        height, width = self.size
+        number = ceil(self.acceleration)
+        part = (u * number).long() if self.pattern == "random" else torch.arange(width, device=u.device) % number
+        columns = part.expand(len(u), width)[:, None] == torch.arange(number, device=u.device)[:, None]
+        columns = columns | self.center.to(u.device)
+        return columns[:, :, None, None, :].expand(-1, -1, 1, height, width)
+
+    def chain(self, u: Tensor) -> Chain:
+        """Covers and the one separator of all of them, the centre: K + 1 masks, from variates u (B, `variates`)."""
+        covers = self.covers(u)
+        number = covers.shape[1]
+        if number == 1 or not self.center.any():
+            return Chain(covers, torch.ones(number, device=u.device))
+        center = self.center.to(u.device).expand_as(covers[:, :1])
+        weights = torch.tensor([1.0] * number + [1.0 - number], device=u.device)
+        return Chain(torch.cat([covers, center], 1), weights)
+
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
         """Random sub-mask: the centre, and each other measured column with probability `keep`.
 
@@ -282,6 +383,36 @@ class EmpiricalMasks(Masks):
             index[:, k] = torch.where(gain.max(1).values > 0, best, index[:, k])
             open_ = open_ * (1 - flat[index[:, k]])
         return index
+
+    def covers(self, u: Tensor) -> Tensor:
+        """Ordered covers: a mask of the set, then one after the other until none adds anything.
+
+        Next is the mask that adds most of those that have a third of their entries for context, or else the one with
+        the greatest share. What no mask of the set holds stays uncovered. K is that of the mask that needs most; the
+        order of another ends with masks that add nothing, and cancel in the chain.
+
+        Args:
+            u: variates in [0, 1), (B, 1).
+
+        Returns:
+            covers (B, K, 1, H, W), bool.
+        """
+        orders = self._orders[(u[:, 0] * len(self.masks)).long().cpu()]
+        return self.masks[orders].to(u.device)
+
+    @cached_property
+    def _orders(self) -> Tensor:
+        """Numbers (N, K) of the covers that begin with each mask of the set."""
+        flat = self.masks.flatten(1).float().cpu()
+        sizes, orders = flat.sum(1), torch.arange(len(flat))[:, None]
+        open_ = flat.amax(0) * (1 - flat)
+        while open_.any():
+            added = open_ @ flat.T
+            merit = torch.where(3 * added <= 2 * sizes, added, -added / sizes)
+            best = merit.masked_fill(added == 0, -2).argmax(1)
+            orders = torch.cat([orders, best[:, None]], 1)
+            open_ *= 1 - flat[best]
+        return orders
 
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
         """Random sub-mask: what all masks of the set share, and each other entry with probability `keep`.

@@ -1,5 +1,7 @@
 """Sampling with a partial denoiser: generation (SPEC §5, Algorithm 1) and posterior sampling (SPEC §6).
 
+The estimate ẑ of a step comes from its masks by averaging (SPEC §5) or by the chain rule (SPEC §12).
+
 Plain functions of a denoiser, a mask family and seeds; they know nothing of training or data. z_t is the
 variance-preserving iterate, z_t = sqrt(ᾱ_t) z + sqrt(1−ᾱ_t) n.
 """
@@ -14,12 +16,13 @@ from torch import Generator, Tensor, nn
 
 from .denoiser import Denoiser
 from .linear import conjugate_gradient
-from .masks import Masks
+from .masks import Chain, Masks
 from .schedule import VPSchedule
 from .sense import ImagePrior, solve
 from .transforms import Transform
 
 Callback = Callable[[int, Tensor, Tensor], None]
+Score = Literal["average", "chain"]
 
 PROXIMAL_ITERATIONS = 6
 
@@ -49,6 +52,7 @@ def generate(
     draws: int = 3,
     eta: float = 1.0,
     covering: bool = True,
+    score: Score = "average",
     callback: Callback | None = None,
 ) -> Tensor:
     """Draw full measurements z from the model (SPEC §5).
@@ -60,21 +64,27 @@ def generate(
         shape: shape of one z, (C or coils, H, W).
         seeds: one integer per sample; a sample depends on its own seed only.
         steps: reverse steps.
-        draws: masks, and network calls, per step (w).
+        draws: masks, and network calls, per step (w); for the average only.
         eta: 0 (deterministic given the start) … 1 (ancestral).
-        covering: the masks of a step together cover z as evenly as they can; otherwise they are independent.
+        covering: the masks of a step together cover z as evenly as they can; otherwise they are independent. For
+            the average only.
+        score: "average" of what the masks of a step say; or "chain", the chain rule over the ordered covers of
+            `masks.chain`: K covers and their separators, evaluated as one batch of 2K − 1 network calls (3 for boxes
+            at drop 0.4), or K + 1 for Cartesian masks (5 at R = 4). The chain calls the denoiser on masks sparser
+            than the measured ones: it must be trained on sub-masks (train.submask_share, train.submask_keep), see
+            docs/chain.md.
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
         z (len(seeds), *shape).
 
     Raises:
-        ValueError: if steps, draws or eta is out of range.
+        ValueError: if steps, draws, eta or score is out of range.
     """
-    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering)
+    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score)
     z, z_hat = process.start()
     for level, drawn, noise in process:
-        z, z_hat = aggregate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta)
+        z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta)
         z = ddim(z, z_hat, level, eta, noise[:, -1])
         if callback is not None:
             callback(level.index, z, z_hat)
@@ -97,13 +107,14 @@ def reconstruct(
     step_size: float | Literal["proximal"] = 2.0,
     noise_std: float = 0.0,
     covering: bool = True,
+    score: Score = "average",
     callback: Callback | None = None,
 ) -> Tensor:
     """Draw posterior samples of z given y = H z + e (SPEC §6).
 
     The likelihood step ẑ ← ẑ − γ H⁺(H ẑ − y) follows the aggregation; for complex z (MRI), where H keeps entries
-    of z, it is applied to each draw. It moves measured entries only; the proximal step moves the image that they
-    belong to (see `proximal_step`), which matters where T is no identity.
+    of z, it is applied to each draw of the average. It moves measured entries only; the proximal step moves the
+    image that they belong to (see `proximal_step`), which matters where T is no identity.
 
     Args:
         denoiser: partial denoiser.
@@ -114,18 +125,19 @@ def reconstruct(
         shape: shape of one z, (C or coils, H, W).
         seeds: one integer per sample.
         steps: reverse steps.
-        draws: masks, and network calls, per step (w).
+        draws: masks, and network calls, per step (w); for the average only.
         eta: share of fresh noise in each update.
         step_size: γ of the likelihood step, or "proximal", which needs no tuning.
         noise_std: σ_y, standard deviation of e per real component; used by the proximal step only.
         covering: as in `generate`.
+        score: as in `generate`.
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
         z (len(seeds), *shape).
 
     Raises:
-        ValueError: if there is not one seed per item of y, or steps, draws or eta is out of range.
+        ValueError: if there is not one seed per item of y, or steps, draws, eta or score is out of range.
     """
     if len(seeds) != len(y):
         raise ValueError(f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds")
@@ -134,13 +146,13 @@ def reconstruct(
         assert not isinstance(step_size, str)
         return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
 
-    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering)
+    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score)
     z, z_hat = process.start()
     proximal = step_size == "proximal"
     towards_y = proximal_step(y, operator, transform, noise_std) if proximal else gradient_step
-    each_draw = gradient_step if z.is_complex() and not proximal else None
+    each_draw = gradient_step if z.is_complex() and not proximal and score == "average" else None
     for level, drawn, noise in process:
-        z, z_hat = aggregate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
+        z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
         corrected = z_hat if each_draw else towards_y(z_hat, level.sigma)
         z = posterior_update(z, corrected, level, eta, noise[:, -1])
         if callback is not None:
@@ -168,7 +180,8 @@ class ReverseProcess:
     """All that the steps need and the iterate does not change: levels, masks, noise.
 
     Every sample has a random stream of its own, seeded by its seed; masks of all steps are drawn at the start.
-    Iterating gives, from the noisiest level down, (level, masks (B, draws, 1, H, W), noise (B, draws + 1, *shape)).
+    Iterating gives, from the noisiest level down, (level, masks (B, draws, 1, H, W), noise (B, draws + 1, *shape)),
+    or (level, chain, noise (B, 1, *shape)).
     """
 
     def __init__(
@@ -182,7 +195,10 @@ class ReverseProcess:
         draws: int,
         eta: float,
         covering: bool,
+        score: Score,
     ):
+        if score not in ("average", "chain"):
+            raise ValueError(f'score must be "average" or "chain", got {score!r}')
         if draws < 1:
             raise ValueError(f"draws must be at least 1, got {draws}")
         if not 0 <= eta <= 1:
@@ -190,26 +206,30 @@ class ReverseProcess:
         maps = getattr(transform, "maps", None)
         self.device = _device(denoiser) if maps is None else maps.device
         self.dtype = torch.float32 if maps is None else torch.complex64
-        self.masks, self.shape, self.draws, self.covering = masks, tuple(shape), draws, covering
+        self.masks, self.shape, self.covering, self.score = masks, tuple(shape), covering, score
+        self.renoised = draws if score == "average" else 0
         schedule = getattr(denoiser, "schedule", None) or VPSchedule()
         self.times = schedule.grid(steps).to(self.device)
         self.alpha_bars = [0.0, *schedule.alpha_bar(schedule.grid(steps)).tolist()[::-1], 1.0]
         self.streams = [Generator(self.device).manual_seed(seed) for seed in seeds]
-        variates = (steps, draws, masks.variates)
-        self.variates = self._per_sample(torch.rand, variates)
+        self.variates = self._per_sample(torch.rand, (steps, max(1, self.renoised), masks.variates))
 
     def start(self) -> tuple[Tensor, Tensor]:
         """z_T ~ N(0, I) and the estimate ẑ = 0 that goes with it, each (B, *shape)."""
         z = self._normal(1)[:, 0]
         return z, torch.zeros_like(z)
 
-    def __iter__(self) -> Iterator[tuple[Level, Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Level, Tensor | Chain, Tensor]]:
         steps = len(self.times)
         for k in range(steps):
             index = steps - 1 - k
             above, here, below = self.alpha_bars[k : k + 3]
             level = Level(index, self.times[index], here, above, below)
-            yield level, self.masks.draw(self.variates[:, k], self.covering), self._normal(self.draws + 1)
+            yield level, self._masks(self.variates[:, k]), self._normal(self.renoised + 1)
+
+    def _masks(self, u: Tensor) -> Tensor | Chain:
+        """The masks of a step from its variates (B, draws, `variates`)."""
+        return self.masks.draw(u, self.covering) if self.score == "average" else self.masks.chain(u[:, 0])
 
     def _normal(self, number: int) -> Tensor:
         """Normal noise (B, number, *shape) of unit variance per real component."""
@@ -223,6 +243,44 @@ class ReverseProcess:
         for item, stream in zip(out, self.streams):
             draw(shape, generator=stream, out=item)
         return out
+
+
+def estimate(
+    denoiser: Denoiser,
+    z: Tensor,
+    z_hat: Tensor,
+    drawn: Tensor | Chain,
+    noise: Tensor,
+    transform: Transform,
+    level: Level,
+    eta: float,
+    likelihood: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The iterate and ẑ, by the chain rule or as `aggregate` does; the chain leaves the iterate as it is."""
+    if isinstance(drawn, Chain):
+        return z, combine(denoiser, z, z_hat, drawn, transform, level)
+    return aggregate(denoiser, z, z_hat, drawn, noise, transform, level, eta, likelihood)
+
+
+def combine(denoiser: Denoiser, z: Tensor, z_hat: Tensor, chain: Chain, transform: Transform, level: Level) -> Tensor:
+    """Denoise under all masks of a chain as one batch and add up: ẑ = Σ_k S_kᵀ ŝ_k − Σ_{k≥2} R_kᵀ r̂_k (SPEC §12).
+
+    Args:
+        denoiser: partial denoiser.
+        z: iterate at this level (B, *shape).
+        z_hat: estimate of the step before (B, *shape); entries that no mask covers keep it.
+        chain: covers and separators of every sample.
+        transform: T.
+        level: noise level.
+
+    Returns:
+        ẑ (B, *shape).
+    """
+    batch, calls = chain.masks.shape[:2]
+    repeated, masks = z.repeat_interleave(calls, 0), chain.masks.flatten(0, 1)
+    s_hat = denoiser(repeated, masks, level.t, transform.repeat(calls)).unflatten(0, (batch, calls))
+    total = (chain.weights[:, None, None, None] * s_hat).sum(1)
+    return torch.where(chain.masks.any(1), total, z_hat)
 
 
 def aggregate(

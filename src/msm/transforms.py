@@ -22,6 +22,9 @@ class Transform(Protocol):
     def normal(self, x: Tensor, mask: Tensor) -> Tensor:
         """Tᴴ Sᵀ S T x."""
 
+    def repeat(self, times: int) -> "Transform":
+        """T of a batch in which each item comes so many times, one after the other."""
+
 
 def fft2c(x: Tensor) -> Tensor:
     """Centred orthonormal 2-D FFT over the last two axes."""
@@ -47,6 +50,10 @@ class Identity:
     def normal(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return x (B, C, H, W) with zeros off the mask (B, 1, H, W)."""
         return torch.where(mask, x, 0)
+
+    def repeat(self, times: int) -> "Identity":
+        """The same for any batch."""
+        return self
 
 
 class MultiCoil:
@@ -105,3 +112,7 @@ class MultiCoil:
         k_space.masked_fill_(~torch.fft.ifftshift(mask, (-2, -1)), 0)
         combined = (self._conjugate * torch.fft.ifft2(k_space, norm="ortho")).sum(1, keepdim=True)
         return torch.fft.fftshift(combined, (-2, -1))
+
+    def repeat(self, times: int) -> "MultiCoil":
+        """The maps of each item so many times, one after the other; maps that all items share stay as they are."""
+        return self if len(self.maps) == 1 else MultiCoil(self.maps.repeat_interleave(times, 0))
