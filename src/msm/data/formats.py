@@ -9,7 +9,6 @@ No reader trusts a size that the file's data do not justify, runs anything, or f
 """
 
 import math
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from .store import DataError, open_hdf5, own_dataset
 MAT_NAMES = ("kdata", "kspace", "data")
 BART_AXES = 16
 BART_SLICES = 13
+FULL_LINE = 0.95  # of a line's points are not zero: it was measured whole
 CORNER_RATIO = 4  # so much more energy at the corners than in the middle is no accident
 
 
@@ -56,7 +56,13 @@ def read_scans(path: Path) -> Iterator[Scan]:
         raise DataError(f"{path}: not a kind of raw file that is read; give one of {', '.join(READERS)}")
     if not path.is_file():
         raise DataError(f"{path}: no such file; correct the path")
-    return reader(path)
+    try:
+        yield from reader(path)
+    except (DataError, ImportError):
+        raise
+    except Exception as error:  # the parsers of damaged files raise whatever they stumble over
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not readable, damaged or cut off ({reason}); copy or make it again") from error
 
 
 def _hdf5_scans(path: Path) -> Iterator[Scan]:
@@ -87,11 +93,7 @@ def fastmri_scans(path: Path) -> Iterator[Scan]:
         columns = _fastmri_columns(path, file, header, data.shape[-1])
         size = min(header.recon_x * data.shape[-2] // header.matrix[0], data.shape[-2])
         for i in range(len(data)):
-            try:
-                k_space = _tensor(f"{path}: slice {i}", data[i])
-            except OSError as error:
-                reason = str(error).splitlines()[0]
-                raise DataError(f"{path}: slice {i} is damaged ({reason}); copy or make the file again") from None
+            k_space = _tensor(f"{path}: slice {i}", data[i])
             k_space = k_space if k_space.ndim == 3 else k_space[None]
             mask = columns & (k_space != 0).any(0).any(0)
             k_space = torch.where(mask, remove_oversampling(k_space, size, 1), 0)
@@ -121,46 +123,50 @@ def _fastmri_columns(path: Path, file: h5py.File, header: Header, width: int) ->
 
 def npy_scans(path: Path) -> Iterator[Scan]:
     """Slices of a NumPy array, read slice by slice; pickled objects are refused."""
-    try:
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not readable as a NumPy array ({reason}); save it again by numpy.save") from None
-    return _array_scans(path, "NumPy", array)
+    return _array_scans(path, "NumPy", np.lib.format.open_memmap(path, mode="r"))
 
 
 def mat_scans(path: Path) -> Iterator[Scan]:
     """Slices of a MATLAB file, version 7 or older: the first of kdata, kspace and data that it holds."""
     try:
         from scipy.io import loadmat, whosmat
-        from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise ImportError('MATLAB files need scipy: pip install "msm-diffusion[mri]"') from error
     try:
         shapes = {name: shape for name, shape, _ in whosmat(path)}
-        name = next((name for name in MAT_NAMES if name in shapes), None)
-        if name is None:
-            raise ValueError(f"holds {', '.join(shapes) or 'nothing'}, none of {', '.join(MAT_NAMES)}")
-        refuse_claim(f"{path}: {name}", 8 * math.prod(shapes[name]), path.stat().st_size)
-        array = loadmat(path, variable_names=[name])[name]
-    except DataError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, MatReadError, zlib.error) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not usable as a MATLAB file ({reason}); save kdata with -v7") from None
-    return _array_scans(path, "MATLAB", array)
+    except NotImplementedError:
+        raise DataError(f"{path}: a MATLAB file of version 7.3; save kdata with -v7") from None
+    name = next((name for name in MAT_NAMES if name in shapes), None)
+    if name is None:
+        found = ", ".join(shapes) or "nothing"
+        raise DataError(f"{path}: holds {found}, none of {', '.join(MAT_NAMES)}; save k-space as kdata")
+    refuse_claim(f"{path}: {name}", 8 * math.prod(shapes[name]), path.stat().st_size)
+    return _array_scans(path, "MATLAB", loadmat(path, variable_names=[name])[name])
 
 
 def _array_scans(path: Path, kind: str, array: np.ndarray) -> Iterator[Scan]:
-    """Slices of an array without a header: what is zero in all coils was not measured."""
+    """Slices of an array that no header explains."""
     _check_array(str(path), array, axes=(2, 3, 4), coil_axis=-3)
     array = array.reshape(-1, *array.shape[-3:]) if array.ndim > 2 else array[None, None]
     for i, part in enumerate(array):
         where = f"{path}: slice {i}"
         k_space = _tensor(where, part)
-        mask = _measured(path, i, (k_space != 0).any(0, keepdim=True))
+        mask = _measured(path, i, _guess_mask(k_space))
         _check_centre(where, k_space)
         yield Scan(f"{path.stem}:{i}", k_space, mask, {"format": kind, "file": path.name, "slice": i})
+
+
+def _guess_mask(k_space: Tensor) -> Tensor:
+    """What was measured (1, H, W), where the file does not say: what is not exactly zero in all coils.
+
+    If all lines along an axis are either empty or full but for a few zeros, those zeros were measured too.
+    """
+    mask = (k_space != 0).any(0, keepdim=True)
+    for axis in (1, 2):
+        share = mask.float().mean(axis, keepdim=True)
+        if ((share == 0) | (share > FULL_LINE)).all():
+            return (share > 0).expand(mask.shape)
+    return mask
 
 
 def bart_scans(path: Path) -> Iterator[Scan]:

@@ -49,6 +49,8 @@ def parse_header(path: Path, text: bytes | str) -> Header:
     """
     try:
         text = text.decode() if isinstance(text, bytes) else text
+        if not isinstance(text, str):
+            raise ValueError("it is no text")
         if len(text) > LARGEST_HEADER:
             raise ValueError(f"{len(text)} characters, more than {LARGEST_HEADER}")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:

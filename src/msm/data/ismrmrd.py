@@ -156,10 +156,7 @@ class _Reader:
         """Samples of one acquisition (coils, samples), without those to be discarded, in order of k."""
         head = self.heads[line]
         where = f"{self.path}: acquisition {line}"
-        try:
-            values = np.asarray(self._data[line])
-        except OSError as error:
-            raise DataError(f"{where}: damaged ({str(error).splitlines()[0]}); copy or make the file again") from None
+        values = np.asarray(self._data[line])
         coils, count = int(head["active_channels"]), int(head["number_of_samples"])
         if coils != self.coils or values.dtype != np.float32 or values.size != 2 * coils * count or not values.size:
             raise DataError(
@@ -179,7 +176,7 @@ class _Reader:
         center[(center == 0) & (total == nx)] = nx // 2  # some converters leave it empty
         reverse = heads["flags"] & REVERSE != 0
         before, after = heads["discard_pre"].astype(int), heads["discard_post"].astype(int)
-        first = nx // 2 + np.where(reverse, after - (total - 1 - center), before - center)
+        first = nx // 2 - center + np.where(reverse, after, before)  # the centre is counted in order of k
         last = first + total - before - after
         bad = np.flatnonzero((first < 0) | (last > nx) | (last <= first))
         if len(bad):
@@ -264,11 +261,8 @@ class _Reader:
 
 def _heads(path: Path, data: h5py.Dataset) -> np.ndarray:
     """The heads of all acquisitions, without their data."""
-    try:
-        rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
-        heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
-    except (OSError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({str(error).splitlines()[0]}); copy or make the file again") from None
+    rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
+    heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
     if missing := [name for name in HEAD_FIELDS if name not in (heads.dtype.names or ())]:
         raise DataError(f"{path}: acquisitions have no {', '.join(missing)}; convert the scan again")
     return heads

