@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .header import Header, parse_header
+from .guards import check_finite, raw_dataset
+from .header import Header, read_header
 from .ismrmrd import ismrmrd_scans, remove_oversampling
-from .raw import Scan, check_finite, normalise, refuse_claim, split_axis, split_volume
-from .store import DataError, open_hdf5, own_dataset
+from .matlab import read_mat
+from .raw import Scan, normalise, split_axis, split_volume
+from .store import DataError, open_hdf5
 
 MAT_NAMES = ("kdata", "kspace", "data")
 BART_AXES = 16
@@ -86,10 +88,9 @@ def fastmri_scans(path: Path) -> Iterator[Scan]:
     Source: Zbontar et al., arXiv 1811.08839.
     """
     with open_hdf5(path, None, {}) as file:
-        data = own_dataset(path, file, "kspace")
+        data = raw_dataset(path, file, "kspace")
         _check_array(f"{path}: dataset kspace", data, axes=(3, 4), coil_axis=-3 if data.ndim == 4 else -4)
-        refuse_claim(f"{path}: dataset kspace", data.nbytes, data.id.get_storage_size())
-        header = parse_header(path, own_dataset(path, file, "ismrmrd_header")[()])
+        header = read_header(path, raw_dataset(path, file, "ismrmrd_header"))
         columns = _fastmri_columns(path, file, header, data.shape[-1])
         size = min(header.recon_x * data.shape[-2] // header.matrix[0], data.shape[-2])
         for i in range(len(data)):
@@ -114,7 +115,7 @@ def _fastmri_columns(path: Path, file: h5py.File, header: Header, width: int) ->
     last = first + header.maximum.get(step, width - 1) + 1
     columns[max(first, 0) : max(last, 0)] = True
     if "mask" in file:
-        mask = own_dataset(path, file, "mask")
+        mask = raw_dataset(path, file, "mask")
         if mask.shape != (width,) or mask.dtype.kind not in "biuf":
             raise DataError(f"{path}: mask is {mask.dtype} {mask.shape}, expected ({width},); correct or remove it")
         columns &= torch.from_numpy(mask[:] != 0)
@@ -127,21 +128,8 @@ def npy_scans(path: Path) -> Iterator[Scan]:
 
 
 def mat_scans(path: Path) -> Iterator[Scan]:
-    """Slices of a MATLAB file, version 7 or older: the first of kdata, kspace and data that it holds."""
-    try:
-        from scipy.io import loadmat, whosmat
-    except ImportError as error:
-        raise ImportError('MATLAB files need scipy: pip install "msm-diffusion[mri]"') from error
-    try:
-        shapes = {name: shape for name, shape, _ in whosmat(path)}
-    except NotImplementedError:
-        raise DataError(f"{path}: a MATLAB file of version 7.3; save kdata with -v7") from None
-    name = next((name for name in MAT_NAMES if name in shapes), None)
-    if name is None:
-        found = ", ".join(shapes) or "nothing"
-        raise DataError(f"{path}: holds {found}, none of {', '.join(MAT_NAMES)}; save k-space as kdata")
-    refuse_claim(f"{path}: {name}", 8 * math.prod(shapes[name]), path.stat().st_size)
-    return _array_scans(path, "MATLAB", loadmat(path, variable_names=[name])[name])
+    """Slices of a MATLAB file, versions 5 to 7: the first of kdata, kspace and data that it holds."""
+    return _array_scans(path, "MATLAB", read_mat(path, MAT_NAMES))
 
 
 def _array_scans(path: Path, kind: str, array: np.ndarray) -> Iterator[Scan]:

@@ -7,6 +7,10 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
+import numpy as np
+
+from .guards import check_lengths
 from .store import DataError
 
 LARGEST_HEADER = 2**22  # characters
@@ -37,20 +41,23 @@ class Header:
         return size // 2 - self.center.get(step, size // 2)
 
 
-def parse_header(path: Path, text: bytes | str) -> Header:
+def read_header(path: Path, data: h5py.Dataset) -> Header:
     """Read an ISMRMRD header; a document type, and with it any entity, is refused.
 
     Args:
         path: the file, for messages.
-        text: XML.
+        data: the dataset that holds the XML, one string.
 
     Raises:
         DataError: if it is no such header.
     """
+    if h5py.check_string_dtype(data.dtype) is None or data.size != 1:
+        raise DataError(f"{path}: not a usable ISMRMRD header ({data.name} is no text); convert the scan again")
+    if h5py.check_string_dtype(data.dtype).length is None:
+        check_lengths(path, data)
+    text = np.ravel(data[()])[0]
     try:
         text = text.decode() if isinstance(text, bytes) else text
-        if not isinstance(text, str):
-            raise ValueError("it is no text")
         if len(text) > LARGEST_HEADER:
             raise ValueError(f"{len(text)} characters, more than {LARGEST_HEADER}")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .header import Header, parse_header
-from .raw import Scan, check_finite, fft1c, ifft1c, refuse_claim, resize, split_axis, split_volume
-from .store import DataError, open_hdf5, own_dataset
+from .guards import check_finite, check_lengths, raw_dataset, refuse_claim
+from .header import Header, read_header
+from .raw import Scan, fft1c, ifft1c, resize, split_axis, split_volume
+from .store import DataError, open_hdf5
 
 READ_ROWS = 1024  # heads of acquisitions read at a time
 COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # each combination is an image of its own
@@ -47,11 +48,13 @@ def ismrmrd_scans(path: Path) -> Iterator[Scan]:
     with open_hdf5(path, None, {}) as file:
         if not isinstance(file.get("dataset", getlink=True), h5py.HardLink) or "xml" not in file["dataset"]:
             raise DataError(f"{path}: holds neither kspace (fastMRI) nor dataset/xml (ISMRMRD); convert the scan")
-        xml = own_dataset(path, file["dataset"], "xml")
-        header = parse_header(path, xml[0] if xml.shape else xml[()])
+        xml = raw_dataset(path, file["dataset"], "xml")
+        header = read_header(path, xml)
         if header.trajectory != "cartesian":
-            raise DataError(f"{path}: the trajectory is {header.trajectory}, only cartesian is read; grid it first")
-        reader = _Reader(path, own_dataset(path, file["dataset"], "data"), header)
+            raise DataError(
+                f"{path}: the trajectory is {header.trajectory[:40]!r}, only cartesian is read; grid it first"
+            )
+        reader = _Reader(path, raw_dataset(path, file["dataset"], "data"), header)
         for number in range(len(reader.images)):
             yield from reader.scans(number)
 
@@ -69,6 +72,7 @@ class _Reader:
         self.path, self.header, self.is_volume = path, header, header.matrix[2] > 1
         if data.ndim != 1 or data.dtype.names is None or not {"head", "data"} <= set(data.dtype.names):
             raise DataError(f"{path}: dataset/data holds no acquisitions; convert the scan again")
+        check_lengths(path, data, "data")
         self._data = data.fields("data")
         self.heads = _heads(path, data)
         flags = self.heads["flags"]

@@ -19,7 +19,6 @@ from .store import DataError
 BRIGHT = 0.9995  # this quantile of the magnitude is taken for its maximum: spikes and a few wild pixels do not count
 BRIGHT_LEVEL = 0.9  # and is put here, which leaves room for the pixels above it
 CHUNK_BYTES = 2**28  # of the slices of a volume that are held at a time
-LARGEST_CLAIM = 64  # a file may need so many times the memory that its data take: undersampling and compression
 
 
 @dataclass(frozen=True)
@@ -217,34 +216,3 @@ def split_volume(
             chunk[..., y] = ifft1c(plane(int(y)), axis).movedim(axis, 0)[start : start + length]
         for k_space in chunk:
             yield torch.where(mask, k_space, 0), mask
-
-
-def refuse_claim(where: str, claimed: int, held: int) -> None:
-    """Refuse an array far larger than the data in the file, before any memory is taken for it.
-
-    Args:
-        where: the file and what in it makes the claim.
-        claimed: bytes the array would take.
-        held: bytes of data that the file holds.
-
-    Raises:
-        DataError: if the claim is more than 64 times what is held.
-    """
-    if claimed > LARGEST_CLAIM * held:
-        raise DataError(
-            f"{where} claims {claimed:.3g} bytes, the file holds {held:.3g} of data; "
-            "the file is damaged or cut off, copy or make it again"
-        )
-
-
-def check_finite(where: str, values: Tensor) -> None:
-    """Refuse values that are not finite: a scanner writes none, so they hide a fault or mean "not measured".
-
-    Raises:
-        DataError: if there are any.
-    """
-    bad = int((~torch.isfinite(torch.view_as_real(values)).all(-1)).sum())
-    if bad:
-        raise DataError(
-            f"{where}: {bad} values are not finite; set what was not measured to zero, or acquire the scan again"
-        )
