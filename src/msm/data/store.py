@@ -268,14 +268,28 @@ def open_hdf5(path: Path, file_format: str | None, fields: dict[str, int]) -> h5
     if file_format is not None and found != file_format:
         raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
     for name, axes in fields.items():
-        link = file.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-            raise DataError(f"{path}: dataset {name} is missing; the file is not complete, make it again")
-        if file[name].is_virtual or file[name].external:
-            raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
-        if file[name].ndim != axes:
+        if own_dataset(path, file, name).ndim != axes:
             raise DataError(f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again")
     return file
+
+
+def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
+    """A dataset whose data lie in this file: links and storage that lead into other files are not followed.
+
+    Args:
+        path: the file, for the message.
+        group: the open file, or a group of it.
+        name: name in the group.
+
+    Raises:
+        DataError: if there is none.
+    """
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
+        raise DataError(f"{path}: dataset {name} is missing; the file is not complete, make it again")
+    if group[name].is_virtual or group[name].external:
+        raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
+    return group[name]
 
 
 def _check_shapes(path: Path, file: h5py.File) -> None:

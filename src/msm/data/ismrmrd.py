@@ -1,0 +1,272 @@
+"""ISMRMRD files: an XML header and acquisitions, sorted into the k-space of slices.
+
+    /dataset/xml    (1,)   the header
+    /dataset/data   (N,)   acquisitions: head (counters, flags, geometry), traj, data (float32, channels × samples)
+
+Source: Inati et al., Magn. Reson. Med. 77 (2017); https://ismrmrd.readthedocs.io.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from .guards import check_finite, check_lengths, raw_dataset, refuse_claim
+from .header import Header, read_header
+from .raw import Scan, fft1c, ifft1c, resize, split_axis, split_volume
+from .store import DataError, open_hdf5
+
+READ_ROWS = 1024  # heads of acquisitions read at a time
+COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # each combination is an image of its own
+HEAD_FIELDS = (
+    *("flags", "idx", "active_channels", "number_of_samples", "center_sample", "discard_pre", "discard_post"),
+    *("encoding_space_ref", "sample_time_us", "position", "read_dir", "phase_dir", "slice_dir"),
+)
+NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (n - 1) for n in (19, 20, 21, 22))
+OTHER = sum(1 << (n - 1) for n in (23, 24, 26, 27, 28, 29, 30, 31))  # navigators, phase correction, dummies, …
+
+
+def remove_oversampling(k_space: Tensor, size: int, axis: int) -> Tensor:
+    """Keep the middle `size` pixels of the image along the readout; white noise stays white, of the same level."""
+    return k_space if size >= k_space.shape[axis] else fft1c(resize(ifft1c(k_space, axis), size, axis), axis)
+
+
+def ismrmrd_scans(path: Path) -> Iterator[Scan]:
+    """Slices of a Cartesian ISMRMRD file, 2-D or 3-D, in the file's units.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: if it is damaged, or of a kind that is not read.
+    """
+    with open_hdf5(path, None, {}) as file:
+        if not isinstance(file.get("dataset", getlink=True), h5py.HardLink) or "xml" not in file["dataset"]:
+            raise DataError(f"{path}: holds neither kspace (fastMRI) nor dataset/xml (ISMRMRD); convert the scan")
+        xml = raw_dataset(path, file["dataset"], "xml")
+        header = read_header(path, xml)
+        if header.trajectory != "cartesian":
+            raise DataError(
+                f"{path}: the trajectory is {header.trajectory[:40]!r}, only cartesian is read; grid it first"
+            )
+        reader = _Reader(path, raw_dataset(path, file["dataset"], "data"), header)
+        for number in range(len(reader.images)):
+            yield from reader.scans(number)
+
+
+class _Reader:
+    """The acquisitions of a file: heads in memory, data read line by line.
+
+    Args:
+        path: the file, for messages.
+        data: the acquisitions.
+        header: the XML header.
+    """
+
+    def __init__(self, path: Path, data: h5py.Dataset, header: Header):
+        self.path, self.header, self.is_volume = path, header, header.matrix[2] > 1
+        if data.ndim != 1 or data.dtype.names is None or not {"head", "data"} <= set(data.dtype.names):
+            raise DataError(f"{path}: dataset/data holds no acquisitions; convert the scan again")
+        check_lengths(path, data, "data")
+        self._data = data.fields("data")
+        self.heads = _heads(path, data)
+        flags = self.heads["flags"]
+        embedded = CALIBRATION_AND_IMAGING | (CALIBRATION if header.calibration == "embedded" else 0)
+        noise = flags & NOISE != 0
+        usable = ~noise & (flags & OTHER == 0) & (self.heads["encoding_space_ref"] == 0)
+        calibration = usable & (flags & CALIBRATION != 0) & (flags & embedded == 0)
+        self.noise_lines, self.calibration_lines = np.flatnonzero(noise), np.flatnonzero(calibration)
+        imaging = np.flatnonzero(usable & ~calibration)
+        if not len(imaging):
+            raise DataError(f"{path}: none of {len(flags)} acquisitions is an image line; convert the scan again")
+        self.left_out = len(flags) - len(imaging) - int(noise.sum()) - int(calibration.sum())
+        self.coils = int(self.heads["active_channels"][imaging[0]])
+        counters = np.stack([self.heads["idx"][name][imaging] for name in COUNTERS], 1)
+        self.keys, group = np.unique(counters, axis=0, return_inverse=True)
+        self.images = np.split(imaging[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group.ravel()))[:-1])
+        self.noise = self._noise()
+
+    def scans(self, number: int) -> Iterator[Scan]:
+        """The slices of image `number`: one, or those of a volume."""
+        lines, calibration = self.images[number], self.calibration_lines
+        calibration = calibration[self.heads["idx"]["slice"][calibration] == self.keys[number][0]]
+        self._justify(lines)
+        size = self._size(lines)
+        axis = self._split(lines, size) if self.is_volume else 2
+        groups = [group for group in (lines, calibration) if len(group)]
+        for index, (own, *other) in enumerate(zip(*(self._slices(group, size, axis) for group in groups))):
+            scan = self._scan(number, index, axis, *own)
+            if other:
+                scan = replace(scan, calibration=replace(scan, k_space=other[0][0], mask=other[0][1]))
+            yield scan
+
+    def _scan(self, number: int, index: int, axis: int, k_space: Tensor, mask: Tensor) -> Scan:
+        """A slice with its name, geometry and provenance."""
+        lines, key = self.images[number], dict(zip(COUNTERS, self.keys[number].tolist()))
+        head, voxel = self.heads[lines[0]], self.header.voxel_mm
+        directions = tuple(tuple(head[name].tolist()) for name in ("read_dir", "phase_dir", "slice_dir"))
+        order = (0, 1, 2) if axis == 2 else (2, 1, 0)  # which of readout, phase, slice lie along H, W and across
+        provenance = {
+            "format": "ISMRMRD",
+            "file": self.path.name,
+            **key,
+            **({"plane": index} if self.is_volume else {}),
+            "position_mm": head["position"].tolist(),
+            "averages": self._averages(lines),
+            "oversampling_removed": self._size(lines) < self.header.matrix[0],
+            "lines_left_out": self.left_out,
+            **self._dwell(lines[0]),
+        }
+        varying = [name for i, name in enumerate(COUNTERS) if len(np.unique(self.keys[:, i])) > 1]
+        parts = [f"{name}{key[name]}" for name in varying if self.is_volume or name != "slice"]
+        return Scan(
+            ":".join([self.path.stem, *parts, str(index if self.is_volume else key["slice"])]),
+            k_space,
+            mask,
+            provenance,
+            self.noise,
+            None if voxel is None else (voxel[order[0]], voxel[order[1]], voxel[order[2]]),
+            tuple(directions[i] for i in order) if all(map(any, directions)) else None,
+        )
+
+    def _averages(self, lines: np.ndarray) -> list[int]:
+        """How often a line was measured, least and most."""
+        steps = np.stack([self.heads["idx"][f"kspace_encode_step_{i}"][lines] for i in (1, 2)], 1)
+        repeats = np.unique(steps, axis=0, return_counts=True)[1]
+        return [int(repeats.min()), int(repeats.max())]
+
+    def _dwell(self, line: int) -> dict[str, Any]:
+        """Sampling times: the level of the noise in k-space follows from that in the noise scan by these."""
+        if self.noise is None:
+            return {}
+        times = self.heads["sample_time_us"]
+        return {
+            "dwell_us": float(times[line]),
+            "noise_dwell_us": float(times[self.noise_lines[0]]),
+            "noise_bandwidth": self.header.noise_bandwidth,
+        }
+
+    def _noise(self) -> Tensor | None:
+        """Samples of the noise scans (coils, samples)."""
+        samples = [self._line(int(line)) for line in self.noise_lines]
+        return torch.cat(samples, 1) if samples else None
+
+    def _line(self, line: int) -> Tensor:
+        """Samples of one acquisition (coils, samples), without those to be discarded, in order of k."""
+        head = self.heads[line]
+        where = f"{self.path}: acquisition {line}"
+        values = np.asarray(self._data[line])
+        coils, count = int(head["active_channels"]), int(head["number_of_samples"])
+        if coils != self.coils or values.dtype != np.float32 or values.size != 2 * coils * count or not values.size:
+            raise DataError(
+                f"{where}: {values.size} numbers ({values.dtype}) for {coils} channels × {count} samples where the "
+                f"scan has {self.coils} channels; convert the scan again"
+            )
+        samples = torch.from_numpy(values.view(np.complex64).reshape(coils, count).copy())
+        check_finite(where, samples)
+        samples = samples[:, head["discard_pre"] : count - head["discard_post"]]
+        return samples.flip(1) if head["flags"] & REVERSE else samples
+
+    def _extent(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """First position on the readout's grid, and the one after the last, of each line."""
+        heads, nx = self.heads[lines], self.header.matrix[0]
+        total = heads["number_of_samples"].astype(int)
+        center = heads["center_sample"].astype(int)
+        center[(center == 0) & (total == nx)] = nx // 2  # some converters leave it empty
+        reverse = heads["flags"] & REVERSE != 0
+        before, after = heads["discard_pre"].astype(int), heads["discard_post"].astype(int)
+        first = nx // 2 - center + np.where(reverse, after, before)  # the centre is counted in order of k
+        last = first + total - before - after
+        bad = np.flatnonzero((first < 0) | (last > nx) | (last <= first))
+        if len(bad):
+            raise DataError(
+                f"{self.path}: acquisition {lines[bad[0]]}: {total[bad[0]]} samples with the centre at "
+                f"{center[bad[0]]} do not fit a readout of {nx}; convert the scan again"
+            )
+        return first, last
+
+    def _size(self, lines: np.ndarray) -> int:
+        """Length of the readout that is kept: the oversampling goes if the readouts are whole."""
+        first, last = self._extent(lines)
+        whole = first.max() == 0 and last.min() == self.header.matrix[0]
+        return self.header.recon_x if whole else self.header.matrix[0]
+
+    def _position(self, step: str, lines: np.ndarray) -> np.ndarray:
+        """Positions of lines on the grid of a phase-encoding axis: "1" is y, "2" is z."""
+        size = self.header.matrix[int(step)]
+        found = self.heads["idx"][f"kspace_encode_step_{step}"][lines].astype(int)
+        position = found + self.header.shift(f"kspace_encoding_step_{step}", size)
+        bad = np.flatnonzero((position < 0) | (position >= size))
+        if len(bad):
+            raise DataError(
+                f"{self.path}: acquisition {lines[bad[0]]}: kspace_encode_step_{step} = {found[bad[0]]} lies outside "
+                f"of a matrix of {size}; convert the scan again"
+            )
+        return position
+
+    def _assemble(self, lines: np.ndarray, positions: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
+        """Lines put side by side, repeated ones averaged: k-space (coils, nx, width) and mask (nx, width)."""
+        nx = self.header.matrix[0]
+        total = torch.zeros(self.coils, nx, width, dtype=torch.complex64)
+        count = torch.zeros(nx, width)
+        for line, position, first, last in zip(lines, positions, *self._extent(lines)):
+            total[:, first:last, position] += self._line(int(line))
+            count[first:last, position] += 1
+        return total / count.clamp(min=1), count > 0
+
+    def _slices(self, lines: np.ndarray, size: int, axis: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The slices that lines make: k-space (coils, H, W) and mask (1, H, W)."""
+        _, ny, nz = self.header.matrix
+        y, z = self._position("1", lines), self._position("2", lines)
+        if self.is_volume:
+
+            def plane(number: int) -> Tensor:
+                k_space, _ = self._assemble(lines[y == number], z[y == number], nz)
+                return remove_oversampling(k_space, size, 1)
+
+            yield from split_volume(plane, *self._grid(lines, size), self.coils, axis)
+        else:
+            k_space, mask = self._assemble(lines, y, ny)
+            mask = resize(mask, size, 0)  # all rows are alike where oversampling goes
+            yield torch.where(mask, remove_oversampling(k_space, size, 1), 0), mask[None]
+
+    def _grid(self, lines: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which samples of a readout (x) and which lines (y, z) of a volume were measured."""
+        _, ny, nz = self.header.matrix
+        first, last = self._extent(lines)
+        rows = np.ones(size, dtype=bool)
+        if size == self.header.matrix[0]:
+            rows[: first.max()], rows[last.min() :] = False, False
+        measured = np.zeros((ny, nz), dtype=bool)
+        measured[self._position("1", lines), self._position("2", lines)] = True
+        return rows, measured
+
+    def _split(self, lines: np.ndarray, size: int) -> int:
+        """Axis along which a volume is split."""
+        axis = split_axis(*self._grid(lines, size))
+        if axis is None:
+            raise DataError(
+                f"{self.path}: neither the readout nor the second phase encoding is measured whole, so the volume "
+                "cannot be split into slices; fill one of them first"
+            )
+        return axis
+
+    def _justify(self, lines: np.ndarray) -> None:
+        """Refuse a matrix that the lines of the image do not justify, before memory is taken for it."""
+        held = 8 * self.coils * int(self.heads["number_of_samples"][lines].astype(int).sum())
+        claimed = 8 * self.coils * int(np.prod(self.header.matrix, dtype=object))
+        refuse_claim(f"{self.path}: a matrix of {self.header.matrix}", claimed, held)
+
+
+def _heads(path: Path, data: h5py.Dataset) -> np.ndarray:
+    """The heads of all acquisitions, without their data."""
+    rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
+    heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
+    if missing := [name for name in HEAD_FIELDS if name not in (heads.dtype.names or ())]:
+        raise DataError(f"{path}: acquisitions have no {', '.join(missing)}; convert the scan again")
+    return heads

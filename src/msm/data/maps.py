@@ -1,0 +1,144 @@
+"""Coil maps from the calibration region of a scan: the fully sampled middle of k-space (ESPIRiT).
+
+Source: Uecker et al., Magn. Reson. Med. 71 (2014), as in sigpy; coil compression: Buehrer et al., Magn. Reson.
+Med. 57 (2007).
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..transforms import MultiCoil
+from .raw import Scan, resize
+from .store import DataError
+
+KERNEL_WIDTH = 6  # of ESPIRiT's k-space kernels: no calibration region can be smaller
+CALIBRATION_WIDTH = 24  # more costs time and adds little: the maps are smooth
+
+
+def calibration_size(scan: Scan) -> tuple[int, int]:
+    """Height and width of the largest fully sampled rectangle around the centre of k-space.
+
+    Args:
+        scan: a slice; its calibration lines count, if it has any.
+
+    Raises:
+        DataError: if no rectangle of at least 6 × 6 points is.
+    """
+    mask = (scan.calibration or scan).mask[0]
+    counts = torch.nn.functional.pad(mask.int().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    height, width = mask.shape
+
+    def is_full(h: int, w: int) -> bool:
+        top, left = height // 2 - h // 2, width // 2 - w // 2
+        corners = counts[top : top + h + 1 : h, left : left + w + 1 : w]
+        return int(corners[1, 1] - corners[0, 1] - corners[1, 0] + corners[0, 0]) == h * w
+
+    best, w = (0, 0), width
+    for h in range(KERNEL_WIDTH, height + 1):
+        while w >= KERNEL_WIDTH and not is_full(h, w):
+            w -= 1
+        if w >= KERNEL_WIDTH and h * w > best[0] * best[1]:
+            best = (h, w)
+    if best == (0, 0):
+        raise DataError(
+            f"{scan.name}: the middle of k-space has no fully sampled rectangle of {KERNEL_WIDTH} × {KERNEL_WIDTH}, "
+            "coil maps need one; acquire calibration lines, or give maps"
+        )
+    return best
+
+
+def calibration_data(scan: Scan) -> Tensor:
+    """K-space of the calibration region (coils, h, w), complex64."""
+    height, width = calibration_size(scan)
+    return resize(resize((scan.calibration or scan).k_space, height, -2), width, -1)
+
+
+def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Tensor:
+    """Coil maps by ESPIRiT, from the calibration region alone.
+
+    Args:
+        scan: a slice of at least two coils; with one coil the map is 1.
+        threshold: singular values of the calibration matrix below this share of the largest are noise.
+        crop: where the largest eigenvalue is below, there is no signal: the maps are zero.
+
+    Returns:
+        (coils, H, W), complex64, with Σ_c |C_c|² = 1 where there is signal, else 0; the first coil is real.
+
+    Raises:
+        DataError: if there is no calibration region.
+        ImportError: if sigpy is missing.
+    """
+    coils, height, width = scan.k_space.shape
+    if coils == 1:
+        return torch.ones(1, height, width, dtype=torch.complex64)
+    try:
+        from sigpy.mri.app import EspiritCalib
+    except ImportError as error:
+        raise ImportError('coil maps need sigpy: pip install "msm-diffusion[mri]"') from error
+    region = calibration_data(scan)
+    side = min(*region.shape[1:], CALIBRATION_WIDTH)
+    padded = resize(resize(region, height, -2), width, -1).numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):  # where the first coil sees nothing its phase is 0/0
+        app = EspiritCalib(padded, side, threshold, KERNEL_WIDTH, crop, show_pbar=False)
+        maps = torch.from_numpy(np.ascontiguousarray(app.run(), dtype=np.complex64))
+    maps = torch.where(torch.isfinite(maps.abs()).all(0), maps, 0)
+    norm = maps.abs().square().sum(0).sqrt()
+    return torch.where(norm > 0.5, maps / norm.clamp(min=1e-6), 0)
+
+
+def compress(scan: Scan, coils: int) -> Scan:
+    """Fewer coils: the directions that hold most of the calibration region's energy.
+
+    They are orthonormal, so white noise stays white, of the same level.
+
+    Args:
+        scan: a slice.
+        coils: how many to keep; no fewer than there are leaves the scan as it is.
+
+    Raises:
+        DataError: if there is no calibration region.
+    """
+    if coils >= len(scan.k_space):
+        return scan
+    region = calibration_data(scan).flatten(1)
+    kept = torch.linalg.eigh(region @ region.mH).eigenvectors[:, -coils:].flip(1).mH
+
+    def combine(values: Tensor) -> Tensor:
+        return torch.tensordot(kept, values, dims=1)
+
+    calibration = scan.calibration
+    return replace(
+        scan,
+        k_space=combine(scan.k_space),
+        noise=None if scan.noise is None else combine(scan.noise),
+        calibration=None if calibration is None else replace(calibration, k_space=combine(calibration.k_space)),
+        provenance=scan.provenance | {"coils": [len(scan.k_space), coils]},
+    )
+
+
+def outside_span(scan: Scan, maps: Tensor) -> float:
+    """Share of the data's energy that the maps cannot explain: 1 − ‖Cᴴ y‖²/‖y‖², y the calibration region's images.
+
+    Pixel by pixel, coil images of low resolution are projected on the maps. Noise, signal outside of the maps'
+    support, and a head that folds over or moved make it larger: 0.001 on a good scan of a head, 0.1 with its maps
+    moved by 20 of 180 pixels.
+
+    Args:
+        scan: a slice.
+        maps: (coils, H, W), complex, Σ_c |C_c|² = 1 or 0.
+
+    Returns:
+        a number from 0 to 1.
+
+    Raises:
+        DataError: if there is no calibration region.
+    """
+    height, width = scan.k_space.shape[-2:]
+    region = calibration_data(scan)
+    window = torch.outer(*(torch.hann_window(n + 1, periodic=False)[:-1] for n in region.shape[1:]))
+    padded = resize(resize(region * window, height, -2), width, -1)
+    combined = MultiCoil(maps[None]).adjoint(padded[None])
+    return 1 - float(combined.norm() ** 2 / padded.norm() ** 2)

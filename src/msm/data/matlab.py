@@ -1,0 +1,86 @@
+"""Numeric arrays of MATLAB files, versions 5 to 7.
+
+scipy's `loadmat` ends the process on a file whose tags are damaged, so the few tags that matter are read here, every
+length checked against the bytes that are there.
+
+Source: MATLAB MAT-File Format, MathWorks; the tests write their files by scipy.
+"""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .guards import LARGEST_CLAIM
+from .store import DataError
+
+HEADER_BYTES = 128
+MATRIX, COMPRESSED = 14, 15
+COMPLEX_FLAG = 0x800
+NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
+NUMERIC_CLASSES = range(6, 16)  # double, single, integers: no cells, structures, objects, text, sparse matrices
+
+
+def read_mat(path: Path, names: tuple[str, ...]) -> np.ndarray:
+    """The first of some variables that a file holds.
+
+    Args:
+        path: the file.
+        names: the variables, in order of preference.
+
+    Returns:
+        the array, real or complex, axes as MATLAB has them.
+
+    Raises:
+        DataError: if there is none, or it is no numeric array.
+    """
+    content = path.read_bytes()
+    if content[:7] != b"MATLAB " or content[126:128] != b"IM":
+        raise DataError(f"{path}: not a little-endian MATLAB file of versions 5 to 7; save kdata with -v7")
+    held = {}
+    for flags, shape, name, parts in _variables(content):
+        held[name] = (flags, shape, parts if name in names else [])  # the rest need not stay
+    name = next((name for name in names if name in held), "")
+    if not name:
+        raise DataError(f"{path}: holds {str(list(held))[:100]}, none of {', '.join(names)}; save k-space as kdata")
+    flags, shape, parts = held[name]
+    if flags & 0xFF not in NUMERIC_CLASSES:
+        raise DataError(f"{path}: {name} is no numeric array; save complex k-space as {name}")
+    real, *imaginary = (_numbers(*part) for part in parts)
+    array = real + 1j * imaginary[0] if flags & COMPLEX_FLAG else real
+    return array.reshape(shape, order="F")
+
+
+def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Kind and content of the elements that follow each other in `data`."""
+    place = 0
+    while place + 8 <= len(data):
+        kind, size = np.frombuffer(data[place : place + 8], "<u4").tolist()
+        start, step = place + 8, size if kind == COMPRESSED else -(-size // 8) * 8
+        if kind >> 16:  # up to four bytes are packed into the tag
+            kind, size, start, step = kind & 0xFFFF, kind >> 16, place + 4, 0
+        if start + size > len(data):
+            raise ValueError(f"an element of {size} bytes, {len(data) - start} are left")
+        yield kind, data[start : start + size]
+        place += 8 + step
+
+
+def _variables(content: bytes) -> Iterator[tuple[int, list[int], str, list[tuple[int, memoryview]]]]:
+    """Flags, shape, name and numeric parts of the variables of a file."""
+    for kind, data in _elements(memoryview(content)[HEADER_BYTES:]):
+        if kind == COMPRESSED:
+            unpacked = zlib.decompressobj().decompress(data, LARGEST_CLAIM * len(content))
+            kind, data = next(_elements(memoryview(unpacked)))
+        if kind == MATRIX:
+            (_, flags), (_, shape), (_, name), *parts = _elements(data)
+            sizes = np.frombuffer(shape, "<i4").tolist()
+            yield int(np.frombuffer(flags, "<u4")[0]), sizes, bytes(name).decode("ascii"), parts
+
+
+def _numbers(kind: int, data: memoryview) -> np.ndarray:
+    """Numbers as stored; MATLAB stores whole numbers in as few bytes as they need."""
+    if kind not in NUMBERS:
+        raise ValueError(f"numbers of kind {kind}")
+    numbers = np.frombuffer(data, NUMBERS[kind])
+    return numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)

@@ -1,0 +1,218 @@
+"""A raw scan: one slice of measured k-space, whatever file it comes from, put on the grid and scale of SPEC §1.
+
+Readers (`formats`, `ismrmrd`) yield `Scan`s in the file's own units. `normalise` brings the image's magnitude to
+about 1, `fit` brings the grid to the size a network takes; both write what they did into the provenance, so that
+`unfit` and the recorded scale lead back.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..transforms import ifft2c
+from .store import DataError
+
+BRIGHT = 0.9995  # this quantile of the magnitude is taken for its maximum: spikes and a few wild pixels do not count
+BRIGHT_LEVEL = 0.9  # and is put here, which leaves room for the pixels above it
+CHUNK_BYTES = 2**28  # of the slices of a volume that are held at a time
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One slice of raw data.
+
+    Args:
+        name: identity of the slice.
+        k_space: (coils, H, W) complex64, low frequencies in the middle (index n // 2), zero where not measured.
+        mask: the file's own measured points (1, H, W), bool.
+        provenance: where it comes from and what was done to it, JSON-friendly.
+        noise: samples of a noise scan (coils, samples), complex64, in the units of `k_space`; None if there is none.
+        voxel_mm: size of a pixel along H and W and the thickness of the slice, mm; None if the file does not say.
+        directions: unit vectors of the axes H, W and across the slice, in the patient's coordinates; None likewise.
+        calibration: lines acquired for the coil maps only, on the same grid; None if there are none.
+    """
+
+    name: str
+    k_space: Tensor
+    mask: Tensor
+    provenance: dict[str, Any]
+    noise: Tensor | None = None
+    voxel_mm: tuple[float, float, float] | None = None
+    directions: tuple[tuple[float, float, float], ...] | None = None
+    calibration: "Scan | None" = None
+
+
+def normalise(scan: Scan) -> Scan:
+    """Scale a scan so that the image's magnitude is at most about 1; `provenance["scale"]` is the factor.
+
+    The 99.95th percentile of the zero-filled root-sum-of-squares image goes to 0.9. Divide by the factor to be
+    back in the file's units.
+
+    Args:
+        scan: k-space in the file's units.
+
+    Raises:
+        DataError: if the image is black.
+    """
+    magnitude = ifft2c(scan.k_space).abs().square().sum(0).sqrt()
+    bright = float(np.quantile(magnitude.numpy(), BRIGHT))
+    if not bright > 0:
+        raise DataError(f"{scan.name}: the image is black, all that was measured is zero; leave this slice out")
+    scale = BRIGHT_LEVEL / bright
+    return _scaled(scan, scale, {"scale": scale})
+
+
+def _scaled(scan: Scan, factor: float, note: dict[str, Any]) -> Scan:
+    """All that carries the units of k-space, times a factor."""
+    return replace(
+        scan,
+        k_space=scan.k_space * factor,
+        noise=None if scan.noise is None else scan.noise * factor,
+        provenance=scan.provenance | note,
+        calibration=None if scan.calibration is None else _scaled(scan.calibration, factor, note),
+    )
+
+
+def padded_size(scan: Scan, multiple: int) -> tuple[int, int]:
+    """The smallest size, in multiples of what a network's down-sampling needs, that holds the scan's grid."""
+    height, width = (-(-n // multiple) * multiple for n in scan.k_space.shape[-2:])
+    return height, width
+
+
+def fit(scan: Scan, size: tuple[int, int]) -> Scan:
+    """Pad or crop a scan to a size, axis by axis; `unfit` leads back, and `provenance["fit"]` says what was done.
+
+    Along an axis whose lines were measured whole or not at all (the readout), the *image* is padded or cropped: the
+    field of view changes, the pixels stay. Along any other axis that cannot be done, since the image is not known:
+    there *k-space* is padded with entries that were not measured, or cropped: the data stay what they are and the
+    pixels change, as does the factor sqrt(new/old) that keeps the image's values under an orthonormal transform.
+
+    Args:
+        scan: a slice.
+        size: height and width wanted.
+
+    Returns:
+        the slice on the new grid, image values as before.
+    """
+    mask = scan.mask[0]
+    by = ["image" if torch.equal(mask.all(i), mask.any(i)) else "k-space" for i in (0, 1)]
+    factor = 1.0
+    for old, new, kind in zip(mask.shape, size, by):
+        factor *= (new / old) ** 0.5 if kind == "k-space" else 1
+    note = {"fit": {"from": list(mask.shape), "by": by}}
+    return _scaled(_resized(scan, size, by), factor, note)
+
+
+def _resized(scan: Scan, size: tuple[int, int], by: list[str]) -> Scan:
+    """The arrays and voxels of `fit`, without its factor."""
+    k_space, mask, voxel = scan.k_space, scan.mask, scan.voxel_mm
+    for axis, kind in zip((-2, -1), by):
+        old, new = k_space.shape[axis], size[axis]
+        if kind == "image":
+            k_space = fft1c(resize(ifft1c(k_space, axis), new, axis), axis)
+            shape = list(mask.shape)
+            shape[axis] = new
+            mask = mask.any(axis, keepdim=True).expand(shape)
+        else:
+            k_space, mask = resize(k_space, new, axis), resize(mask, new, axis)
+            if voxel is not None:
+                ratio = old / new
+                height, width, across = voxel
+                voxel = (height * ratio, width, across) if axis == -2 else (height, width * ratio, across)
+    calibration = None if scan.calibration is None else _resized(scan.calibration, size, by)
+    k_space = torch.where(mask, k_space, 0)
+    return replace(scan, k_space=k_space, mask=mask.contiguous(), voxel_mm=voxel, calibration=calibration)
+
+
+def unfit(image: Tensor, scan: Scan) -> Tensor:
+    """An image on the grid that `fit` made, brought back to the grid of the file.
+
+    What was padded is cut off again: exactly the image before. What was cropped is zero: outside the smaller field
+    of view, or at the higher frequencies.
+
+    Args:
+        image: (..., H, W), complex.
+        scan: what `fit` returned.
+
+    Returns:
+        (..., H, W) on the file's grid, the same values.
+    """
+    done = scan.provenance["fit"]
+    for axis, kind, old in zip((-2, -1), done["by"], done["from"]):
+        if kind == "image":
+            image = resize(image, old, axis)
+        else:
+            factor = (old / image.shape[axis]) ** 0.5
+            image = ifft1c(resize(fft1c(image, axis), old, axis), axis) * factor
+    return image
+
+
+def resize(array: Tensor, size: int, axis: int) -> Tensor:
+    """Crop an axis, or pad it with zeros (false), with the entry at n // 2 kept at the new n // 2."""
+    old = array.shape[axis]
+    if size <= old:
+        return array.narrow(axis, old // 2 - size // 2, size)
+    shape = list(array.shape)
+    shape[axis] = size
+    padded = array.new_zeros(shape)
+    padded.narrow(axis, size // 2 - old // 2, old).copy_(array)
+    return padded
+
+
+def fft1c(x: Tensor, axis: int) -> Tensor:
+    """Centred orthonormal FFT along one axis."""
+    return torch.fft.fftshift(torch.fft.fft(torch.fft.ifftshift(x, axis), dim=axis, norm="ortho"), axis)
+
+
+def ifft1c(k: Tensor, axis: int) -> Tensor:
+    """Inverse of `fft1c`."""
+    return torch.fft.fftshift(torch.fft.ifft(torch.fft.ifftshift(k, axis), dim=axis, norm="ortho"), axis)
+
+
+def split_axis(rows: np.ndarray, lines: np.ndarray) -> int | None:
+    """The axis of a volume along which it can be split into slices by an inverse FFT: one that was measured whole.
+
+    Args:
+        rows: which samples of a readout were measured (nx,), bool.
+        lines: which lines were (ny, nz), bool.
+
+    Returns:
+        2 (z) if each y was measured at all z or none, else 1 (x) if the readouts are whole, else None.
+    """
+    if (lines.all(1) == lines.any(1)).all():
+        return 2
+    return 1 if rows.all() else None
+
+
+def split_volume(
+    plane: Callable[[int], Tensor], rows: np.ndarray, lines: np.ndarray, coils: int, axis: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Slices of a volume: an inverse FFT along one axis, for some slices at a time, so that memory is bounded.
+
+    The data are gone through once for each chunk of slices of `CHUNK_BYTES`.
+
+    Args:
+        plane: gives all lines of one y, (coils, nx, nz), zero where not measured.
+        rows: which samples of a readout were measured (nx,), bool.
+        lines: which lines were (ny, nz), bool.
+        coils: number of coils.
+        axis: of the plane: 2 gives a slice (nx, ny) for each z, 1 a slice (nz, ny) for each x.
+
+    Yields:
+        k-space (coils, H, W) and mask (1, H, W) of each slice.
+    """
+    grid = rows[:, None] & lines.any(1) if axis == 2 else lines.T
+    mask = torch.from_numpy(np.ascontiguousarray(grid))[None]
+    count = lines.shape[1] if axis == 2 else len(rows)
+    step = max(1, CHUNK_BYTES // (8 * coils * mask.numel()))
+    for start in range(0, count, step):
+        length = min(step, count - start)
+        chunk = torch.zeros(length, coils, *mask.shape[1:], dtype=torch.complex64)
+        for y in np.flatnonzero(lines.any(1)):
+            chunk[..., y] = ifft1c(plane(int(y)), axis).movedim(axis, 0)[start : start + length]
+        for k_space in chunk:
+            yield torch.where(mask, k_space, 0), mask
