@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 
 from msm import PartialDenoiser, VPSchedule
-from msm.config import CartesianMaskConfig, InverseProblemConfig, load_config
+from msm.config import load_config
 from msm.data.images import slices
 from msm.evaluation import posterior_samples
 from msm.metrics import image_metrics
 from msm.network import ADMNetwork
 from msm.report import write_text
+from msm.settings import CartesianMaskConfig, InverseProblemConfig
 
 
 def reconstruct(folder: Path, slices_folder: Path, count: int, problem: InverseProblemConfig) -> dict[str, float]:

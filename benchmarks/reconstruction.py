@@ -20,12 +20,13 @@ import torch
 import msm
 from msm import PartialDenoiser, VPSchedule
 from msm.baselines import bicubic, biharmonic, cg_sense, l1_wavelet, tune
-from msm.config import CartesianMaskConfig, InverseProblemConfig, load_config
+from msm.config import load_config
 from msm.data.images import photos, slices
 from msm.evaluation import observe, posterior_samples
 from msm.metrics import image_metrics, psnr
 from msm.network import ADMNetwork
 from msm.report import write_text
+from msm.settings import CartesianMaskConfig, InverseProblemConfig
 
 ASSETS = Path(msm.__file__).parent / "assets"
 TUNING = 8  # images kept apart to tune the classical methods

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from msm.config import Config, ConfigError, ConfigWarning, SampleConfig, dump_config, load_config
+from msm.config import Config, ConfigError, ConfigWarning, dump_config, load_config
+from msm.settings import SampleConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*/*.yaml"))

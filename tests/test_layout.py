@@ -24,9 +24,10 @@ ALLOWED = {
     "denoiser": {"schedule", "transforms", "sense"},
     "losses": {"denoiser", "measurement", "schedule", "masks"},
     "sampling": {"denoiser", "schedule", "masks", "transforms", "linear", "sense"},
-    "training": {"config", "denoiser", "losses", "masks", "measurement", "data", "processes"},
+    "training": {"settings", "denoiser", "losses", "masks", "measurement", "data", "processes"},
     "baselines": {"transforms", "linear"},
-    "config": {"published"},
+    "settings": LEAF,
+    "config": {"published", "settings"},
     "published": LEAF,
 }
 

@@ -6,13 +6,13 @@ import h5py
 import pytest
 import torch
 
-from msm.config import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser
 from msm.masks import BoxMasks
 from msm.measurement import Measurement
 from msm.network import ADMNetwork
 from msm.schedule import VPSchedule
+from msm.settings import TrainConfig
 from msm.training import Trainer, TrainingError, flip
 from msm.transforms import MultiCoil
 

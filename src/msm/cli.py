@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from .config import Config, DataConfig
+    from .config import Config
     from .data.acquire import Source
     from .data.store import Acquisitions, MeasurementStore
     from .denoiser import PartialDenoiser
+    from .settings import DataConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -252,7 +253,7 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
 
 def fully_sampled(config: Config) -> Config:
     """The same settings with clean images for acquisitions: what train.remask draws its masks from."""
-    from .config import BoxMaskConfig
+    from .settings import BoxMaskConfig
 
     clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}
     return config.model_copy(update={"data": config.data.model_copy(update=clean)})

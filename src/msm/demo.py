@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from .baselines import bicubic, biharmonic, cg_sense, l1_wavelet
-from .config import CartesianMaskConfig, Config, InverseProblemConfig
+from .config import Config
 from .data.acquire import Source
 from .data.demo import brain_slices, portrait
 from .denoiser import PartialDenoiser
 from .evaluation import Observation, coil_maps, observe, posterior_samples, prior_samples, score, summary
 from .report import Column, error_map, print_table, spread, write_comparison, write_csv, write_picture
+from .settings import CartesianMaskConfig, InverseProblemConfig
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 

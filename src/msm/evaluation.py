@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from .config import BoxMaskConfig, Config, DataConfig, InverseProblemConfig, MaskConfig, SampleConfig
+from .config import Config
 from .data.acquire import Source, item_generator
 from .denoiser import PartialDenoiser
 from .losses import standard_normal
@@ -18,6 +18,7 @@ from .metrics import Convention, image_metrics
 from .operators import Undersampling, build
 from .processes import shared_out
 from .sampling import generate, reconstruct
+from .settings import BoxMaskConfig, DataConfig, InverseProblemConfig, MaskConfig, SampleConfig
 from .transforms import Identity, MultiCoil, Transform
 
 Advance = Callable[[int], None]

@@ -23,13 +23,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .config import TrainConfig
 from .data.store import Acquisitions
 from .denoiser import PartialDenoiser
 from .losses import noiseless_loss, noisy_loss, standard_normal
 from .masks import Masks
 from .measurement import Measurement
 from .processes import processes
+from .settings import TrainConfig
 
 LOG_EVERY = 50  # steps
 Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
