@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that `msm --help` answers a
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -68,6 +69,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from .evaluation import make_masks
     from .processes import processes
     from .report import write_text
+    from .stopping import EXIT_CODE
     from .training import Trainer
 
     config = load_config(config_file, overrides or [])
@@ -76,9 +78,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     with processes().main_process_first():  # the others find the store written
         store, data = training_data(config, folder)
 
-    def on_checkpoint(images: int) -> None:
+    def on_start() -> None:
+        record_run(config, folder)
         record = {"parametrisation": config.diffusion.parametrisation, "remask": config.train.remask}
         write_text(folder / "weights" / DENOISER_FILE, json.dumps(record) + "\n")
+
+    def on_checkpoint(images: int) -> None:
         sample_grid(config, denoiser, store, folder / "images" / f"{images:09d}.png")
 
     trainer = Trainer(
@@ -88,10 +93,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         folder,
         config.train,
         train_steps=config.diffusion.train_steps,
-        on_start=lambda: record_run(config, folder),
+        on_start=on_start,
         on_checkpoint=on_checkpoint,
     )
-    trainer.run()
+    if not trainer.run():
+        processes().print(f"{folder}: stopped by SIGTERM with a checkpoint; the same command goes on from there")
+        raise SystemExit(EXIT_CODE)
     processes().print(f"{folder / 'weights'}: averaged weights")
 
 
@@ -427,6 +434,7 @@ def main() -> None:
     """Run the command; a mistake the user can mend ends in one line and exit code 2."""
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # half-written files are removed
     try:
         app(args=arguments)
     except (ValueError, OSError, ImportError) as error:
