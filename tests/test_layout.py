@@ -27,6 +27,7 @@ ALLOWED = {
     "batches": {"settings", "losses", "masks", "measurement", "data"},
     "checkpoints": LEAF,
     "stopping": LEAF,
+    "parts": LEAF,
     "training": {"settings", "denoiser", "losses", "masks", "data", "processes", "batches", "checkpoints", "stopping"},
     "baselines": {"transforms", "linear"},
     "settings": LEAF,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .config import Config
     from .data.acquire import Source
     from .data.store import Acquisitions, MeasurementStore
     from .denoiser import PartialDenoiser
+    from .parts import Parts
     from .settings import DataConfig
 
 app = typer.Typer(
@@ -318,17 +321,22 @@ def load_network(config: Config, path: Path) -> Any:
 
 def record_run(config: Config, folder: Path) -> None:
     """Write the resolved config and the versions into a run folder."""
-    from importlib.metadata import version
-
     from .config import dump_config
     from .report import write_text
 
-    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
-    versions: dict[str, Any] = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    record: dict[str, Any] = versions()
     if config.train.remask:
-        versions["remask"] = True  # trained on masks redrawn from clean images
+        record["remask"] = True  # trained on masks redrawn from clean images
     write_text(folder / "config.yaml", dump_config(config))
-    write_text(folder / "versions.json", json.dumps(versions, indent=1) + "\n")
+    write_text(folder / "versions.json", json.dumps(record, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results follow from."""
+    from importlib.metadata import version
+
+    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
 
 def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementStore, path: Path) -> None:
@@ -353,12 +361,14 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
 
     settings = config.sample
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
+    parts = kept_parts(config, denoiser, [] if maps is None else [maps])
     with progress_bar("generating", settings.count * settings.steps) as advance:
-        images = prior_samples(denoiser, config.data, settings, maps, advance)
+        images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
     record_run(config, config.setting.save_dir)
     write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
+    parts.remove()
     print(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
 
 
@@ -371,8 +381,9 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     from .report import Column, error_map, print_table, spread, write_array, write_comparison, write_csv, write_samples
 
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
+    parts = kept_parts(config, denoiser, [t for item in items for t in (item.image, item.maps) if t is not None])
     with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
-        inputs, samples = posterior_samples(denoiser, items, config, advance)
+        inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
     record_run(config, folder)
@@ -389,7 +400,19 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
     write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)
     write_csv(folder / "metrics.csv", rows)
+    parts.remove()
     print_table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
+
+
+def kept_parts(config: Config, denoiser: PartialDenoiser, data: Sequence[Tensor]) -> Parts:
+    """The batches of samples that a stopped run of the same settings, weights and data left in the run folder."""
+    from .config import dump_config
+    from .parts import Parts, fingerprint
+
+    weights = denoiser.state_dict().values()
+    device = next(denoiser.parameters()).device
+    texts = [dump_config(config), json.dumps(versions()), device.type]
+    return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
 
 
 def arithmetic(config: Config) -> AbstractContextManager[object]:
