@@ -6,8 +6,9 @@ Heavy libraries are imported inside the commands, so that `msm --help` answers a
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .config import Config
     from .data.acquire import Source
     from .data.store import Acquisitions, MeasurementStore
     from .denoiser import PartialDenoiser
+    from .parts import Parts
     from .settings import DataConfig
 
 app = typer.Typer(
@@ -68,6 +72,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from .evaluation import make_masks
     from .processes import processes
     from .report import write_text
+    from .stopping import EXIT_CODE
     from .training import Trainer
 
     config = load_config(config_file, overrides or [])
@@ -76,9 +81,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     with processes().main_process_first():  # the others find the store written
         store, data = training_data(config, folder)
 
-    def on_checkpoint(images: int) -> None:
+    def on_start() -> None:
+        record_run(config, folder)
         record = {"parametrisation": config.diffusion.parametrisation, "remask": config.train.remask}
         write_text(folder / "weights" / DENOISER_FILE, json.dumps(record) + "\n")
+
+    def on_checkpoint(images: int) -> None:
         sample_grid(config, denoiser, store, folder / "images" / f"{images:09d}.png")
 
     trainer = Trainer(
@@ -88,10 +96,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         folder,
         config.train,
         train_steps=config.diffusion.train_steps,
-        on_start=lambda: record_run(config, folder),
+        on_start=on_start,
         on_checkpoint=on_checkpoint,
     )
-    trainer.run()
+    if not trainer.run():
+        processes().print(f"{folder}: stopped by SIGTERM with a checkpoint; the same command goes on from there")
+        raise SystemExit(EXIT_CODE)
     processes().print(f"{folder / 'weights'}: averaged weights")
 
 
@@ -311,17 +321,22 @@ def load_network(config: Config, path: Path) -> Any:
 
 def record_run(config: Config, folder: Path) -> None:
     """Write the resolved config and the versions into a run folder."""
-    from importlib.metadata import version
-
     from .config import dump_config
     from .report import write_text
 
-    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
-    versions: dict[str, Any] = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    record: dict[str, Any] = versions()
     if config.train.remask:
-        versions["remask"] = True  # trained on masks redrawn from clean images
+        record["remask"] = True  # trained on masks redrawn from clean images
     write_text(folder / "config.yaml", dump_config(config))
-    write_text(folder / "versions.json", json.dumps(versions, indent=1) + "\n")
+    write_text(folder / "versions.json", json.dumps(record, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results follow from."""
+    from importlib.metadata import version
+
+    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
 
 def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementStore, path: Path) -> None:
@@ -346,12 +361,14 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
 
     settings = config.sample
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
+    parts = kept_parts(config, denoiser, [] if maps is None else [maps])
     with progress_bar("generating", settings.count * settings.steps) as advance:
-        images = prior_samples(denoiser, config.data, settings, maps, advance)
+        images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
     record_run(config, config.setting.save_dir)
     write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
+    parts.remove()
     print(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
 
 
@@ -364,8 +381,9 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     from .report import Column, error_map, print_table, spread, write_array, write_comparison, write_csv, write_samples
 
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
+    parts = kept_parts(config, denoiser, [t for item in items for t in (item.image, item.maps) if t is not None])
     with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
-        inputs, samples = posterior_samples(denoiser, items, config, advance)
+        inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
     record_run(config, folder)
@@ -382,7 +400,19 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
     write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)
     write_csv(folder / "metrics.csv", rows)
+    parts.remove()
     print_table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
+
+
+def kept_parts(config: Config, denoiser: PartialDenoiser, data: Sequence[Tensor]) -> Parts:
+    """The batches of samples that a stopped run of the same settings, weights and data left in the run folder."""
+    from .config import dump_config
+    from .parts import Parts, fingerprint
+
+    weights = denoiser.state_dict().values()
+    device = next(denoiser.parameters()).device
+    texts = [dump_config(config), json.dumps(versions()), device.type]
+    return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
 
 
 def arithmetic(config: Config) -> AbstractContextManager[object]:
@@ -427,6 +457,7 @@ def main() -> None:
     """Run the command; a mistake the user can mend ends in one line and exit code 2."""
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # half-written files are removed
     try:
         app(args=arguments)
     except (ValueError, OSError, ImportError) as error:
