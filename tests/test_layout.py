@@ -16,6 +16,8 @@ ALLOWED = {
     "linear": LEAF,
     "network": LEAF,
     "metrics": LEAF,
+    "perceptual": LEAF,
+    "intervals": LEAF,
     "processes": LEAF,
     "measurement": {"transforms"},
     "operators": {"transforms"},
