@@ -18,6 +18,8 @@ ALLOWED = {
     "metrics": LEAF,
     "perceptual": LEAF,
     "intervals": LEAF,
+    "uncertainty": {"transforms"},
+    "memorisation": {"data", "measurement"},
     "processes": LEAF,
     "measurement": {"transforms"},
     "operators": {"transforms"},

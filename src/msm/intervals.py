@@ -35,7 +35,8 @@ def mean(values: Sequence[float]) -> Estimate:
         raise ValueError("a mean of no values: there are no records to average")
     value = sum(values) / len(values)
     if len(set(values)) < 2:  # equal values: BCa is undefined, and there is no spread
-        return Estimate(value, *((value, value) if len(values) > 1 else ()), count=len(values))
+        bound = value if len(values) > 1 else None
+        return Estimate(value, bound, bound, len(values))
     low, high = _bootstrap([values], lambda x, axis: x.mean(axis), "BCa")
     return Estimate(value, low, high, len(values))
 
