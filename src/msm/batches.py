@@ -68,10 +68,8 @@ class TrainingItems(Dataset):
         """Which acquisition comes at a place of the run: every epoch is a permutation of its own."""
         epoch, position = divmod(place, len(self.data))
         if self._order[0] != epoch:
-            self._order = (
-                epoch,
-                torch.randperm(len(self.data), generator=_stream(self.settings.seed, 2, epoch)),
-            )
+            stream = _stream(self.settings.seed, 2, epoch)
+            self._order = (epoch, torch.randperm(len(self.data), generator=stream))
         return int(self._order[1][position])
 
     def _times(self, step: int) -> Tensor:

@@ -51,11 +51,9 @@ class Checkpoints:
             raise
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
-        older = [path for path in self.newest_first() if path.name < target.name]
-        newer = [
-            path for path in self.newest_first() if path.name > target.name
-        ]  # damaged: the run is back before them
-        for path in [*newer, *older[self.keep - 1 :]]:
+        found = self.newest_first()
+        place = found.index(target)  # any newer ones are damaged: the run went back before them
+        for path in [*found[:place], *found[place + self.keep :]]:
             shutil.rmtree(path)
 
     @staticmethod

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .stopping import EXIT_CODE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -72,7 +74,6 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from .evaluation import make_masks
     from .processes import processes
     from .report import write_text
-    from .stopping import EXIT_CODE
     from .training import Trainer
 
     config = load_config(config_file, overrides or [])
@@ -457,7 +458,7 @@ def main() -> None:
     """Run the command; a mistake the user can mend ends in one line and exit code 2."""
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # half-written files are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # half-written files are removed
     try:
         app(args=arguments)
     except (ValueError, OSError, ImportError) as error:

@@ -156,8 +156,10 @@ class Trainer:
 
     def _agreed(self, asked: bool) -> bool:
         """Whether any process was asked to stop: all must stop after the same step."""
-        if self.accelerator.num_processes == 1 or self.step % ASK_EVERY:
-            return asked and self.accelerator.num_processes == 1
+        if self.accelerator.num_processes == 1:
+            return asked
+        if self.step % ASK_EVERY:
+            return False
         return bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.accelerator.device), "sum"))
 
     def _optimise(self, batch: Batch) -> Tensor:
