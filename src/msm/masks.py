@@ -101,10 +101,10 @@ class BoxMasks(Masks):
         self.size = _height_width(size)
         if grid < 1 or self.size[0] % grid or self.size[1] % grid:
             raise ValueError(f"a {grid}×{grid} grid of boxes does not divide {self.size[0]}×{self.size[1]} px")
-        if not 0 <= drop < 1:
-            raise ValueError(f"drop must be in [0, 1), got {drop}")
         self.grid = grid
         self.boxes_kept = grid**2 - int(grid**2 * drop + 1e-9)
+        if not 0 <= drop < 1 or not self.boxes_kept:
+            raise ValueError(f"drop must be in [0, 1) and leave a box, got {drop}")
         self.variates = grid**2 + 2  # one per box, two for the shift
 
     @property

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
 from torch import Tensor
 
 from .acquire import Source
 from .images import Split
-from .store import DataError, open_hdf5
+from .store import DataError, open_hdf5, readable
 
 TRAIN_VOLUMES = range(0, 1355)
 TEST_VOLUMES = range(1355, 1377)
@@ -56,11 +55,11 @@ def scans(folder: Path, split: Split, size: int) -> Iterator[Source]:
                     "set it lower"
                 )
             for i in volume.slices(len(images)):
-                image = _complex(images[i], images_file.filename)
+                image = _complex(images, i)
                 yield Source(
                     f"{volume.file.removesuffix('.h5')}:{i}",
                     scale_magnitude(_center_crop(image, size))[None],
-                    _center_crop(_complex(maps[i], maps_file.filename), size),
+                    _center_crop(_complex(maps, i), size),
                 )
 
 
@@ -120,7 +119,7 @@ def _read_table(path: Path) -> list[_Volume]:
                 index = _whole(row["INDEX"])
                 if not name or index is None:
                     raise ValueError("INDEX or FILE is empty")
-            except (KeyError, ValueError, AttributeError) as error:
+            except (KeyError, ValueError, AttributeError, OverflowError) as error:
                 raise DataError(
                     f"{path}: line {line} is not INDEX, FILE, DROP, SLICE_START, SLICE_END ({error}); correct it"
                 ) from None
@@ -148,17 +147,20 @@ def _open(folder: Path, kind: str, name: str, axes: int) -> h5py.File:
     if not path.is_file():
         raise DataError(f"{path}: no such file; each volume needs one in x_hat and in smps_hat, prepare it")
     file = open_hdf5(path, None, {kind: axes})
-    if file[kind].dtype.kind != "c":
+    with readable(path):
         found = file[kind].dtype
+    if found.kind != "c":
         file.close()
         raise DataError(f"{path}: dataset {kind} is {found}, expected complex numbers; prepare the file again")
     return file
 
 
-def _complex(array: np.ndarray, filename: str) -> Tensor:
-    tensor = torch.from_numpy(array).to(torch.complex64)
+def _complex(dataset: h5py.Dataset, index: int) -> Tensor:
+    path = Path(dataset.file.filename)
+    with readable(path):
+        tensor = torch.from_numpy(dataset[index]).to(torch.complex64)
     if not torch.isfinite(tensor.abs()).all():
-        raise DataError(f"{filename}: holds values that are not finite; prepare the file again")
+        raise DataError(f"{path}: holds values that are not finite; prepare the file again")
     return tensor
 
 

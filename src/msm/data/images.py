@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from .acquire import Source, simulate_scan
@@ -61,8 +61,8 @@ def load_image(path: Path, size: int, channels: int) -> Tensor:
     try:
         with Image.open(path) as file:
             image = file.convert("RGB" if channels == 3 else "L")
-    except (UnidentifiedImageError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # the decoders of damaged files raise whatever they stumble over
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a readable image ({reason}); mend or remove it") from None
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2

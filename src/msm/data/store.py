@@ -158,7 +158,7 @@ class MeasurementStore(torch.utils.data.Dataset):
         self.path = Path(path)
         self._file: tuple[int, h5py.File] | None = None
         file = self._open()
-        with _readable(self.path):
+        with readable(self.path):
             self.provenance = json.loads(file.attrs.get("provenance", "{}"))
             self.shape: tuple[int, int, int] = file["values"].shape[1:]
             self.is_mri = "maps" in file
@@ -171,8 +171,9 @@ class MeasurementStore(torch.utils.data.Dataset):
     def _open(self) -> h5py.File:
         if self._file is None or self._file[0] != os.getpid():
             file = open_hdf5(self.path, FORMAT, {"values": 4, "mask": 4, "noise_std": 1, "name": 1}, {"maps": 4})
-            _check_shapes(self.path, file)
-            _check_content(self.path, file)
+            with readable(self.path):
+                _check_shapes(self.path, file)
+                _check_content(self.path, file)
             self._file = (os.getpid(), file)
         return self._file[1]
 
@@ -217,12 +218,12 @@ class MeasurementStore(torch.utils.data.Dataset):
     def names(self, indices: Sequence[int]) -> list[str]:
         """Identities of items."""
         names = self._open()["name"]
-        with _readable(self.path):
+        with readable(self.path):
             return [names[i].decode() for i in indices]
 
     def masks(self, limit: int = 1000) -> Tensor:
         """The masks of the first `limit` items (N, 1, H, W), bool."""
-        with _readable(self.path):
+        with readable(self.path):
             return torch.from_numpy(self._open()["mask"][:limit] != 0)
 
     def _check(self, measurement: Measurement, indices: Sequence[int]) -> None:
@@ -279,16 +280,26 @@ def open_hdf5(
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again") from None
-    with _readable(path):
+    try:
+        _check_kind(path, file, file_format, fields, optional or {})
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_kind(
+    path: Path, file: h5py.File, file_format: str | None, fields: dict[str, int], optional: dict[str, int]
+) -> None:
+    with readable(path):
         found = file.attrs.get("format")
-        there = {name: axes for name, axes in (optional or {}).items() if name in file}
+        there = {name: axes for name, axes in optional.items() if name in file}
     if file_format is not None and str(found) != file_format:
         found = ascii(found)[:40]
         raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
     for name, axes in (fields | there).items():
         if own_dataset(path, file, name).ndim != axes:
             raise DataError(f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again")
-    return file
 
 
 def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
@@ -302,7 +313,7 @@ def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
     Raises:
         DataError: if there is none.
     """
-    with _readable(path):
+    with readable(path):
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
             raise DataError(f"{path}: dataset {name} is missing; the file is not complete, make it again")
@@ -317,7 +328,7 @@ def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Tell of damage in one line: HDF5 raises whatever it stumbles over."""
     try:
         yield
@@ -363,7 +374,7 @@ def _check_content(path: Path, file: h5py.File) -> None:
 
 def _read(dataset: h5py.Dataset, indices: Sequence[int]) -> np.ndarray:
     """Items of a dataset in any order."""
-    with _readable(Path(f"{dataset.file.filename}: {dataset.name.strip('/')}")):
+    with readable(Path(f"{dataset.file.filename}: {dataset.name.strip('/')}")):
         items = np.stack([dataset[i] for i in indices])
     kind = np.complex64 if items.dtype.kind == "c" else np.float32
     return items.astype(kind, copy=False) if items.dtype.kind in "fc" else items
