@@ -1,6 +1,8 @@
 """Several processes, as torchrun starts them: which one this is, and work shared out among them."""
 
+import atexit
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -10,9 +12,12 @@ from accelerate.utils import gather_object
 Result = TypeVar("Result")
 
 
+@cache
 def processes() -> PartialState:
     """The processes of this run, one if there is no torchrun. accelerate counts those on the CPU if told to only."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    atexit.register(state.destroy_process_group)  # else its threads may outlive the interpreter, which aborts then
+    return state
 
 
 def shared_out(total: int, size: int, work: Callable[[range], Result]) -> list[Result]:
