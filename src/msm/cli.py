@@ -101,16 +101,26 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     Writes PNGs, a grid and the raw arrays to setting.save_dir and, where the truth is known, metrics.csv.
 
+    With data.kind=raw, setting.dataset_dir is a file of raw k-space (fastMRI, ISMRMRD, BART, NumPy, MATLAB) or a folder
+    of them. Each slice is reconstructed from what the scanner measured: mean and standard deviation over
+    sample.samples posterior samples, as HDF5, NIfTI and PNG for each volume. The same command again goes on.
+
     sample.score=chain corrects a bias of averaging over masks; it needs a network trained on sub-masks too, with
     train.submask_share above 0 and train.submask_keep from 0.4 or less (boxes at drop 0.4; MRI: near 0).
 
     Example: msm sample configs/inverseproblem/ffhq_BOX_msm_p04_img128_EPS.yaml setting.dataset_dir=PHOTOS
+
+    Example: msm sample runs/brain/config.yaml data.kind=raw setting.dataset_dir=scan.mrd
+    setting.pretrained_model_dir=runs/brain/weights setting.save_dir=runs/scan
     """
     from .config import load_config
 
     config = load_config(config_file, overrides or [])
     denoiser = trained_denoiser(config, config_file)
-    run = run_generation if config.inverse_problem is None else run_reconstruction
+    if config.data.kind == "raw":
+        run = run_raw
+    else:
+        run = run_generation if config.inverse_problem is None else run_reconstruction
     with arithmetic(config):
         run(config, denoiser)
 
@@ -169,6 +179,8 @@ def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
     part = cast(Split, split)
     if data.kind == "images":
         items = photos(folder, part, data.held_out, data.image_size, data.channels)
+    elif data.kind == "raw":
+        raise DataError(f"{folder}: raw files are imported by `msm acquire FILE... -o STORE.h5`; use that store")
     elif data.kind == "slices":
         items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed)
     else:
@@ -383,6 +395,32 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)
     write_csv(folder / "metrics.csv", rows)
     print_table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
+
+
+def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
+    """Reconstruct raw files, slice by slice; what an earlier run of the same settings finished stays."""
+    from .data.files import digest, raw_files
+    from .processes import processes
+    from .raw_sampling import open_writers, reconstruct_volumes, survey
+
+    settings, folder, weights = config.sample, config.setting.save_dir, config.setting.pretrained_model_dir
+    if config.setting.dataset_dir is None or weights is None:
+        raise ValueError("setting.dataset_dir: missing; set it to a raw file, or a folder of them")
+    volumes = survey(raw_files([config.setting.dataset_dir]))
+    writers = open_writers(volumes, config, digest(weights / "model.safetensors" if weights.is_dir() else weights))
+    if processes().is_main_process:
+        record_run(config, folder)
+    left = sum(len(volumes[name].slices) - writer.done for name, writer in writers.items())
+    with progress_bar("reconstructing", left * settings.samples * settings.steps) as advance:
+        warnings = reconstruct_volumes(denoiser, volumes, writers, config, advance)
+    if not processes().is_main_process:
+        return
+    for line in warnings:
+        print(f"msm: warning: {line}", file=sys.stderr)
+    for name, writer in writers.items():
+        residual = writer.facts()["maps_residual"]
+        outside = f"{residual.min():.1%} to {residual.max():.1%} of the calibration energy outside of the coil maps"
+        print(f"{folder / name}.h5, .nii, _std.nii, and PNGs in {name}/: {len(residual)} slices, {outside}")
 
 
 def arithmetic(config: Config) -> AbstractContextManager[object]:
