@@ -8,10 +8,11 @@ from torch import Tensor
 from ..measurement import Measurement
 from ..noise import estimate_noise, noise_covariance, whitening
 from .maps import calibration_size, compress, espirit_maps, outside_span
-from .raw import Scan, fit, normalise
+from .raw import Scan, fft1c, fit, ifft1c, normalise, resize
 from .store import DataError
 
 HIGH_RESIDUAL = 0.05  # share of the calibration region's energy outside of the maps' span that is worth a warning
+NOISE_ROWS = 16  # rows of the image that the noise level is estimated from
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,37 @@ def prepare(scan: Scan, size: tuple[int, int], coils: int | None = None) -> Prep
         scan = compress(scan, coils)
     scan = fit(scan, size)
     maps = espirit_maps(scan)
+    return Prepared(scan, maps, noise_level(scan, maps), outside_span(scan, maps) if len(maps) > 1 else 0.0)
+
+
+def noise_level(scan: Scan, maps: Tensor) -> float:
+    """ρ per real component of a scan's k-space, from its own measured entries (`msm.noise.estimate_noise`).
+
+    Where whole columns were measured, the middle rows of the image, and as many columns as give two equations a
+    pixel, are enough for an error of about 1 %, in a fraction of the time.
+
+    Args:
+        scan: a slice.
+        maps: its coil maps (coils, H, W).
+
+    Raises:
+        DataError: if too little was measured.
+    """
+    k_space, mask = scan.k_space, scan.mask
+    coils, height, width = k_space.shape
+    columns = mask[0].any(0)
+    if torch.equal(mask[0], columns.expand_as(mask[0])):
+        rows = min(height, NOISE_ROWS)
+        k_space = fft1c(resize(ifft1c(k_space, -2), rows, -2), -2)
+        step = max(1, int(columns.sum()) * coils // (2 * width))
+        chosen = torch.zeros_like(columns)
+        chosen[columns.nonzero()[::step, 0]] = True
+        maps, mask = resize(maps, rows, -2), chosen.expand(1, rows, width)
     try:
-        rho, _ = estimate_noise(Measurement(scan.k_space[None], scan.mask[None], maps[None]))
+        rho, _ = estimate_noise(Measurement(k_space[None], mask[None], maps[None]))
     except ValueError as error:
         raise DataError(f"{scan.name}: {error}; leave this slice out") from None
-    return Prepared(scan, maps, float(rho), outside_span(scan, maps) if len(maps) > 1 else 0.0)
+    return float(rho)
 
 
 def prewhiten(scan: Scan) -> Scan:
