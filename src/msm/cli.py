@@ -38,20 +38,46 @@ NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_st
 
 @app.command()
 def acquire(
-    config_file: ConfigFile,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG.yaml [KEY=VALUE]... | RAW...",
+            help="to simulate: a .yaml file and settings to change; to import: raw files, or folders of them",
+            show_default=False,
+        ),
+    ],
     store: Annotated[Path, typer.Option("--output", "-o", help="measurement store to write (.h5)")],
-    overrides: Overrides = None,
-    split: Annotated[str, typer.Option(help="train or test")] = "train",
-    truth: Annotated[Path | None, typer.Option(help="also write the ground truth, to this file")] = None,
+    split: Annotated[str, typer.Option(help="to simulate: train or test")] = "train",
+    truth: Annotated[Path | None, typer.Option(help="to simulate: also write the ground truth, to this file")] = None,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="to import: height and width of all items; not given: the largest that pads none"),
+    ] = None,
+    coils: Annotated[int | None, typer.Option(min=1, help="to import: compress to so many coils")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="to import: files at a time, of some 0.9 GB each")] = 1,
 ) -> None:
-    """Simulate acquisitions of the images in setting.dataset_dir: one mask, one noise draw each, for ever.
+    """Write a measurement store: simulate acquisitions of images, or import raw k-space.
+
+    The first argument decides. A .yaml file: the images in its setting.dataset_dir are measured, one mask, one noise
+    draw each, for ever. Anything else is raw k-space (fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every slice
+    gets coil maps and a noise level, and STORE.manifest.jsonl says what each file gave. The same command again goes on.
 
     Example: msm acquire configs/demo/brain.yaml -o stores/brain.h5 setting.dataset_dir=SLICES
+
+    Example: msm acquire scans/*.h5 -o stores/brain.h5 --size 256 256 --workers 4
     """
+    if Path(inputs[0]).suffix.lower() not in (".yaml", ".yml"):
+        if truth is not None or split != "train":
+            raise ValueError(
+                "--split and --truth are for a CONFIG.yaml; raw files have no ground truth, leave both out"
+            )
+        import_raw([Path(name) for name in inputs], store, size, coils, workers)
+        return
     from .config import load_config
 
-    config = load_config(config_file, overrides or [])
-    count = write_store(config, split, store, truth)
+    if size is not None or coils is not None or workers != 1:
+        raise ValueError("--size, --coils and --workers are for raw files; CONFIG.yaml has settings for these")
+    count = write_store(load_config(inputs[0], inputs[1:]), split, store, truth)
     print(f"{store}: {count} acquisitions")
 
 
@@ -84,7 +110,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     trainer = Trainer(
         denoiser,
         data,
-        make_masks(config.data.mask, config.data.image_size),
+        make_masks(config.data.mask, store.shape[-2:]),
         folder,
         config.train,
         train_steps=config.diffusion.train_steps,
@@ -218,6 +244,22 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
     return count
 
 
+def import_raw(paths: list[Path], store: Path, size: tuple[int, int] | None, coils: int | None, workers: int) -> None:
+    """Import raw files, and tell which of them the coil maps explain badly."""
+    from .data.files import raw_files
+    from .data.prepare import HIGH_RESIDUAL
+    from .data.raw_store import import_store, manifest_path
+
+    lines = import_store(raw_files(paths), store, size=size, coils=coils, workers=workers)
+    for line in lines:
+        if bad := sum(residual > HIGH_RESIDUAL for residual in line["maps_residual"]):
+            what = f"{bad} of {line['slices']} slices have over {HIGH_RESIDUAL:.0%} of energy outside of the coil maps"
+            print(f"msm: warning: {line['file']}: {what}: noise, motion, or a head that folds over", file=sys.stderr)
+    coils, height, width = lines[0]["shape"]
+    count = sum(line["slices"] for line in lines)
+    print(f"{store}: {count} slices of {height}×{width} from {coils} coils; {manifest_path(store)}: {len(lines)} files")
+
+
 def open_store(config: Config, folder: Path) -> MeasurementStore:
     """The store to train on; a data folder is measured once, into the run folder, a store is read through once."""
     from rich.progress import track
@@ -249,7 +291,8 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
     from .evaluation import make_masks
 
     store = open_store(fully_sampled(config) if config.train.remask else config, folder)
-    if store.shape[-1] != config.data.image_size or store.is_mri != config.data.is_mri:
+    sizes = store.shape[-2:] if config.data.kind == "raw" else (config.data.image_size, config.data.image_size)
+    if store.shape[-2:] != sizes or store.is_mri != config.data.is_mri:
         raise ValueError(
             f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
             f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
@@ -345,7 +388,7 @@ def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementSto
     device = next(denoiser.parameters()).device
     first = store.batch([0]).to(device)
     transform = first.transform
-    masks = make_masks(config.data.mask, config.data.image_size)
+    masks = make_masks(config.data.mask, store.shape[-2:])
     z = generate(denoiser, transform, masks, store.shape, seeds=range(4), steps=25, draws=2)
     write_picture(path, transform.adjoint(z))
 
