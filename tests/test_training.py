@@ -1,11 +1,17 @@
 """The loop: bit-exact resume, damaged checkpoints, no clean pixel, whole acquisitions flipped."""
 
+import json
+import os
+import resource
 import shutil
+import signal
+from contextlib import contextmanager
 
 import h5py
 import pytest
 import torch
 
+from msm.batches import flip
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser
 from msm.masks import BoxMasks
@@ -13,7 +19,7 @@ from msm.measurement import Measurement
 from msm.network import ADMNetwork
 from msm.schedule import VPSchedule
 from msm.settings import TrainConfig
-from msm.training import Trainer, TrainingError, flip
+from msm.training import Trainer, TrainingError
 from msm.transforms import MultiCoil
 
 SIZE, COUNT = 16, 10
@@ -60,6 +66,12 @@ def assert_same(first, second):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
 def test_resumed_run_has_the_same_bits(store, tmp_path):
     trainer(store, tmp_path / "whole").run()
 
@@ -90,6 +102,87 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(store, tmp_path, ca
     again.run()
     assert f"{newest}: damaged" in capsys.readouterr().out.replace("\n", "")
     assert_same(final, weights(tmp_path / "run"))
+
+
+def test_flipped_bit_of_a_checkpoint_is_found(store, tmp_path, capsys):
+    trainer(store, tmp_path / "run").run()
+    final = weights(tmp_path / "run")
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    flip_bit(newest / "average" / "model.safetensors")
+    trainer(store, tmp_path / "run", keep_checkpoints=1).run()
+    said = capsys.readouterr().out.replace("\n", "")
+    assert f"{newest}: damaged (average/model.safetensors is not as it was written)" in said
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [newest.name]
+    assert_same(final, weights(tmp_path / "run"))
+
+
+def test_a_damaged_checkpoint_is_not_among_those_kept(store, tmp_path):
+    """The run goes on from step 4 and stops at step 6: the damaged one of step 8 does not push that out."""
+    trainer(store, tmp_path / "run").run()
+    (tmp_path / "run" / "checkpoints" / "000000008" / "optimizer.pt").unlink()
+    trainer(store, tmp_path / "run", images=24, keep_checkpoints=1).run()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["000000006"]
+
+
+def test_only_damaged_checkpoints_are_not_trained_over(store, tmp_path):
+    trainer(store, tmp_path / "run").run()
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        (folder / "state.json").write_text("{")
+    with pytest.raises(TrainingError, match="all 2 checkpoints are damaged"):
+        trainer(store, tmp_path / "run").run()
+
+
+@contextmanager
+def full_disk(at):
+    """No file grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (at, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("file", ["network/model.safetensors", "optimizer.pt", "average/model.safetensors"])
+def test_full_disk_loses_nothing(store, tmp_path, file):
+    trainer(store, tmp_path / "whole").run()
+    trainer(store, tmp_path / "cut", images=16).run()
+    size = (tmp_path / "cut" / "checkpoints" / "000000004" / file).stat().st_size
+    with full_disk(size - 1), pytest.raises(TrainingError, match=r"cannot be written to \(File too large\)") as caught:
+        trainer(store, tmp_path / "cut").run()
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["000000004"]
+    trainer(store, tmp_path / "cut").run()
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_sigterm_ends_with_a_checkpoint(store, tmp_path):
+    class Scheduler(MeasurementStore):
+        def batch(self, indices, epochs=()):
+            if self.read == 2:  # while the third step is prepared
+                os.kill(os.getpid(), signal.SIGTERM)
+            self.read += 1
+            return super().batch(indices, epochs)
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer(store, tmp_path / "whole").run()
+    data = Scheduler(store)
+    data.read = 0
+    stopped = trainer(store, tmp_path / "cut", data=data)
+    assert not stopped.run() and stopped.step == 3
+    assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["000000003"]
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert trainer(store, tmp_path / "cut").run()
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_half_a_line_of_the_log_is_dropped(store, tmp_path):
+    trainer(store, tmp_path / "run", images=16).run()
+    with (tmp_path / "run" / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "im')
+    trainer(store, tmp_path / "run").run()
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [4, 8]
 
 
 def test_checkpoint_of_another_network_is_refused(store, tmp_path):
@@ -129,6 +222,15 @@ def test_exploding_loss_stops_the_run(store, tmp_path):
     with pytest.raises(TrainingError, match="loss became nan"):
         run.run()
     assert not (tmp_path / "run" / "weights").exists()
+
+
+def test_gradient_that_is_not_finite_stops_the_run(store, tmp_path):
+    """The loss of the very step is finite; its weights would not be, and must not become a checkpoint."""
+    run = trainer(store, tmp_path / "run", checkpoint_images=4)
+    next(run.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(TrainingError, match="gradient became nan"):
+        run.run()
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_flipped_acquisition_is_the_acquisition_of_the_flipped_scan():

@@ -45,6 +45,17 @@ def test_multicoil_is_an_isometry_with_its_adjoint(size):
     assert_close(transform.forward(x).norm(), x.norm())
 
 
+@pytest.mark.parametrize("whole_columns", [True, False])
+def test_normal_is_adjoint_after_mask_after_forward(whole_columns):
+    transform, generator = MultiCoil(normalised_maps()), torch.Generator().manual_seed(5)
+    x = random_tensor((2, 1, 8, 6), torch.complex128)
+    rows = 1 if whole_columns else 8
+    mask = (torch.rand(2, 1, rows, 6, generator=generator) < 0.5).expand(-1, -1, 8, -1)
+    expected = transform.adjoint(torch.where(mask, transform.forward(x), 0))
+    assert_close(transform.normal(x, mask), expected)
+    assert_close(transform.normal(x, mask.contiguous()), expected)
+
+
 def test_one_set_of_maps_serves_a_batch():
     maps = normalised_maps(batch=1)
     x = random_tensor((3, 1, 8, 6), torch.complex128)

@@ -6,8 +6,9 @@ Heavy libraries are imported inside the commands, so that `msm --help` answers a
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .config import Config
     from .data.acquire import Source
     from .data.store import Acquisitions, MeasurementStore
     from .denoiser import PartialDenoiser
+    from .parts import Parts
     from .settings import DataConfig
 
 app = typer.Typer(
@@ -71,6 +75,8 @@ def acquire(
             raise ValueError(
                 "--split and --truth are for a CONFIG.yaml; raw files have no ground truth, leave both out"
             )
+        from .raw_commands import import_raw
+
         import_raw([Path(name) for name in inputs], store, size, coils, workers)
         return
     from .config import load_config
@@ -94,6 +100,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from .evaluation import make_masks
     from .processes import processes
     from .report import write_text
+    from .stopping import EXIT_CODE
     from .training import Trainer
 
     config = load_config(config_file, overrides or [])
@@ -102,9 +109,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     with processes().main_process_first():  # the others find the store written
         store, data = training_data(config, folder)
 
-    def on_checkpoint(images: int) -> None:
+    def on_start() -> None:
+        record_run(config, folder)
         record = {"parametrisation": config.diffusion.parametrisation, "remask": config.train.remask}
         write_text(folder / "weights" / DENOISER_FILE, json.dumps(record) + "\n")
+
+    def on_checkpoint(images: int) -> None:
         sample_grid(config, denoiser, store, folder / "images" / f"{images:09d}.png")
 
     trainer = Trainer(
@@ -114,10 +124,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         folder,
         config.train,
         train_steps=config.diffusion.train_steps,
-        on_start=lambda: record_run(config, folder),
+        on_start=on_start,
         on_checkpoint=on_checkpoint,
     )
-    trainer.run()
+    if not trainer.run():
+        processes().print(f"{folder}: stopped by SIGTERM with a checkpoint; the same command goes on from there")
+        raise SystemExit(EXIT_CODE)
     processes().print(f"{folder / 'weights'}: averaged weights")
 
 
@@ -143,10 +155,9 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     config = load_config(config_file, overrides or [])
     denoiser = trained_denoiser(config, config_file)
+    run = run_generation if config.inverse_problem is None else run_reconstruction
     if config.data.kind == "raw":
         run = run_raw
-    else:
-        run = run_generation if config.inverse_problem is None else run_reconstruction
     with arithmetic(config):
         run(config, denoiser)
 
@@ -242,22 +253,6 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
         if not count:
             raise DataError(f"{folder}: no items for the {split} split; correct setting.dataset_dir")
     return count
-
-
-def import_raw(paths: list[Path], store: Path, size: tuple[int, int] | None, coils: int | None, workers: int) -> None:
-    """Import raw files, and tell which of them the coil maps explain badly."""
-    from .data.files import raw_files
-    from .data.prepare import HIGH_RESIDUAL
-    from .data.raw_store import import_store, manifest_path
-
-    lines = import_store(raw_files(paths), store, size=size, coils=coils, workers=workers)
-    for line in lines:
-        if bad := sum(residual > HIGH_RESIDUAL for residual in line["maps_residual"]):
-            what = f"{bad} of {line['slices']} slices have over {HIGH_RESIDUAL:.0%} of energy outside of the coil maps"
-            print(f"msm: warning: {line['file']}: {what}: noise, motion, or a head that folds over", file=sys.stderr)
-    coils, height, width = lines[0]["shape"]
-    count = sum(line["slices"] for line in lines)
-    print(f"{store}: {count} slices of {height}×{width} from {coils} coils; {manifest_path(store)}: {len(lines)} files")
 
 
 def open_store(config: Config, folder: Path) -> MeasurementStore:
@@ -366,17 +361,22 @@ def load_network(config: Config, path: Path) -> Any:
 
 def record_run(config: Config, folder: Path) -> None:
     """Write the resolved config and the versions into a run folder."""
-    from importlib.metadata import version
-
     from .config import dump_config
     from .report import write_text
 
-    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
-    versions: dict[str, Any] = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+    record: dict[str, Any] = versions()
     if config.train.remask:
-        versions["remask"] = True  # trained on masks redrawn from clean images
+        record["remask"] = True  # trained on masks redrawn from clean images
     write_text(folder / "config.yaml", dump_config(config))
-    write_text(folder / "versions.json", json.dumps(versions, indent=1) + "\n")
+    write_text(folder / "versions.json", json.dumps(record, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results follow from."""
+    from importlib.metadata import version
+
+    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 
 
 def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementStore, path: Path) -> None:
@@ -401,12 +401,14 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
 
     settings = config.sample
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
+    parts = kept_parts(config, denoiser, [] if maps is None else [maps])
     with progress_bar("generating", settings.count * settings.steps) as advance:
-        images = prior_samples(denoiser, config.data, settings, maps, advance)
+        images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
     record_run(config, config.setting.save_dir)
     write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
+    parts.remove()
     print(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
 
 
@@ -419,8 +421,9 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     from .report import Column, error_map, print_table, spread, write_array, write_comparison, write_csv, write_samples
 
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
+    parts = kept_parts(config, denoiser, [t for item in items for t in (item.image, item.maps) if t is not None])
     with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
-        inputs, samples = posterior_samples(denoiser, items, config, advance)
+        inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
     record_run(config, folder)
@@ -437,33 +440,26 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
     write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)
     write_csv(folder / "metrics.csv", rows)
+    parts.remove()
     print_table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
 
 
 def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
-    """Reconstruct raw files, slice by slice; what an earlier run of the same settings finished stays."""
-    from .data.files import digest, raw_files
-    from .processes import processes
-    from .raw_sampling import open_writers, reconstruct_volumes, survey
+    """Reconstruct raw files: mean and standard deviation of each slice."""
+    from .raw_commands import reconstruct_raw
 
-    settings, folder, weights = config.sample, config.setting.save_dir, config.setting.pretrained_model_dir
-    if config.setting.dataset_dir is None or weights is None:
-        raise ValueError("setting.dataset_dir: missing; set it to a raw file, or a folder of them")
-    volumes = survey(raw_files([config.setting.dataset_dir]))
-    writers = open_writers(volumes, config, digest(weights / "model.safetensors" if weights.is_dir() else weights))
-    if processes().is_main_process:
-        record_run(config, folder)
-    left = sum(len(volumes[name].slices) - writer.done for name, writer in writers.items())
-    with progress_bar("reconstructing", left * settings.samples * settings.steps) as advance:
-        warnings = reconstruct_volumes(denoiser, volumes, writers, config, advance)
-    if not processes().is_main_process:
-        return
-    for line in warnings:
-        print(f"msm: warning: {line}", file=sys.stderr)
-    for name, writer in writers.items():
-        residual = writer.facts()["maps_residual"]
-        outside = f"{residual.min():.1%} to {residual.max():.1%} of the calibration energy outside of the coil maps"
-        print(f"{folder / name}.h5, .nii, _std.nii, and PNGs in {name}/: {len(residual)} slices, {outside}")
+    reconstruct_raw(config, denoiser, progress_bar, lambda: record_run(config, config.setting.save_dir))
+
+
+def kept_parts(config: Config, denoiser: PartialDenoiser, data: Sequence[Tensor]) -> Parts:
+    """The batches of samples that a stopped run of the same settings, weights and data left in the run folder."""
+    from .config import dump_config
+    from .parts import Parts, fingerprint
+
+    weights = denoiser.state_dict().values()
+    device = next(denoiser.parameters()).device
+    texts = [dump_config(config), json.dumps(versions()), device.type]
+    return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
 
 
 def arithmetic(config: Config) -> AbstractContextManager[object]:
@@ -508,6 +504,7 @@ def main() -> None:
     """Run the command; a mistake the user can mend ends in one line and exit code 2."""
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # half-written files are removed
     try:
         app(args=arguments)
     except (ValueError, OSError, ImportError) as error:

@@ -22,6 +22,8 @@ from .settings import BoxMaskConfig, DataConfig, InverseProblemConfig, MaskConfi
 from .transforms import Identity, MultiCoil, Transform
 
 Advance = Callable[[int], None]
+Draw = Callable[[range], Any]
+Keep = Callable[[Draw, Callable[[range], None]], Draw]  # `Parts.keep`
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,11 @@ def _photo_operator(problem: InverseProblemConfig, shape: tuple[int, int, int], 
 
 
 def posterior_samples(
-    denoiser: PartialDenoiser, items: Sequence[Source], config: Config, advance: Advance = lambda n: None
+    denoiser: PartialDenoiser,
+    items: Sequence[Source],
+    config: Config,
+    advance: Advance = lambda n: None,
+    keep: Keep = lambda draw, reused: draw,
 ) -> tuple[Tensor, Tensor]:
     """Observe items and draw sample.samples posterior samples of each.
 
@@ -111,6 +117,7 @@ def posterior_samples(
         items: the images.
         config: inverse_problem, sample and data blocks.
         advance: told how many sampler steps were done, a step of each image counting one.
+        keep: wraps the drawing of a batch, to take up batches drawn before.
 
     Returns:
         input images (B, C, H, W), and samples (B, samples, C, H, W).
@@ -141,7 +148,10 @@ def posterior_samples(
         )
         return seen.input.cpu()[::repeats], seen.transform.adjoint(z).cpu().unflatten(0, (len(chosen), repeats))
 
-    inputs, samples = zip(*shared_out(len(items), max(1, settings.batch_size // repeats), draw))
+    def reused(numbers: range) -> None:
+        advance(len(numbers) * repeats * settings.steps)
+
+    inputs, samples = zip(*shared_out(len(items), max(1, settings.batch_size // repeats), keep(draw, reused)))
     return torch.cat(inputs), torch.cat(samples)
 
 
@@ -151,6 +161,7 @@ def prior_samples(
     settings: SampleConfig,
     maps: Tensor | None = None,
     advance: Advance = lambda n: None,
+    keep: Keep = lambda draw, reused: draw,
 ) -> Tensor:
     """Generate sample.count images (B, C, H, W).
 
@@ -160,6 +171,7 @@ def prior_samples(
         settings: the sampler.
         maps: MRI: coil maps (N, coils, H, W), used in turn.
         advance: as in `posterior_samples`.
+        keep: as in `posterior_samples`.
     """
     device = next(denoiser.parameters()).device
 
@@ -183,7 +195,10 @@ def prior_samples(
         )
         return transform.adjoint(z).cpu()
 
-    return torch.cat(shared_out(settings.count, settings.batch_size, draw))
+    def reused(numbers: range) -> None:
+        advance(len(numbers) * settings.steps)
+
+    return torch.cat(shared_out(settings.count, settings.batch_size, keep(draw, reused)))
 
 
 def score(method: str, x_hat: Tensor, x: Tensor, names: Sequence[str]) -> list[dict[str, str]]:

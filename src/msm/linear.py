@@ -32,12 +32,13 @@ def conjugate_gradient(normal: Map, b: Tensor, iterations: int, precondition: Ma
     x, residual, direction = torch.zeros_like(b), b, precondition(b)
     left = inner(residual, direction)
     floor = left * torch.finfo(b.dtype).eps ** 2  # below it the residual is rounding: the item stands still
-    for _ in range(iterations):
+    for k in range(iterations):
+        if k > 0:
+            downhill = precondition(residual)
+            left_before, left = left, inner(residual, downhill)
+            direction = downhill + torch.where(left_before > floor, left / left_before, 0) * direction
         moving = left > floor
         mapped = normal(direction)
         step = torch.where(moving, left / inner(direction, mapped), 0)
         x, residual = x + step * direction, residual - step * mapped
-        downhill = precondition(residual)
-        left_before, left = left, inner(residual, downhill)
-        direction = downhill + torch.where(moving, left / left_before, 0) * direction
     return x

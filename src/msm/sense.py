@@ -43,11 +43,10 @@ class ImagePrior:
         return k_squared.numel() * self.band_variance / (torch.pi * (k_squared + self.corner**2))
 
     def phase(self, s: Tensor, transform: Transform, sigma: Tensor | float) -> Tensor:
-        """e^{iφ} (B, 1, H, W) of measured k-space s (B, coils, H, W) with noise sigma; the noisier, the smoother."""
+        """e^{iφ} (B, 1, H, W), 0 where no coil sees, of k-space s (B, coils, H, W); the larger sigma, the smoother."""
         power = self.spectrum(s.shape[-2:], s.device)
         low_pass = torch.exp(-_squared_frequencies(s.shape[-2:], s.device) / (2 * self.phase_width**2))
-        low = transform.adjoint(s * low_pass * power / (power + 8 * sigma**2))
-        return torch.polar(torch.ones_like(low.real), low.angle())
+        return torch.sgn(transform.adjoint(s * (low_pass * power / (power + 8 * sigma**2))))
 
     def precision(self, size: torch.Size, kappa: Tensor | float, device: torch.device) -> Tensor:
         """Inverse of the spectrum of the real and the imaginary part of m, as `solve` takes it.

@@ -1,17 +1,16 @@
 """The training loop: measurements in, a partial denoiser out (SPEC §3).
 
-Progress is counted in images. All randomness of an item follows from (seed, its place in the run), so a run that
-was stopped and resumed, or spread over more processes, sees the same numbers.
+Progress is counted in images. All randomness of an item follows from its place in the run (`msm.batches`), so a run
+that was stopped and resumed, or spread over more processes, sees the same numbers.
 """
 
 import copy
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,21 @@ import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader
 
+from .batches import Batch, Places, TrainingItems
+from .checkpoints import Checkpoints
 from .data.store import Acquisitions
 from .denoiser import PartialDenoiser
-from .losses import noiseless_loss, noisy_loss, standard_normal
+from .losses import noiseless_loss, noisy_loss
 from .masks import Masks
-from .measurement import Measurement
 from .processes import processes
 from .settings import TrainConfig
+from .stopping import stop_asked
 
 LOG_EVERY = 50  # steps
-Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
+ASK_EVERY = 10  # steps after which several processes agree on whether to stop
 
 
 class TrainingError(ValueError):
@@ -79,6 +80,7 @@ class Trainer:
                 f"processes × train.accumulate {settings.accumulate}; use a multiple of {parts}"
             )
         self.denoiser, self.folder, self.settings = denoiser, Path(folder), settings
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", settings.keep_checkpoints)
         self.data, self.masks, self.on_start, self.on_checkpoint = data, masks, on_start, on_checkpoint
         self.loss: Callable[..., Tensor] = noiseless_loss
         self.grid = denoiser.schedule.grid(train_steps)
@@ -100,42 +102,63 @@ class Trainer:
                 target_denoiser=target and self._follow_average(target),
             )
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Train until `settings.images` images are seen, going on from the newest usable checkpoint.
 
+        SIGTERM ends the run after the step at hand, with a checkpoint of it.
+
+        Returns:
+            whether training is complete; False after SIGTERM.
+
         Raises:
-            TrainingError: if the loss is not finite; the last checkpoint stays.
+            TrainingError: if the loss is not finite, the disk is full, or all checkpoints are damaged; what
+                checkpoints there are stay.
         """
         self._resume()
         if self.on_start is not None and self.accelerator.is_main_process:
-            self.on_start()
-        if self.step == self.total_steps:
-            return
-        log = _Log(self.folder, self.step, self.accelerator.is_main_process)
+            with _writing(self.folder):
+                self.on_start()
+        if self.step < self.total_steps:
+            self._train()
+        return self.step == self.total_steps
+
+    def _train(self) -> None:
+        with _writing(self.folder):
+            log = _Log(self.folder, self.step, self.accelerator.is_main_process)
         every = max(1, self.settings.checkpoint_images // self.settings.batch_size)
         sums, counted, started = torch.zeros(2, device=self.accelerator.device), 0, time.perf_counter()
         self.denoiser.train()
         visible = self.accelerator.is_main_process
-        with closing(log), _progress(self.settings.images, visible) as progress:
+        with closing(log), _progress(self.settings.images, visible) as progress, stop_asked() as asked:
             bar = progress.add_task("training", total=self.settings.images, loss=math.nan)
             for batch in self._loader():
                 sums += self._optimise(batch)
                 self.step, counted = self.step + 1, counted + 1
                 seen = min(self.step * self.settings.batch_size, self.settings.images)
-                done = self.step == self.total_steps
-                checkpoint = done or self.step % every == 0
+                done, stop = self.step == self.total_steps, self._agreed(asked())
+                checkpoint = done or stop or self.step % every == 0
                 progress.update(bar, completed=seen)
                 if checkpoint or self.step % LOG_EVERY == 0:
                     loss, norm = (sums / counted).tolist()
-                    self._check_finite(loss)
+                    self._check_finite(loss, norm)
                     seconds = (time.perf_counter() - started) / counted
                     progress.update(bar, loss=loss)
                     if self.step % LOG_EVERY == 0 or done:
-                        log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds)
+                        with _writing(self.folder):
+                            log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds)
                         sums.zero_()
                         counted, started = 0, time.perf_counter()
                 if checkpoint:
-                    self._checkpoint(seen)
+                    with _writing(self.folder):
+                        self._checkpoint(seen)
+                if stop:
+                    return
+
+    def _agreed(self, asked: bool) -> bool:
+        """Whether any process was asked to stop: all must stop after the same step."""
+        if self.accelerator.num_processes == 1 or self.step % ASK_EVERY:
+            return asked and self.accelerator.num_processes == 1
+        return bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.accelerator.device), "sum"))
 
     def _optimise(self, batch: Batch) -> Tensor:
         """One optimiser step on this process's share of a batch; returns (loss, gradient norm)."""
@@ -184,35 +207,37 @@ class Trainer:
         return DataLoader(
             items,
             batch_size=None,
-            sampler=_Places(range(self.step, self.total_steps), settings.batch_size, first, share),
+            sampler=Places(range(self.step, self.total_steps), settings.batch_size, first, share),
             num_workers=settings.workers,
         )
 
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"{self.folder}: the loss became {loss} before step {self.step}; the last checkpoint is kept. "
-                "Lower train.lr and start the same command again"
-            )
+    def _check_finite(self, loss: float, norm: float) -> None:
+        """Refuse a step that has no finite loss, or no finite gradient: it would spoil the weights."""
+        scaled = self.accelerator.scaler is not None  # fp16: steps whose gradient is not finite are left out
+        for name, value in (("loss", loss), ("gradient", 0.0 if scaled else norm)):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{self.folder}: the {name} became {value} before step {self.step}; the last checkpoint is kept. "
+                    "Lower train.lr and start the same command again"
+                )
 
     def _checkpoint(self, seen: int) -> None:
-        """Write weights, averaged weights and optimiser state as one folder, then drop the oldest ones."""
+        """Write weights, averaged weights and optimiser state as one folder."""
         self.accelerator.wait_for_everyone()
         self.ema.store(self.network.parameters())
         if self.accelerator.is_main_process:
-            target = self.folder / "checkpoints" / f"{self.step:09d}"
-            temporary = target.with_name(target.name + ".tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            self.network.save(temporary / "network")
-            torch.save(self.optimizer.state_dict(), temporary / "optimizer.pt")
-            self.ema.copy_to(self.network.parameters())
-            self.network.save(temporary / "average")
-            (temporary / "state.json").write_text(json.dumps({"step": self.step, "images": seen}))
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
-            self.network.save(self.folder / "weights")
-            for old in self._checkpoints()[: -self.settings.keep_checkpoints]:
-                shutil.rmtree(old)
+
+            def fill(folder: Path) -> dict[str, Any]:
+                self.network.save(folder / "network")
+                with (folder / "optimizer.pt").open("wb") as file:
+                    torch.save(self.optimizer.state_dict(), file)
+                self.ema.copy_to(self.network.parameters())
+                self.network.save(folder / "average")
+                self.network.save(self.folder / "weights")  # first: a run killed in between trains up to here again
+                scaler = self.accelerator.scaler
+                return {"images": seen, "scaler": scaler and scaler.state_dict()}
+
+            self.checkpoints.write(self.step, fill)
             if self.on_checkpoint is not None:
                 self.denoiser.eval()
                 self.on_checkpoint(seen)
@@ -220,19 +245,17 @@ class Trainer:
         self.ema.restore(self.network.parameters())
         self.accelerator.wait_for_everyone()
 
-    def _checkpoints(self) -> list[Path]:
-        return sorted(p for p in (self.folder / "checkpoints").glob("*") if p.name.isdigit())
-
     def _resume(self) -> None:
         """Take up the newest checkpoint that is whole; a damaged one is named and the one before used."""
-        for folder in reversed(self._checkpoints()):
+        found = self.checkpoints.newest_first()
+        for folder in found:
             try:
+                state = self.checkpoints.read_state(folder)
                 average = type(self.network).load(folder / "average")
                 network = type(self.network).load(folder / "network")
                 optimizer = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
-                step = json.loads((folder / "state.json").read_text())["step"]
             except Exception as error:  # whatever a damaged file makes its reader raise
-                reason = str(error).splitlines()[0]
+                reason = " ".join(str(error).split()).removeprefix(f"{folder}/")
                 self.accelerator.print(f"{folder}: damaged ({reason}); trying the checkpoint before it")
                 continue
             if network.settings != self.network.settings:
@@ -244,94 +267,16 @@ class Trainer:
             self.optimizer.load_state_dict(optimizer)
             for shadow, parameter in zip(self.ema.shadow_params, average.parameters()):
                 shadow.copy_(parameter.detach())
-            self.ema.optimization_step = self.step = step
+            if self.accelerator.scaler is not None and state.get("scaler"):
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.ema.optimization_step = self.step = state["step"]
             self.accelerator.print(f"resuming from {folder}")
             return
-
-
-class TrainingItems(Dataset):
-    """Batches as the optimiser takes them: times, acquisitions, white noise by the names of the loss's arguments.
-
-    Times are stratified over a batch: each item's time is uniform on the grid, and together they spread over it.
-    A share of items is restricted to a random sub-mask; flips are of the whole acquisition, so no entry is used
-    that was not measured.
-
-    Args:
-        data: the acquisitions.
-        masks: p(S), for sub-masks.
-        grid: training times (steps,).
-        settings: `train` block of the config.
-    """
-
-    def __init__(self, data: Acquisitions, masks: Masks, grid: Tensor, settings: TrainConfig):
-        self.data, self.masks, self.grid, self.settings = data, masks, grid, settings
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-
-    def __getitem__(self, place: tuple[int, range]) -> Batch:
-        """The items of one step.
-
-        Args:
-            place: number of the step, and which items of its batch.
-
-        Returns:
-            times (B,), measurement of B items, noises shaped like its values: "noise" and, if the data hold
-            noise, "probe".
-        """
-        step, rows = place
-        size, seed = self.settings.batch_size, self.settings.seed
-        places = [step * size + row for row in rows]
-        epochs = [n // len(self.data) for n in places]
-        measurement = self.data.batch([self._index(n) for n in places], epochs)
-        streams = [_stream(seed, 1, n) for n in places]
-        measurement = self._submask(measurement, streams)
-        if self.settings.augment:
-            turn = torch.stack([torch.rand(2, generator=g) for g in streams]) < 0.5
-            turn[:, 0] &= measurement.maps is not None  # photos have an up and a down
-            measurement = flip(measurement, turn)
-        names = ("noise", "probe") if self.data.largest_noise_std > 0 else ("noise",)
-        noises = {
-            name: torch.stack([standard_normal(v, g) for v, g in zip(measurement.values, streams)]) for name in names
-        }
-        return self._times(step)[list(rows)], measurement, noises
-
-    def _index(self, place: int) -> int:
-        """Which acquisition comes at a place of the run: every epoch is a permutation of its own."""
-        epoch, position = divmod(place, len(self.data))
-        if self._order[0] != epoch:
-            self._order = (
-                epoch,
-                torch.randperm(len(self.data), generator=_stream(self.settings.seed, 2, epoch)),
+        if found:
+            raise TrainingError(
+                f"{self.checkpoints.folder}: all {len(found)} checkpoints are damaged; restore one from a copy, "
+                "or delete the folder to train anew"
             )
-        return int(self._order[1][position])
-
-    def _times(self, step: int) -> Tensor:
-        size, generator = self.settings.batch_size, _stream(self.settings.seed, 3, step)
-        u = (torch.rand((), generator=generator) + torch.randperm(size, generator=generator) / size) % 1
-        return self.grid[(u * len(self.grid)).long().clamp(max=len(self.grid) - 1)]
-
-    def _submask(self, measurement: Measurement, streams: list[Generator]) -> Measurement:
-        share, (low, high) = self.settings.submask_share, self.settings.submask_keep
-        if share == 0:
-            return measurement
-        masks = []
-        for mask, stream in zip(measurement.mask.split(1), streams):
-            chosen, place = torch.rand(2, generator=stream).unbind()
-            keep = low + (high - low) * place
-            masks.append(self.masks.submask(mask, keep[None], stream) if chosen < share else mask)
-        return measurement.restrict(torch.cat(masks))
-
-
-class _Places:
-    """Which items of which steps a process loads."""
-
-    def __init__(self, steps: range, batch_size: int, first: int, share: int):
-        self.steps, self.rows = steps, range(first, first + share)
-
-    def __iter__(self) -> Iterator[tuple[int, range]]:
-        return ((step, self.rows) for step in self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
 
 
 class _Log:
@@ -344,7 +289,8 @@ class _Log:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        whole = [line for line in lines if line.endswith("}")]  # a killed run may leave the last one cut off
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(line + "\n" for line in kept))
         os.replace(temporary, path)
@@ -372,31 +318,16 @@ class _Log:
                 self.board.close()
 
 
-def flip(measurement: Measurement, turn: Tensor) -> Measurement:
-    """Mirror whole acquisitions: of k-space, mask and maps together, or of pixels and mask.
-
-    A mirrored image has mirrored k-space; for an even number of samples the centre stays in place if the
-    mirrored axis is moved on by one.
-
-    Args:
-        measurement: B acquisitions.
-        turn: whether to mirror (vertically, horizontally), (B, 2), bool.
-    """
-    fields = [measurement.values, measurement.mask]
-    is_mri = measurement.maps is not None
-    if measurement.maps is not None:
-        fields.append(measurement.maps.expand(len(turn), -1, -1, -1))
-    for axis in (2, 3):
-        here = turn[:, axis - 2, None, None, None]
-        move = 1 if is_mri and fields[0].shape[axis] % 2 == 0 else 0
-        fields = [torch.where(here, field.flip(axis).roll(move, axis), field) for field in fields]
-    values, mask, *maps = fields
-    return Measurement(values, mask, maps[0] if maps else None, measurement.noise_std)
-
-
-def _stream(seed: int, purpose: int, place: int) -> Generator:
-    """Random stream of one item or step of a run."""
-    return Generator().manual_seed((seed * 4 + purpose) * 2**40 + place)
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Tell of a full disk in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: cannot be written to ({error.strerror or error}); the last checkpoint is kept. "
+            "Make room and start the same command again"
+        ) from error
 
 
 def _progress(total: int, visible: bool) -> Progress:

@@ -95,8 +95,8 @@ class MultiCoil:
         Returns:
             image (B, 1, H, W), complex.
         """
-        coil_images = torch.fft.ifft2(torch.fft.ifftshift(z, (-2, -1)), norm="ortho")
-        return torch.fft.fftshift((self._conjugate * coil_images).sum(1, keepdim=True), (-2, -1))
+        coil_images = torch.fft.ifft2(torch.fft.ifftshift(z, (-2, -1)), norm="ortho").mul_(self._conjugate)
+        return torch.fft.fftshift(coil_images.sum(1, keepdim=True), (-2, -1))
 
     def normal(self, x: Tensor, mask: Tensor) -> Tensor:
         """Tᴴ Sᵀ S T x, what SENSE iterates, with no shift of k-space.
@@ -108,10 +108,11 @@ class MultiCoil:
         Returns:
             image (B, 1, H, W), complex.
         """
-        k_space = torch.fft.fft2(self._maps * torch.fft.ifftshift(x, (-2, -1)), norm="ortho")
+        axes = (-1,) if mask.stride(-2) == 0 else (-2, -1)  # whole columns: the transform along them cancels
+        k_space = torch.fft.fftn(self._maps * torch.fft.ifftshift(x, (-2, -1)), dim=axes, norm="ortho")
         k_space.masked_fill_(~torch.fft.ifftshift(mask, (-2, -1)), 0)
-        combined = (self._conjugate * torch.fft.ifft2(k_space, norm="ortho")).sum(1, keepdim=True)
-        return torch.fft.fftshift(combined, (-2, -1))
+        coil_images = torch.fft.ifftn(k_space, dim=axes, norm="ortho").mul_(self._conjugate)
+        return torch.fft.fftshift(coil_images.sum(1, keepdim=True), (-2, -1))
 
     def repeat(self, times: int) -> "MultiCoil":
         """The maps of each item so many times, one after the other; maps that all items share stay as they are."""

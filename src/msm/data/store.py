@@ -14,8 +14,10 @@ The truth, where a simulation has one, goes into a file of its own that only eva
 """
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +31,9 @@ from ..measurement import Measurement
 FORMAT, VERSION = "msm-measurements", 1
 TRUTH_FORMAT = "msm-truth"
 COMPRESSED = ("values", "mask", "images")  # zeros where nothing was measured; maps have none to speak of
+KINDS = {"values": "fc", "mask": "biu", "noise_std": "f", "name": "O", "maps": "c"}  # of NumPy's types
+OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
+LARGEST_ITEM = 256  # times the bytes that the file holds of all items: compression does not reach that
 
 
 class DataError(ValueError):
@@ -180,16 +185,21 @@ class MeasurementStore(torch.utils.data.Dataset):
         self.path = Path(path)
         self._file: tuple[int, h5py.File] | None = None
         file = self._open()
-        self.provenance = json.loads(file.attrs.get("provenance", "{}"))
-        self.shape: tuple[int, int, int] = file["values"].shape[1:]
-        self.is_mri = "maps" in file
-        self._length = len(file["values"])
-        self.largest_noise_std = float(file["noise_std"][:].max())
+        with _readable(self.path):
+            self.provenance = json.loads(file.attrs.get("provenance", "{}"))
+            self.shape: tuple[int, int, int] = file["values"].shape[1:]
+            self.is_mri = "maps" in file
+            self._length = len(file["values"])
+            levels = file["noise_std"][:]
+        if not (np.isfinite(levels) & (levels >= 0)).all():
+            raise DataError(f"{self.path}: noise_std holds values that are no noise level; acquire the items again")
+        self.largest_noise_std = float(levels.max())
 
     def _open(self) -> h5py.File:
         if self._file is None or self._file[0] != os.getpid():
-            file = open_hdf5(self.path, FORMAT, {"values": 4, "mask": 4, "noise_std": 1, "name": 1})
+            file = open_hdf5(self.path, FORMAT, {"values": 4, "mask": 4, "noise_std": 1, "name": 1}, {"maps": 4})
             _check_shapes(self.path, file)
+            _check_content(self.path, file)
             self._file = (os.getpid(), file)
         return self._file[1]
 
@@ -221,7 +231,7 @@ class MeasurementStore(torch.utils.data.Dataset):
             if not 0 <= i < self._length:
                 raise IndexError(f"{self.path} has {self._length} items, there is no number {i}")
         values = torch.from_numpy(_read(file["values"], indices))
-        mask = torch.from_numpy(_read(file["mask"], indices)).bool()
+        mask = torch.from_numpy(_read(file["mask"], indices) != 0)
         noise_std = torch.from_numpy(_read(file["noise_std"], indices))
         maps = None
         if self.is_mri:
@@ -234,11 +244,13 @@ class MeasurementStore(torch.utils.data.Dataset):
     def names(self, indices: Sequence[int]) -> list[str]:
         """Identities of items."""
         names = self._open()["name"]
-        return [names[i].decode() for i in indices]
+        with _readable(self.path):
+            return [names[i].decode() for i in indices]
 
     def masks(self, limit: int = 1000) -> Tensor:
         """The masks of the first `limit` items (N, 1, H, W), bool."""
-        return torch.from_numpy(self._open()["mask"][:limit]).bool()
+        with _readable(self.path):
+            return torch.from_numpy(self._open()["mask"][:limit] != 0)
 
     def _check(self, measurement: Measurement, indices: Sequence[int]) -> None:
         empty = ~measurement.mask.flatten(1).any(1)
@@ -273,13 +285,16 @@ def read_truth(path: Path | str, indices: Sequence[int]) -> Tensor:
         return torch.from_numpy(_read(file["images"], indices))
 
 
-def open_hdf5(path: Path, file_format: str | None, fields: dict[str, int]) -> h5py.File:
+def open_hdf5(
+    path: Path, file_format: str | None, fields: dict[str, int], optional: dict[str, int] | None = None
+) -> h5py.File:
     """Open an HDF5 file for reading and check that it holds the datasets that are needed.
 
     Args:
         path: the file.
         file_format: value that its attribute `format` must have, if any.
         fields: names of the datasets and how many axes each must have.
+        optional: likewise, of datasets that need not be there.
 
     Raises:
         DataError: if the file is missing, damaged, or of another kind.
@@ -291,10 +306,13 @@ def open_hdf5(path: Path, file_format: str | None, fields: dict[str, int]) -> h5
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again") from None
-    found = file.attrs.get("format")
-    if file_format is not None and found != file_format:
+    with _readable(path):
+        found = file.attrs.get("format")
+        there = {name: axes for name, axes in (optional or {}).items() if name in file}
+    if file_format is not None and str(found) != file_format:
+        found = ascii(found)[:40]
         raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
-    for name, axes in fields.items():
+    for name, axes in (fields | there).items():
         if own_dataset(path, file, name).ndim != axes:
             raise DataError(f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again")
     return file
@@ -311,12 +329,30 @@ def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
     Raises:
         DataError: if there is none.
     """
-    link = group.get(name, getlink=True)
-    if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
-        raise DataError(f"{path}: dataset {name} is missing; the file is not complete, make it again")
-    if group[name].is_virtual or group[name].external:
-        raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
-    return group[name]
+    with _readable(path):
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
+            raise DataError(f"{path}: dataset {name} is missing; the file is not complete, make it again")
+        data = group[name]
+        if data.is_virtual or data.external:
+            raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
+        layout = data.id.get_create_plist()
+        foreign = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())} - OWN_FILTERS
+    if foreign:
+        raise DataError(f"{path}: dataset {name} is packed by filter {min(foreign)}, a plugin; h5repack -f GZIP=4 it")
+    return data
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Tell of damage in one line: HDF5 raises whatever it stumbles over."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"{path}: damaged ({reason}); copy or make the file again") from None
 
 
 def _check_shapes(path: Path, file: h5py.File) -> None:
@@ -338,10 +374,23 @@ def _check_shapes(path: Path, file: h5py.File) -> None:
         raise DataError(f"{path}: holds no items; acquire some first")
 
 
+def _check_content(path: Path, file: h5py.File) -> None:
+    """Refuse types that are not those of the format, and claims of memory that the file does not hold the data for."""
+    for name in (name for name in KINDS if name in file):
+        data = file[name]
+        if data.dtype.kind not in KINDS[name]:
+            raise DataError(f"{path}: {name} is {data.dtype}, which is no type for it; write it as StoreWriter does")
+        items = data.shape[1:] if data.ndim == 4 else data.shape
+        claimed, held = math.prod(items) * data.dtype.itemsize, data.id.get_storage_size()
+        if claimed > LARGEST_ITEM * held:
+            raise DataError(f"{path}: {name} claims {claimed:.3g} bytes, the file holds {held} of it; make it again")
+    if (file["values"].dtype.kind == "c") != ("maps" in file):
+        raise DataError(f"{path}: complex values and maps go together, only one is there; acquire the items again")
+
+
 def _read(dataset: h5py.Dataset, indices: Sequence[int]) -> np.ndarray:
     """Items of a dataset in any order."""
-    try:
-        return np.stack([dataset[i] for i in indices])
-    except OSError as error:
-        field = f"{dataset.file.filename}: {dataset.name.strip('/')}"
-        raise DataError(f"{field}: damaged ({str(error).splitlines()[0]}); copy or make the file again") from None
+    with _readable(Path(f"{dataset.file.filename}: {dataset.name.strip('/')}")):
+        items = np.stack([dataset[i] for i in indices])
+    kind = np.complex64 if items.dtype.kind == "c" else np.float32
+    return items.astype(kind, copy=False) if items.dtype.kind in "fc" else items

@@ -1,0 +1,131 @@
+"""What a training step is made of: acquisitions, sub-masks, times and white noise (SPEC §3).
+
+All randomness of an item follows from (seed, its place in the run): no step depends on the ones before it, on who
+computes it, or on how often the run was stopped.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from .data.store import Acquisitions
+from .losses import standard_normal
+from .masks import Masks
+from .measurement import Measurement
+from .settings import TrainConfig
+
+Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
+
+
+class TrainingItems(Dataset):
+    """Batches as the optimiser takes them: times, acquisitions, white noise by the names of the loss's arguments.
+
+    Times are stratified over a batch: each item's time is uniform on the grid, and together they spread over it.
+    A share of items is restricted to a random sub-mask; flips are of the whole acquisition, so no entry is used
+    that was not measured.
+
+    Args:
+        data: the acquisitions.
+        masks: p(S), for sub-masks.
+        grid: training times (steps,).
+        settings: `train` block of the config.
+    """
+
+    def __init__(self, data: Acquisitions, masks: Masks, grid: Tensor, settings: TrainConfig):
+        self.data, self.masks, self.grid, self.settings = data, masks, grid, settings
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __getitem__(self, place: tuple[int, range]) -> Batch:
+        """The items of one step.
+
+        Args:
+            place: number of the step, and which items of its batch.
+
+        Returns:
+            times (B,), measurement of B items, noises shaped like its values: "noise" and, if the data hold
+            noise, "probe".
+        """
+        step, rows = place
+        size, seed = self.settings.batch_size, self.settings.seed
+        places = [step * size + row for row in rows]
+        epochs = [n // len(self.data) for n in places]
+        measurement = self.data.batch([self._index(n) for n in places], epochs)
+        streams = [_stream(seed, 1, n) for n in places]
+        measurement = self._submask(measurement, streams)
+        if self.settings.augment:
+            turn = torch.stack([torch.rand(2, generator=g) for g in streams]) < 0.5
+            turn[:, 0] &= measurement.maps is not None  # photos have an up and a down
+            measurement = flip(measurement, turn)
+        names = ("noise", "probe") if self.data.largest_noise_std > 0 else ("noise",)
+        noises = {
+            name: torch.stack([standard_normal(v, g) for v, g in zip(measurement.values, streams)]) for name in names
+        }
+        return self._times(step)[list(rows)], measurement, noises
+
+    def _index(self, place: int) -> int:
+        """Which acquisition comes at a place of the run: every epoch is a permutation of its own."""
+        epoch, position = divmod(place, len(self.data))
+        if self._order[0] != epoch:
+            self._order = (
+                epoch,
+                torch.randperm(len(self.data), generator=_stream(self.settings.seed, 2, epoch)),
+            )
+        return int(self._order[1][position])
+
+    def _times(self, step: int) -> Tensor:
+        size, generator = self.settings.batch_size, _stream(self.settings.seed, 3, step)
+        u = (torch.rand((), generator=generator) + torch.randperm(size, generator=generator) / size) % 1
+        return self.grid[(u * len(self.grid)).long().clamp(max=len(self.grid) - 1)]
+
+    def _submask(self, measurement: Measurement, streams: list[Generator]) -> Measurement:
+        share, (low, high) = self.settings.submask_share, self.settings.submask_keep
+        if share == 0:
+            return measurement
+        masks = []
+        for mask, stream in zip(measurement.mask.split(1), streams):
+            chosen, place = torch.rand(2, generator=stream).unbind()
+            keep = low + (high - low) * place
+            masks.append(self.masks.submask(mask, keep[None], stream) if chosen < share else mask)
+        return measurement.restrict(torch.cat(masks))
+
+
+class Places:
+    """Which items of which steps a process loads."""
+
+    def __init__(self, steps: range, batch_size: int, first: int, share: int):
+        self.steps, self.rows = steps, range(first, first + share)
+
+    def __iter__(self) -> Iterator[tuple[int, range]]:
+        return ((step, self.rows) for step in self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def flip(measurement: Measurement, turn: Tensor) -> Measurement:
+    """Mirror whole acquisitions: of k-space, mask and maps together, or of pixels and mask.
+
+    A mirrored image has mirrored k-space; for an even number of samples the centre stays in place if the
+    mirrored axis is moved on by one.
+
+    Args:
+        measurement: B acquisitions.
+        turn: whether to mirror (vertically, horizontally), (B, 2), bool.
+    """
+    fields = [measurement.values, measurement.mask]
+    is_mri = measurement.maps is not None
+    if measurement.maps is not None:
+        fields.append(measurement.maps.expand(len(turn), -1, -1, -1))
+    for axis in (2, 3):
+        here = turn[:, axis - 2, None, None, None]
+        move = 1 if is_mri and fields[0].shape[axis] % 2 == 0 else 0
+        fields = [torch.where(here, field.flip(axis).roll(move, axis), field) for field in fields]
+    values, mask, *maps = fields
+    return Measurement(values, mask, maps[0] if maps else None, measurement.noise_std)
+
+
+def _stream(seed: int, purpose: int, place: int) -> Generator:
+    """Random stream of one item or step of a run."""
+    return Generator().manual_seed((seed * 4 + purpose) * 2**40 + place)

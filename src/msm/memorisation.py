@@ -1,0 +1,72 @@
+"""Whether generated images repeat training data: the nearest training *measurement* of each (no image is needed).
+
+The model never saw images, so images are compared where it saw something: on the entries that a training
+acquisition s_i measured, with mask M_i and transform T_i,
+
+    d_i(x)² = min over phases φ of ‖M_i T_i x − e^{iφ} s_i‖² / ‖s_i‖²        (photos: φ = 0).
+
+A repeated training image has d of about ρ √m / ‖s_i‖, the noise. How near two different images of the data come to
+each other has to be measured too, with held-out images: `nearest` of these is the yardstick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .data.store import MeasurementStore
+from .measurement import Measurement
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The training measurement next to an image: its name, its distance, and that of the second nearest."""
+
+    name: str
+    distance: float
+    second: float
+
+
+@torch.no_grad()
+def nearest(images: Tensor, store: MeasurementStore, batch_size: int = 64) -> list[Nearest]:
+    """The training measurement nearest to each image.
+
+    Args:
+        images: (B, C, H, W), real or complex, of the store's kind and size.
+        store: what the model was trained on.
+        batch_size: acquisitions at a time; changes no result.
+
+    Returns:
+        one for each image; `second` is infinite if the store holds one item.
+
+    Raises:
+        ValueError: images of another kind or size.
+    """
+    if images.is_complex() != store.is_mri or images.shape[-2:] != store.shape[-2:]:
+        kind = "MRI" if store.is_mri else "photos"
+        raise ValueError(
+            f"{store.path}: holds {kind} of shape {store.shape}, the images are {images.dtype} {tuple(images.shape)}"
+        )
+    rows = [
+        distances(images, store.batch(range(first, min(first + batch_size, len(store)))))
+        for first in range(0, len(store), batch_size)
+    ]
+    found = torch.cat(rows, 1)
+    values, indices = found.topk(min(2, len(store)), 1, largest=False)
+    names = store.names(indices[:, 0].tolist())
+    return [Nearest(name, v[0], v[1] if len(v) > 1 else float("inf")) for name, v in zip(names, values.tolist())]
+
+
+def distances(images: Tensor, measurement: Measurement) -> Tensor:
+    """d_i(x) of every image (B, C, H, W) and every acquisition of a batch of N: (B, N)."""
+    s, mask, transform = measurement.values, measurement.mask, measurement.transform
+    energy = s.abs().square().sum((1, 2, 3))
+    rows = []
+    for x in images.cpu().split(1):
+        z = torch.where(mask, transform.forward(x.expand(len(s), -1, -1, -1)), 0)
+        product = (z.conj() * s).sum((1, 2, 3))
+        common = product.abs() if s.is_complex() else product
+        rows.append((z.abs().square().sum((1, 2, 3)) - 2 * common + energy) / energy)
+    return torch.stack(rows).clamp(min=0).sqrt()

@@ -1,0 +1,80 @@
+"""Batches of a long sampling run, kept as they come: a run that was stopped computes none of them twice.
+
+They lie in `parts/` of the run folder until all results are written. A batch is taken up again only if everything
+that it follows from is the same: settings, weights, data, versions, kind of device.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+Work = Callable[[range], Result]
+
+
+def fingerprint(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
+    """SHA-256 of texts and of the types, shapes and contents of tensors, in order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(f"{len(text)}:{text}".encode())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Parts:
+    """Keeps the results of batches, for the next run of the same command.
+
+    Args:
+        folder: the run folder.
+        identity: what the results follow from, see `fingerprint`; those of another identity are removed.
+    """
+
+    def __init__(self, folder: Path, identity: str):
+        self.all = Path(folder) / "parts"
+        self.folder = self.all / identity[:16]
+
+    def keep(self, work: Work[Result], reused: Callable[[range], None] = lambda numbers: None) -> Work[Result]:
+        """Work that is done once for each batch.
+
+        Args:
+            work: gives tensors, from the numbers of a batch.
+            reused: told of a batch that was there already.
+        """
+
+        def part(numbers: range) -> Result:
+            path = self.folder / f"{numbers.start:06d}.pt"
+            if path.exists():
+                try:
+                    result = torch.load(path, weights_only=True)
+                except Exception:  # whatever a damaged file makes its reader raise
+                    path.unlink()
+                else:
+                    reused(numbers)
+                    return result
+            result = work(numbers)
+            self._write(path, result)
+            return result
+
+        return part
+
+    def _write(self, path: Path, result: object) -> None:
+        for other in self.all.glob("*"):
+            if other != self.folder:
+                shutil.rmtree(other, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            torch.save(result, file)
+        os.replace(temporary, path)
+
+    def remove(self) -> None:
+        """All results are written elsewhere."""
+        shutil.rmtree(self.all, ignore_errors=True)

@@ -1,0 +1,75 @@
+"""Sampling that was stopped: no batch is drawn twice, none is taken from other settings, the results are the same."""
+
+import numpy as np
+import pytest
+import torch
+from test_cli import PHOTOS, PROBLEMS, run, write_config
+
+import msm.evaluation
+from msm.network import ADMNetwork
+from msm.parts import Parts, fingerprint
+
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch):
+    """sample(folder, *overrides, fail=n) -> (exit code, batches drawn); the n-th batch fails."""
+    config = write_config(tmp_path, **PHOTOS)
+    ADMNetwork(16, 3, 32, 1, [1], [], 32).save(tmp_path / "w")
+
+    def command(folder, *overrides, fail=None):
+        drawn = []
+        for name in ("generate", "reconstruct"):
+
+            def counted(*arguments, sampler=getattr(msm.sampling, name), **options):
+                drawn.append(options["seeds"])
+                if len(drawn) == fail:
+                    raise OSError("No space left on device")
+                return sampler(*arguments, **options)
+
+            monkeypatch.setattr(msm.evaluation, name, counted)
+        weights = f"setting.pretrained_model_dir={tmp_path}/w"
+        code = run(monkeypatch, "sample", config, weights, f"setting.save_dir={tmp_path}/{folder}", *overrides)
+        return code, drawn
+
+    return command
+
+
+@pytest.mark.parametrize("problem", [[], [f"inverse_problem={PROBLEMS['images']}", "sample.samples=2"]])
+def test_a_stopped_run_goes_on(sample, tmp_path, problem):
+    settings = ["sample.count=3", "sample.batch_size=1", *problem]
+    assert sample("whole", *settings) == (0, [[n] if not problem else [2 * n, 2 * n + 1] for n in range(3)])
+    assert len(sample("cut", *settings, fail=3)[1]) == 3
+    (kept,) = (tmp_path / "cut" / "parts").iterdir()
+    (kept / "000001.pt").write_bytes(b"damaged")
+    code, drawn = sample("cut", *settings)
+    assert code == 0 and [seeds[0] for seeds in drawn] == ([2, 4] if problem else [1, 2])
+    whole, cut = ({p.relative_to(tmp_path / r): p for p in (tmp_path / r).rglob("*.npy")} for r in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and len(whole) == (2 if problem else 1)
+    assert all(np.array_equal(np.load(whole[name]), np.load(cut[name])) for name in whole)
+    assert not (tmp_path / "cut" / "parts").exists()
+
+
+@pytest.mark.parametrize("change", ["sample.seed=7", "sample.steps=2", "weights"])
+def test_nothing_is_taken_from_another_run(sample, tmp_path, change):
+    settings = ["sample.count=2", "sample.batch_size=1"]
+    assert len(sample("run", *settings, fail=2)[1]) == 2
+    if change == "weights":
+        torch.manual_seed(1)
+        ADMNetwork(16, 3, 32, 1, [1], [], 32).save(tmp_path / "w")
+    else:
+        settings.append(change)
+    assert len(sample("run", *settings)[1]) == 2
+
+
+def test_fingerprint_tells_apart():
+    x = torch.arange(4.0)
+    seen = {fingerprint(t, [v]) for t in (["a", "b"], ["ab"], ["b", "a"]) for v in (x, x.view(2, 2), x.long(), x + 1)}
+    assert len(seen) == 12 and fingerprint(["a"], [x]) == fingerprint(["a"], [x.clone()])
+
+
+def test_complex_parts_keep_their_bits(tmp_path):
+    value = torch.randn(2, 3, dtype=torch.complex64), torch.zeros(1, dtype=torch.bool)
+    first = Parts(tmp_path, "0" * 64).keep(lambda numbers: value)(range(2))
+    reused = []
+    again = Parts(tmp_path, "0" * 64).keep(lambda numbers: 1 / 0, reused.append)(range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again)) and reused == [range(2)]
