@@ -327,7 +327,11 @@ def _check_problem(problem: InverseProblemConfig, data: DataConfig) -> None:
     if data.is_mri and problem.operator != "undersampling":
         raise _refuse(f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes undersampling")
     if problem.operator == "undersampling" and (problem.mask is None) != (data.kind == "raw"):
-        reason = "remove it: the files' own" if problem.mask else "missing; operator undersampling needs it"
+        reason = (
+            "remove it, or set inverse_problem=null: raw files have masks"
+            if problem.mask
+            else "missing; operator undersampling needs it"
+        )
         raise _refuse(f"{at}.mask", reason)
     if problem.operator == "colorization" and data.channels != 3:
         raise _refuse(f"{at}.operator", "found 'colorization'; it needs data.channels 3")
