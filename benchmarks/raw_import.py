@@ -84,7 +84,9 @@ def _measured(work: Callable[..., None], arguments: tuple, result) -> None:
     work(*arguments)
     row = {"seconds": time.perf_counter() - start}
     for name, who in (("peak_gb", resource.RUSAGE_SELF), ("largest_child_gb", resource.RUSAGE_CHILDREN)):
-        row[name] = resource.getrusage(who).ru_maxrss / 1e6  # of a new process at least that of the one it came from
+        row[name] = (
+            resource.getrusage(who).ru_maxrss * 1024 / 1e9
+        )  # of a new process at least that of the one it came from
     result.put(row)
 
 

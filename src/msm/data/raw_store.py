@@ -24,9 +24,11 @@ from ..report import write_text
 from .files import digest
 from .formats import import_scans
 from .prepare import check_calibration, prepare
+from .raw import Scan
 from .store import DataError, StoreWriter
 
 MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them
+FACTS = ("scale", "noise_std", "maps_residual")  # of each slice, in the manifest
 VERSION = 1  # of what `_import_file` does: parts of other versions are not used
 
 Result = TypeVar("Result")
@@ -115,18 +117,21 @@ def _import_file(job: _Job) -> dict[str, Any]:
     part, record = job.parts / f"{key}.h5", job.parts / f"{key}.json"
     if part.exists():
         return {"file": str(job.file), **json.loads(record.read_text(encoding="utf-8"))}
-    facts: dict[str, list[float]] = {"scale": [], "noise_std": [], "maps_residual": []}
-    line: dict[str, Any] = {"key": key, "sha256": sha256}
+    line: dict[str, Any] = {"key": key, "sha256": sha256, "slices": 0, **{fact: [] for fact in FACTS}}
     with StoreWriter(part, {}) as writer:
         for scan in import_scans([job.file]):
-            done = prepare(scan, job.size, job.coils)
-            writer.add(job.prefix + scan.name, done.scan.k_space, done.scan.mask, done.maps, done.noise_std)
-            for name, value in zip(facts, (done.scan.provenance["scale"], done.noise_std, done.residual)):
-                facts[name].append(value)
-            shape = list(done.scan.k_space.shape)
-        line |= {"slices": len(facts["scale"]), "shape": shape, "whitened": scan.noise is not None, **facts}
+            _add(writer, scan, job, line)
         write_text(record, json.dumps(line))  # before the part is in its place: where there is a part there is a line
     return {"file": str(job.file), **line}
+
+
+def _add(writer: StoreWriter, scan: Scan, job: _Job, line: dict[str, Any]) -> None:
+    """Store one slice, and note what there is to know of it; nothing of it stays in memory."""
+    done = prepare(scan, job.size, job.coils)
+    writer.add(job.prefix + scan.name, done.scan.k_space, done.scan.mask, done.maps, done.noise_std)
+    for fact, value in zip(FACTS, (done.scan.provenance["scale"], done.noise_std, done.residual)):
+        line[fact].append(value)
+    line |= {"slices": line["slices"] + 1, "shape": list(done.scan.k_space.shape), "whitened": scan.noise is not None}
 
 
 def _common_size(files: Sequence[Path], workers: int) -> tuple[int, int]:
