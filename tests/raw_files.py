@@ -92,5 +92,6 @@ def write_ismrmrd(path, xml, lines):
                 (1, 0, 0),
                 (0, 1, 0),
             )
+            acquisition.position[:] = line.get("position", (0, 0, 0))
             file.append_acquisition(acquisition)
     return path

@@ -168,6 +168,17 @@ def test_defaults_that_depend_on_another_block():
     assert SampleConfig().eta == 1
 
 
+def test_raw_files_need_no_inverse_problem():
+    """Their own mask is the operator: eight proximal samples, if nothing else is said, and the dump says so."""
+    config = load_config(MRI, ["data.kind=raw", "inverse_problem=null", "sample={}"])
+    problem, settings = config.inverse_problem, config.sample
+    assert (problem.operator, problem.mask, problem.step_size) == ("undersampling", None, "proximal")
+    assert (settings.samples, settings.eta) == (8, 0.85)
+    few = ["data.kind=raw", "inverse_problem={operator: undersampling, step_size: 1}", "sample={samples: 2}"]
+    config = load_config(MRI, few)
+    assert (config.inverse_problem.step_size, config.sample.samples) == (1, 2)
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValidationError):
         load_config(FACES).train.lr = 1
@@ -218,6 +229,12 @@ MISTAKES = [
     (FACES, "train.warmup_images=3_000_000", "train.warmup_images: found 3000000"),
     # operators and their parameters
     (FACES, "inverse_problem={operator: box}", "inverse_problem.hole: missing; operator box needs it"),
+    (
+        MRI,
+        "inverse_problem={operator: undersampling}",
+        "inverse_problem.mask: missing; operator undersampling needs it",
+    ),
+    (MRI, "data.kind=raw", "inverse_problem.mask: remove it, or set inverse_problem=null"),
     (FACES, "inverse_problem={operator: motion_blur, blur_length: 3}", "inverse_problem.blur_angle: missing"),
     (FACES, "inverse_problem={operator: box, hole: 4, factor: 2}", "inverse_problem.factor: found 2; remove it"),
     (FACES, "inverse_problem={operator: colorization, keep: 0.5}", "inverse_problem.keep: found 0.5; remove it"),

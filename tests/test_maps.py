@@ -143,5 +143,7 @@ def test_real_maps_agree_with_stored_ones():
     assert calibration_size(scan) == (24, 24)
     maps = espirit_maps(scan)
     inside = stored.abs().sum(0) > 0
-    assert (stored.conj() * maps).sum(0).abs()[inside].min() > 0.99
+    correlation = (stored.conj() * maps).sum(0).abs()[inside]
+    assert correlation[correlation > 0].min() > 0.999  # 0: cut at the rim, which the coarser grid moves a little
+    assert (correlation > 0).float().mean() > 0.998
     assert outside_span(scan, maps) < 0.002

@@ -44,20 +44,48 @@ NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_st
 
 @app.command()
 def acquire(
-    config_file: ConfigFile,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CONFIG.yaml [KEY=VALUE]... | RAW...",
+            help="to simulate: a .yaml file and settings to change; to import: raw files, or folders of them",
+            show_default=False,
+        ),
+    ],
     store: Annotated[Path, typer.Option("--output", "-o", help="measurement store to write (.h5)")],
-    overrides: Overrides = None,
-    split: Annotated[str, typer.Option(help="train or test")] = "train",
-    truth: Annotated[Path | None, typer.Option(help="also write the ground truth, to this file")] = None,
+    split: Annotated[str, typer.Option(help="to simulate: train or test")] = "train",
+    truth: Annotated[Path | None, typer.Option(help="to simulate: also write the ground truth, to this file")] = None,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="to import: height and width of all items; not given: the largest that pads none"),
+    ] = None,
+    coils: Annotated[int | None, typer.Option(min=1, help="to import: compress to so many coils")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="to import: files at a time, of some 0.9 GB each")] = 1,
 ) -> None:
-    """Simulate acquisitions of the images in setting.dataset_dir: one mask, one noise draw each, for ever.
+    """Write a measurement store: simulate acquisitions of images, or import raw k-space.
+
+    The first argument decides. A .yaml file: the images in its setting.dataset_dir are measured, one mask, one noise
+    draw each, for ever. Anything else is raw k-space (fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every slice
+    gets coil maps and a noise level, and STORE.manifest.jsonl says what each file gave. The same command again goes on.
 
     Example: msm acquire configs/demo/brain.yaml -o stores/brain.h5 setting.dataset_dir=SLICES
+
+    Example: msm acquire scans/*.h5 -o stores/brain.h5 --size 256 256 --workers 4
     """
+    if Path(inputs[0]).suffix.lower() not in (".yaml", ".yml"):
+        if truth is not None or split != "train":
+            raise ValueError(
+                "--split and --truth are for a CONFIG.yaml; raw files have no ground truth, leave both out"
+            )
+        from .raw_commands import import_raw
+
+        import_raw([Path(name) for name in inputs], store, size, coils, workers)
+        return
     from .config import load_config
 
-    config = load_config(config_file, overrides or [])
-    count = write_store(config, split, store, truth)
+    if size is not None or coils is not None or workers != 1:
+        raise ValueError("--size, --coils and --workers are for raw files; CONFIG.yaml has settings for these")
+    count = write_store(load_config(inputs[0], inputs[1:]), split, store, truth)
     print(f"{store}: {count} acquisitions")
 
 
@@ -93,7 +121,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     trainer = Trainer(
         denoiser,
         data,
-        make_masks(config.data.mask, config.data.image_size),
+        make_masks(config.data.mask, store.shape[-2:]),
         folder,
         config.train,
         train_steps=config.diffusion.train_steps,
@@ -112,16 +140,25 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     Writes PNGs, a grid and the raw arrays to setting.save_dir and, where the truth is known, metrics.csv.
 
+    With data.kind=raw, setting.dataset_dir is a file of raw k-space (fastMRI, ISMRMRD, BART, NumPy, MATLAB) or a folder
+    of them. Each slice is reconstructed from what the scanner measured: mean and standard deviation over
+    sample.samples posterior samples, as HDF5, NIfTI and PNG for each volume. The same command again goes on.
+
     sample.score=chain corrects a bias of averaging over masks; it needs a network trained on sub-masks too, with
     train.submask_share above 0 and train.submask_keep from 0.4 or less (boxes at drop 0.4; MRI: near 0).
 
     Example: msm sample configs/inverseproblem/ffhq_BOX_msm_p04_img128_EPS.yaml setting.dataset_dir=PHOTOS
+
+    Example: msm sample runs/brain/config.yaml data.kind=raw setting.dataset_dir=scan.mrd
+    setting.pretrained_model_dir=runs/brain/weights setting.save_dir=runs/scan
     """
     from .config import load_config
 
     config = load_config(config_file, overrides or [])
     denoiser = trained_denoiser(config, config_file)
     run = run_generation if config.inverse_problem is None else run_reconstruction
+    if config.data.kind == "raw":
+        run = run_raw
     with arithmetic(config):
         run(config, denoiser)
 
@@ -180,6 +217,8 @@ def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
     part = cast(Split, split)
     if data.kind == "images":
         items = photos(folder, part, data.held_out, data.image_size, data.channels)
+    elif data.kind == "raw":
+        raise DataError(f"{folder}: raw files are imported by `msm acquire FILE... -o STORE.h5`; use that store")
     elif data.kind == "slices":
         items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed)
     else:
@@ -248,7 +287,8 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
     from .evaluation import make_masks
 
     store = open_store(fully_sampled(config) if config.train.remask else config, folder)
-    if store.shape[-1] != config.data.image_size or store.is_mri != config.data.is_mri:
+    sizes = store.shape[-2:] if config.data.kind == "raw" else (config.data.image_size, config.data.image_size)
+    if store.shape[-2:] != sizes or store.is_mri != config.data.is_mri:
         raise ValueError(
             f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
             f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
@@ -349,7 +389,7 @@ def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementSto
     device = next(denoiser.parameters()).device
     first = store.batch([0]).to(device)
     transform = first.transform
-    masks = make_masks(config.data.mask, config.data.image_size)
+    masks = make_masks(config.data.mask, store.shape[-2:])
     z = generate(denoiser, transform, masks, store.shape, seeds=range(4), steps=25, draws=2)
     write_picture(path, transform.adjoint(z))
 
@@ -403,6 +443,13 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     write_csv(folder / "metrics.csv", rows)
     parts.remove()
     print_table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
+
+
+def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
+    """Reconstruct raw files: mean and standard deviation of each slice."""
+    from .raw_commands import reconstruct_raw
+
+    reconstruct_raw(config, denoiser, progress_bar, lambda: record_run(config, config.setting.save_dir))
 
 
 def kept_parts(config: Config, denoiser: PartialDenoiser, data: Sequence[Tensor]) -> Parts:

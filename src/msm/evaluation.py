@@ -13,7 +13,7 @@ from .config import Config
 from .data.acquire import Source, item_generator
 from .denoiser import PartialDenoiser
 from .losses import standard_normal
-from .masks import BoxMasks, CartesianMasks, Masks
+from .masks import BoxMasks, CartesianMasks, Masks, Size
 from .metrics import Convention, image_metrics
 from .operators import Undersampling, build
 from .processes import shared_out
@@ -41,8 +41,8 @@ class Observation:
         return self.transform.adjoint(self.operator.A_dagger(self.y))
 
 
-def make_masks(mask: MaskConfig, size: int) -> Masks:
-    """The mask family that a config describes."""
+def make_masks(mask: MaskConfig, size: Size) -> Masks:
+    """The mask family that a config describes, of a size (H, W), or H = W."""
     if isinstance(mask, BoxMaskConfig):
         return BoxMasks(size, mask.drop, mask.grid)
     return CartesianMasks(size, mask.acceleration, mask.center, mask.pattern)

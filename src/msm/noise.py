@@ -29,7 +29,7 @@ EDGE = 0.1  # share of the k-space samples taken for the edge
 PATCH = 8  # side of the patches, pixels
 FINE = 12  # DCT coefficients (u, v) with u + v from here up tell the noise, those below how smooth the patch is
 SMOOTHEST = 0.2  # share of the patches counted
-ROWS = 32  # rows of an image solved at a time
+ROWS = 4  # rows of an image solved at a time
 
 
 def estimate_noise(measurement: Measurement) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,9 @@ class Setting(_Block):
         default=None, description="weights: a safetensors folder or a published .pt file"
     )
     dataset_dir: Path | None = Field(
-        default=None, description="a folder, read as data.kind says, or an .h5 store written by msm acquire"
+        default=None,
+        description="a folder, read as data.kind says, or an .h5 store written by msm acquire; for data.kind raw "
+        "and msm sample: a raw file, or a folder of them",
     )
 
 
@@ -70,8 +72,8 @@ MaskConfig = Annotated[BoxMaskConfig | CartesianMaskConfig, Field(discriminator=
 class DataConfig(_Block):
     """What the measurements are."""
 
-    kind: Literal["images", "fastmri", "slices"] = Field(
-        description="how dataset_dir is read: photos, prepared fastMRI HDF5, or slices given simulated coils"
+    kind: Literal["images", "fastmri", "slices", "raw"] = Field(
+        description="how dataset_dir is read: photos, prepared fastMRI HDF5, slices given simulated coils, raw k-space"
     )
     image_size: Size
     channels: Literal[1, 3] = Field(default=3, description="colour channels (images only)")
@@ -201,7 +203,9 @@ class SampleConfig(_Block):
     """The sampler (SPEC §5)."""
 
     count: int = Field(default=8, ge=1, description="images to generate, or test images to reconstruct")
-    samples: int = Field(default=1, ge=1, description="posterior samples a measurement")
+    samples: int = Field(
+        default=1, ge=1, description="posterior samples a measurement; not given: 8 for data.kind raw, else 1"
+    )
     batch_size: int = Field(default=8, ge=1, description="images at a time; changes no result")
     steps: int = Field(default=200, ge=1, le=1000, description="reverse diffusion steps")
     draws: int = Field(default=3, ge=1, description="masks w a step")
@@ -241,8 +245,13 @@ class InverseProblemConfig(_Block):
     blur_sigma: float | None = Field(default=None, gt=0, description="gaussian_blur: width, in pixels")
     blur_length: float | None = Field(default=None, gt=0, description="motion_blur: length, in pixels")
     blur_angle: float | None = Field(default=None, description="motion_blur: direction, in degrees")
-    mask: MaskConfig | None = Field(default=None, description="undersampling: the mask of the measurement")
-    noise_std: float = Field(default=0.01, ge=0, description="standard deviation of e")
+    mask: MaskConfig | None = Field(
+        default=None,
+        description="undersampling: the mask of the measurement; data.kind raw: left out, it is in the file",
+    )
+    noise_std: float = Field(
+        default=0.01, ge=0, description="standard deviation of e; data.kind raw: not used, it is estimated"
+    )
     step_size: Annotated[float, Field(gt=0)] | Literal["proximal"] = Field(
         default=1.75,
         description="gamma of the likelihood step; not given: 1.75 for images, 2 for MRI. proximal: weighed by "
@@ -254,7 +263,7 @@ class InverseProblemConfig(_Block):
         wanted = _PARAMETERS[self.operator]
         for name in (name for names in _PARAMETERS.values() for name in names):
             given = getattr(self, name) is not None
-            if name in wanted and not given:
+            if name in wanted and not given and name != "mask":  # raw files have their own: see _check_problem
                 raise _refuse(name, f"missing; operator {self.operator} needs it")
             if given and name not in wanted:
                 reason = f"remove it: operator {self.operator} takes {' and '.join(wanted) or 'nothing'}"
@@ -285,15 +294,21 @@ class Config(_Block):
         if self.diffusion.parametrisation == "sense" and not data.is_mri:
             raise _refuse("diffusion.parametrisation", "found 'sense'; it is for MRI, use epsilon for images")
         _check_mask("data.mask", data.mask, data.image_size)
-        if self.inverse_problem is not None:
-            _check_problem(self.inverse_problem, data)
-            self._settle(self.inverse_problem)
+        problem = self.inverse_problem
+        if problem is None and data.kind == "raw":
+            problem = InverseProblemConfig(operator="undersampling", step_size="proximal")
+            object.__setattr__(self, "inverse_problem", problem)
+        if problem is not None:
+            _check_problem(problem, data)
+            self._settle(problem)
         return self
 
     def _settle(self, problem: InverseProblemConfig) -> None:
         """Put in the values that depend on another block, so that the recorded config shows what ran."""
         if "eta" not in self.sample.model_fields_set:
             object.__setattr__(self, "sample", self.sample.model_copy(update={"eta": 0.85}))
+        if self.data.kind == "raw" and "samples" not in self.sample.model_fields_set:
+            object.__setattr__(self, "sample", self.sample.model_copy(update={"samples": 8}))
         if self.data.is_mri and "step_size" not in problem.model_fields_set:
             object.__setattr__(self, "inverse_problem", problem.model_copy(update={"step_size": 2.0}))
 
@@ -311,6 +326,13 @@ def _check_problem(problem: InverseProblemConfig, data: DataConfig) -> None:
     at = "inverse_problem"
     if data.is_mri and problem.operator != "undersampling":
         raise _refuse(f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes undersampling")
+    if problem.operator == "undersampling" and (problem.mask is None) != (data.kind == "raw"):
+        reason = (
+            "remove it, or set inverse_problem=null: raw files have masks"
+            if problem.mask
+            else "missing; operator undersampling needs it"
+        )
+        raise _refuse(f"{at}.mask", reason)
     if problem.operator == "colorization" and data.channels != 3:
         raise _refuse(f"{at}.operator", "found 'colorization'; it needs data.channels 3")
     if problem.hole and problem.hole > data.image_size:

@@ -16,6 +16,7 @@ from .store import DataError
 
 KERNEL_WIDTH = 6  # of ESPIRiT's k-space kernels: no calibration region can be smaller
 CALIBRATION_WIDTH = 24  # more costs time and adds little: the maps are smooth
+GRID = 96  # pixels a side on which ESPIRiT is solved: products of two kernels have only 11 frequencies along an axis
 
 
 def calibration_size(scan: Scan) -> tuple[int, int]:
@@ -80,13 +81,28 @@ def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Ten
         raise ImportError('coil maps need sigpy: pip install "msm-diffusion[mri]"') from error
     region = calibration_data(scan)
     side = min(*region.shape[1:], CALIBRATION_WIDTH)
-    padded = resize(resize(region, height, -2), width, -1).numpy()
+    padded = resize(resize(region, min(height, GRID), -2), min(width, GRID), -1).numpy()
     with np.errstate(divide="ignore", invalid="ignore"):  # where the first coil sees nothing its phase is 0/0
-        app = EspiritCalib(padded, side, threshold, KERNEL_WIDTH, crop, show_pbar=False)
-        maps = torch.from_numpy(np.ascontiguousarray(app.run(), dtype=np.complex64))
-    maps = torch.where(torch.isfinite(maps.abs()).all(0), maps, 0)
+        app = EspiritCalib(padded, side, threshold, KERNEL_WIDTH, 0, output_eigenvalue=True, show_pbar=False)
+        coarse, eigenvalue = (torch.from_numpy(np.ascontiguousarray(array)) for array in app.run())
+    coarse = torch.where(torch.isfinite(coarse.abs()).all(0), coarse, 0).to(torch.complex64)
+    reference = torch.tensordot(_strongest(region, 1), coarse, dims=1)  # its phase does not turn fast inside the head
+    coarse = coarse * torch.polar(torch.ones_like(reference.real), -reference.angle())
+    maps = _finer(coarse, (height, width))
     norm = maps.abs().square().sum(0).sqrt()
-    return torch.where(norm > 0.5, maps / norm.clamp(min=1e-6), 0)
+    maps = maps / norm.clamp(min=1e-6) * torch.polar(torch.ones(height, width), -maps[0].angle())
+    return torch.where((norm > 0) & (_finer(eigenvalue[None].float(), (height, width))[0] > crop), maps, 0)
+
+
+def _finer(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (coils, h, w) on a finer grid of the same field of view, bilinear; n // 2 stays in the middle."""
+    for axis, new in zip((-2, -1), size):
+        old = images.shape[axis]
+        place = old // 2 + (torch.arange(new) - new // 2) * (old / new)
+        low = place.floor().long()
+        share = (place - low).unsqueeze(-1) if axis == -2 else place - low
+        images = images.index_select(axis, low % old) * (1 - share) + images.index_select(axis, (low + 1) % old) * share
+    return images
 
 
 def compress(scan: Scan, coils: int) -> Scan:
@@ -103,8 +119,7 @@ def compress(scan: Scan, coils: int) -> Scan:
     """
     if coils >= len(scan.k_space):
         return scan
-    region = calibration_data(scan).flatten(1)
-    kept = torch.linalg.eigh(region @ region.mH).eigenvectors[:, -coils:].flip(1).mH
+    kept = _strongest(calibration_data(scan), coils)
 
     def combine(values: Tensor) -> Tensor:
         return torch.tensordot(kept, values, dims=1)
@@ -117,6 +132,12 @@ def compress(scan: Scan, coils: int) -> Scan:
         calibration=None if calibration is None else replace(calibration, k_space=combine(calibration.k_space)),
         provenance=scan.provenance | {"coils": [len(scan.k_space), coils]},
     )
+
+
+def _strongest(region: Tensor, coils: int) -> Tensor:
+    """Orthonormal combinations (coils, all coils) that hold most of the energy of data (all coils, h, w)."""
+    data = region.flatten(1)
+    return torch.linalg.eigh(data @ data.mH).eigenvectors[:, -coils:].flip(1).mH
 
 
 def outside_span(scan: Scan, maps: Tensor) -> float:

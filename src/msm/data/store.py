@@ -30,6 +30,7 @@ from ..measurement import Measurement
 
 FORMAT, VERSION = "msm-measurements", 1
 TRUTH_FORMAT = "msm-truth"
+COMPRESSED = ("values", "mask", "images")  # zeros where nothing was measured; maps have none to speak of
 KINDS = {"values": "fc", "mask": "biu", "noise_std": "f", "name": "O", "maps": "c"}  # of NumPy's types
 OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
 LARGEST_ITEM = 256  # times the bytes that the file holds of all items: compression does not reach that
@@ -73,27 +74,33 @@ class _Writer:
         else:
             self.temporary.unlink(missing_ok=True)
 
-    def _append(self, field: str, item: np.ndarray, compression: str | None = None) -> None:
+    def _append(self, field: str, item: np.ndarray) -> None:
         """Add one item as one chunk: random access reads that item only."""
+        dataset = self._grown(field, item.shape, item.dtype, 1)
+        dataset[-1] = item
+
+    def _grown(self, field: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> h5py.Dataset:
+        """The dataset of a field with room for so many more items; it is made for the first."""
+        compression = "lzf" if field in COMPRESSED else None
         if field not in self.file:
             self.file.create_dataset(
                 field,
-                (0, *item.shape),
-                item.dtype,
-                maxshape=(None, *item.shape),
-                chunks=(1, *item.shape) if item.shape else (1024,),
+                (0, *shape),
+                dtype,
+                maxshape=(None, *shape),
+                chunks=(1, *shape) if shape else (1024,),
                 compression=compression,
                 shuffle=compression is not None,
                 fletcher32=True,  # a flipped bit is an error, not another pixel
             )
         dataset = self.file[field]
-        if dataset.shape[1:] != item.shape or dataset.dtype != item.dtype:
+        if dataset.shape[1:] != shape or dataset.dtype != dtype:
             raise DataError(
-                f"{self.path}: {field} of one item is {item.dtype} {item.shape}, "
+                f"{self.path}: {field} of one item is {dtype} {shape}, "
                 f"of those before {dataset.dtype} {dataset.shape[1:]}: put items of one shape into a store"
             )
-        dataset.resize(len(dataset) + 1, axis=0)
-        dataset[-1] = item
+        dataset.resize(len(dataset) + count, axis=0)
+        return dataset
 
     def _append_name(self, name: str) -> None:
         names = self.file["name"]
@@ -123,11 +130,31 @@ class StoreWriter(_Writer):
             noise_std: ρ per real component.
         """
         self._append_name(name)
-        self._append("values", torch.where(mask, values, 0).numpy(), compression="lzf")
-        self._append("mask", mask.numpy(), compression="lzf")
+        self._append("values", torch.where(mask, values, 0).numpy())
+        self._append("mask", mask.numpy())
         if maps is not None:
             self._append("maps", maps.numpy())
         self._append("noise_std", np.array(noise_std, dtype=np.float32))
+
+    def extend(self, path: Path) -> None:
+        """Add all items of another store; chunks are copied as they lie there.
+
+        Args:
+            path: file written by `StoreWriter`.
+
+        Raises:
+            DataError: if it is no such file, or its items have another shape.
+        """
+        with open_hdf5(path, FORMAT, {"values": 4, "mask": 4, "noise_std": 1, "name": 1}) as other:
+            for name, noise_std in zip(other["name"], other["noise_std"]):
+                self._append_name(name.decode())
+                self._append("noise_std", np.array(noise_std))
+            for field in (name for name in ("values", "mask", "maps") if name in other):
+                source = other[field]
+                dataset = self._grown(field, source.shape[1:], source.dtype, len(source))
+                for i, place in zip(range(len(source)), range(len(dataset) - len(source), len(dataset))):
+                    filters, chunk = source.id.read_direct_chunk((i, 0, 0, 0))
+                    dataset.id.write_direct_chunk((place, 0, 0, 0), chunk, filters)
 
 
 class TruthWriter(_Writer):
@@ -139,7 +166,7 @@ class TruthWriter(_Writer):
     def add(self, name: str, image: Tensor) -> None:
         """Add one image (C, H, W)."""
         self._append_name(name)
-        self._append("images", image.numpy(), compression="lzf")
+        self._append("images", image.numpy())
 
 
 class MeasurementStore(torch.utils.data.Dataset):

@@ -1,0 +1,173 @@
+"""Raw files into a measurement store: streamed slice by slice, files in parallel, gone on with after a break.
+
+Each file becomes a part, `STORE.parts/KEY.h5`, whose key is made of the file's hash and the settings; parts that are
+there are not made again. The store is put together from them in the order of the files, so its bytes do not depend on
+the number of workers, and `STORE.manifest.jsonl` gets a line for each file.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ..report import write_text
+from .files import digest
+from .formats import import_scans
+from .prepare import check_calibration, prepare
+from .raw import Scan
+from .store import DataError, StoreWriter
+
+MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them
+FACTS = ("scale", "noise_std", "maps_residual")  # of each slice, in the manifest
+VERSION = 1  # of what `_import_file` does: parts of other versions are not used
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one part is made of."""
+
+    file: Path
+    parts: Path
+    prefix: str
+    size: tuple[int, int]
+    coils: int | None
+
+
+def import_store(
+    files: Sequence[Path],
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    coils: int | None = None,
+    workers: int = 1,
+) -> list[dict[str, Any]]:
+    """Import raw files into a measurement store with coil maps and noise levels, and write the manifest beside it.
+
+    Args:
+        files: raw files; their order is the store's.
+        path: the store to write.
+        size: height and width of all items; None for the largest, in multiples of 16, that no slice is padded to.
+        coils: compress to so many; None keeps all, of which all files must then have the same number.
+        workers: processes; each takes some 0.9 GB.
+
+    Returns:
+        the lines of the manifest: file, sha256, slices, shape, and a list of scale, noise_std and maps_residual.
+
+    Raises:
+        DataError: if a file cannot be used, or does not go with the others.
+    """
+    if size is None:
+        size = _common_size(files, workers)
+    common = Path(os.path.commonpath([file.absolute().parent for file in files]))
+    parts = path.with_name(path.name + ".parts")
+    prefixes = [file.absolute().parent.relative_to(common).as_posix() for file in files]
+    jobs = [_Job(f, parts, "" if p == "." else p + "/", size, coils) for f, p in zip(files, prefixes)]
+    lines: list[dict[str, Any]] = []
+    try:
+        for line in _in_parallel(_import_file, jobs, workers, "importing"):
+            if lines and line["shape"] != lines[0]["shape"]:
+                raise DataError(
+                    f"{line['file']}: has {line['shape'][0]} coils, {lines[0]['file']} has {lines[0]['shape'][0]}; "
+                    "compress both to the same number (--coils), or make two stores"
+                )
+            lines.append(line)
+        _join(path, jobs, lines)
+    finally:
+        if parts.is_dir() and not any(parts.glob("*.h5")):  # nothing that could be gone on with
+            shutil.rmtree(parts)
+    shutil.rmtree(parts)
+    return lines
+
+
+def _join(path: Path, jobs: Sequence[_Job], lines: list[dict[str, Any]]) -> None:
+    """Put the store together from its parts, and write the manifest."""
+    provenance = {"source": "raw", "size": list(jobs[0].size), "coils": jobs[0].coils, "files": len(jobs)}
+    manifest = []
+    with StoreWriter(path, provenance) as store:
+        for job, line in zip(jobs, lines):
+            store.extend(job.parts / f"{line['key']}.h5")
+            relative = Path(os.path.relpath(job.file.absolute(), path.absolute().parent)).as_posix()
+            manifest.append({"file": relative, **{k: v for k, v in line.items() if k not in ("file", "key")}})
+        text = "".join(json.dumps(line) + "\n" for line in manifest)
+        write_text(manifest_path(path), text)
+
+
+def manifest_path(store: Path) -> Path:
+    """The manifest that goes with a store."""
+    return store.with_name(store.stem + ".manifest.jsonl")
+
+
+def _import_file(job: _Job) -> dict[str, Any]:
+    """Make the part of one file, if it is not there; returns its line of the manifest, with `key`."""
+    sha256 = digest(job.file)
+    how = {**{k: v for k, v in asdict(job).items() if k not in ("file", "parts")}, "version": VERSION}
+    key = hashlib.sha256(json.dumps([sha256, job.file.stem, how]).encode()).hexdigest()[:32]
+    part, record = job.parts / f"{key}.h5", job.parts / f"{key}.json"
+    if part.exists():
+        return {"file": str(job.file), **json.loads(record.read_text(encoding="utf-8"))}
+    line: dict[str, Any] = {"key": key, "sha256": sha256, "slices": 0, **{fact: [] for fact in FACTS}}
+    with StoreWriter(part, {}) as writer:
+        for scan in import_scans([job.file]):
+            _add(writer, scan, job, line)
+        write_text(record, json.dumps(line))  # before the part is in its place: where there is a part there is a line
+    return {"file": str(job.file), **line}
+
+
+def _add(writer: StoreWriter, scan: Scan, job: _Job, line: dict[str, Any]) -> None:
+    """Store one slice, and note what there is to know of it; nothing of it stays in memory."""
+    done = prepare(scan, job.size, job.coils)
+    writer.add(job.prefix + scan.name, done.scan.k_space, done.scan.mask, done.maps, done.noise_std)
+    for fact, value in zip(FACTS, (done.scan.provenance["scale"], done.noise_std, done.residual)):
+        line[fact].append(value)
+    line |= {"slices": line["slices"] + 1, "shape": list(done.scan.k_space.shape), "whitened": scan.noise is not None}
+
+
+def _common_size(files: Sequence[Path], workers: int) -> tuple[int, int]:
+    """The largest height and width, in multiples of 16, that all slices of all files have."""
+    shapes = list(_in_parallel(_smallest, files, workers, "looking at sizes"))
+    height, width = (max(MULTIPLE, min(sides) // MULTIPLE * MULTIPLE) for sides in zip(*shapes))
+    return height, width
+
+
+def _smallest(file: Path) -> tuple[int, int]:
+    """Least height and width of a file's slices."""
+    shapes = []
+    for scan in import_scans([file]):
+        check_calibration(scan)
+        shapes.append(scan.k_space.shape[-2:])
+    height, width = map(min, zip(*shapes))
+    return height, width
+
+
+def _in_parallel(work: Callable[[Any], Result], items: Sequence[Any], workers: int, label: str) -> Iterator[Result]:
+    """Results in the order of the items, with a progress bar. Every worker computes on one thread, for equal bits."""
+    from rich.progress import track
+
+    if workers == 1 or len(items) == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield from track(map(work, items), label, total=len(items))
+        finally:
+            torch.set_num_threads(threads)
+        return
+    start = partial(torch.set_num_threads, 1)
+    pool = ProcessPoolExecutor(min(workers, len(items)), get_context("spawn"), initializer=start)
+    try:
+        yield from track(pool.map(work, items), label, total=len(items))
+    except BrokenProcessPool:
+        raise DataError("a worker ended, probably for want of memory; use fewer (--workers)") from None
+    finally:
+        pool.shutdown(cancel_futures=True)

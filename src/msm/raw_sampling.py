@@ -1,0 +1,271 @@
+"""From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written.
+
+    scan = next(import_scans([path]))
+    prepared = prepare(scan, padded_size(scan, 8))
+    samples = sample_scan(denoiser, prepared.scan, prepared.maps, masks, seeds=range(8), noise_std=prepared.noise_std)
+
+`reconstruct_volumes` does so for whole files, one slice at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from .config import Config
+from .data.files import digest
+from .data.formats import import_scans
+from .data.geometry import Geometry, affine
+from .data.prepare import Prepared, check_calibration, prepare
+from .data.raw import Scan, padded_size, unfit
+from .data.store import DataError
+from .denoiser import Denoiser, PartialDenoiser
+from .evaluation import make_masks
+from .masks import Masks
+from .operators import Undersampling
+from .processes import processes, shared_out
+from .report import Column, spread, write_comparison
+from .sampling import Score, reconstruct
+from .transforms import MultiCoil
+from .volumes import VolumeWriter
+
+Advance = Callable[[int], None]
+
+
+def sample_scan(
+    denoiser: Denoiser,
+    scan: Scan,
+    maps: Tensor,
+    masks: Masks,
+    *,
+    seeds: Sequence[int],
+    noise_std: float,
+    steps: int = 200,
+    draws: int = 3,
+    eta: float = 0.85,
+    step_size: float | Literal["proximal"] = "proximal",
+    covering: bool = True,
+    score: Score = "average",
+    batch_size: int = 8,
+    device: torch.device | str = "cpu",
+    advance: Advance = lambda n: None,
+) -> Tensor:
+    """Posterior samples of the image of one slice, given its measured k-space (SPEC §6).
+
+    Args:
+        denoiser: trained partial denoiser; it takes any size that its network can halve often enough.
+        scan: a slice fitted to such a size; its own mask is the operator.
+        maps: coil maps (coils, H, W), complex.
+        masks: family that the denoiser was trained on, of the scan's size.
+        seeds: one integer for each sample.
+        noise_std: ρ of the scan's k-space per real component; the proximal step takes it.
+        steps: as the rest, an argument of `msm.reconstruct`.
+        draws: masks a step.
+        eta: share of fresh noise.
+        step_size: "proximal", or γ.
+        covering: whether the masks of a step cover k-space together.
+        score: "average" or "chain".
+        batch_size: samples at a time; changes no result. Of several processes each does some of the batches.
+        device: where to compute.
+        advance: told how many sampler steps were done, a step of each sample counting one.
+
+    Returns:
+        (len(seeds), 1, H, W), complex, on the CPU, on the grid and scale of `scan`: `unfit` leads back to the file's
+        grid, dividing by `scan.provenance["scale"]` to its units.
+    """
+    y, mask, coil_maps = (part[None].to(device) for part in (scan.k_space, scan.mask, maps))
+
+    def draw(numbers: range) -> Tensor:
+        transform = MultiCoil(coil_maps)
+        z = reconstruct(
+            denoiser,
+            y.expand(len(numbers), -1, -1, -1),
+            Undersampling(mask.expand(len(numbers), -1, -1, -1)).to(device),
+            transform,
+            masks,
+            tuple(scan.k_space.shape),
+            seeds=[seeds[n] for n in numbers],
+            steps=steps,
+            draws=draws,
+            eta=eta,
+            step_size=step_size,
+            noise_std=noise_std,
+            covering=covering,
+            score=score,
+            callback=lambda *_: advance(len(numbers)),
+        )
+        return transform.adjoint(z).cpu()
+
+    return torch.cat(shared_out(len(seeds), batch_size, draw))
+
+
+@dataclass
+class Volume:
+    """The slices of one file that make a volume, as a first reading found them.
+
+    Args:
+        file: the raw file.
+        shape: H and W on the file's grid.
+        slices: where each slice lies, in order.
+    """
+
+    file: Path
+    shape: tuple[int, int]
+    slices: list[Geometry]
+
+
+def survey(files: Sequence[Path]) -> dict[str, Volume]:
+    """Read all files through once: what volumes they hold. A bad file is found before any time is spent on sampling.
+
+    Args:
+        files: raw files.
+
+    Returns:
+        volumes by name, in the order of their first slices.
+
+    Raises:
+        DataError: if a file cannot be used, a slice has no calibration region, or volumes of two files have one name.
+    """
+    from rich.progress import track
+
+    volumes: dict[str, Volume] = {}
+    scans = ((file, scan) for file in files for scan in import_scans([file]))
+    for file, scan in track(scans, "checking", total=None, transient=True, disable=not processes().is_main_process):
+        check_calibration(scan)
+        height, width = scan.k_space.shape[-2:]
+        volume = volumes.setdefault(volume_name(scan), Volume(file, (height, width), []))
+        if volume.file != file:
+            raise DataError(f"{file}: {volume.file} has the same name, which the results would have; rename one")
+        if volume.shape != (height, width):
+            raise DataError(f"{file}: {scan.name} is {height}×{width}, slices before it {volume.shape}; save it apart")
+        volume.slices.append(Geometry.of(scan))
+    return volumes
+
+
+def volume_name(scan: Scan) -> str:
+    """Name of the volume that a slice belongs to: the slice's own without its number, fit for a file."""
+    return scan.name.rpartition(":")[0].replace(":", "_").replace("/", "_")
+
+
+def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> dict[str, VolumeWriter]:
+    """Writers of the volumes' HDF5 files; each finds what an earlier run of the same settings left.
+
+    Args:
+        volumes: from `survey`.
+        config: setting, data, sample and inverse_problem blocks.
+        weights: hash of the network's weights.
+
+    Raises:
+        ValueError: if a volume is there already and was made in another way.
+    """
+    assert config.inverse_problem is not None
+    how = {
+        "sample": config.sample.model_dump(mode="json", exclude={"count", "batch_size"}),
+        "step_size": config.inverse_problem.step_size,
+        "mask": config.data.mask.model_dump(mode="json"),
+        "parametrisation": config.diffusion.parametrisation,
+        "weights_sha256": weights,
+    }
+    writers = {
+        name: VolumeWriter(
+            config.setting.save_dir / f"{name}.h5",
+            len(volume.slices),
+            volume.shape,
+            {"file": volume.file.name, "sha256": digest(volume.file), **how},
+        )
+        for name, volume in volumes.items()
+    }
+    found = gather_object([{name: writer.done for name, writer in writers.items()}])[0]  # before anyone writes
+    for name, writer in writers.items():
+        writer.done = found[name]
+    return writers
+
+
+def reconstruct_volumes(
+    denoiser: PartialDenoiser,
+    volumes: dict[str, Volume],
+    writers: dict[str, VolumeWriter],
+    config: Config,
+    advance: Advance = lambda n: None,
+) -> list[str]:
+    """Reconstruct volumes slice by slice; each is written before the next is read.
+
+    Args:
+        denoiser: trained partial denoiser.
+        volumes: from `survey`.
+        writers: from `open_writers`.
+        config: data, network, sample and inverse_problem blocks.
+        advance: told how many sampler steps were done.
+
+    Returns:
+        warnings, a line each.
+
+    Raises:
+        DataError: if a file cannot be used.
+    """
+    warnings, counts = [], dict.fromkeys(volumes, 0)
+    files = list(dict.fromkeys(volume.file for volume in volumes.values()))
+    for number, scan in enumerate(import_scans(files)):
+        name = volume_name(scan)
+        index, writer = counts[name], writers[name]
+        counts[name] += 1
+        if index >= writer.done:
+            prepared, samples = _samples(denoiser, scan, number, config, advance)
+            if prepared.warning:
+                warnings.append(prepared.warning)
+            if processes().is_main_process:
+                _write(writer, prepared, samples)
+            else:
+                writer.done += 1
+        if counts[name] == len(volumes[name].slices) and processes().is_main_process:
+            slices = volumes[name].slices
+            writer.finish(affine(volumes[name].shape, slices), slices[0].voxel_mm)
+    return warnings
+
+
+def _samples(
+    denoiser: PartialDenoiser, scan: Scan, number: int, config: Config, advance: Advance
+) -> tuple[Prepared, Tensor]:
+    """Posterior samples of slice `number` of all; a sample's seed follows from both numbers."""
+    settings, problem = config.sample, config.inverse_problem
+    assert problem is not None
+    prepared = prepare(scan, padded_size(scan, 2 ** (len(config.network.channel_mult) - 1)))
+    height, width = prepared.maps.shape[-2:]
+    first = settings.seed + number * settings.samples
+    samples = sample_scan(
+        denoiser,
+        prepared.scan,
+        prepared.maps,
+        make_masks(config.data.mask, (height, width)),
+        seeds=range(first, first + settings.samples),
+        noise_std=prepared.noise_std,
+        steps=settings.steps,
+        draws=settings.draws,
+        eta=settings.eta,
+        step_size=problem.step_size,
+        covering=settings.masks == "covering",
+        score=settings.score,
+        batch_size=settings.batch_size,
+        device=next(denoiser.parameters()).device,
+        advance=advance,
+    )
+    return prepared, samples
+
+
+def _write(writer: VolumeWriter, prepared: Prepared, samples: Tensor) -> None:
+    """Mean and standard deviation on the file's grid: into the volume, in the file's units, and as a PNG."""
+    scan, number = prepared.scan, writer.done
+    images = unfit(samples, scan)
+    mean, deviation = images.mean(0, keepdim=True), spread(images[None])
+    folder = writer.path.with_suffix("")
+    columns = [Column(f"mean of {len(images)} samples", mean), Column("std. deviation", deviation, is_map=True)]
+    write_comparison(folder / f"{number:04d}.png", scan.name, [""], columns)
+    scale = scan.provenance["scale"]
+    facts = {"noise_std": prepared.noise_std, "maps_residual": prepared.residual, "scale": scale}
+    writer.add(mean[0, 0].abs() / scale, deviation[0, 0] / scale, **facts)

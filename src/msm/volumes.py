@@ -1,0 +1,138 @@
+"""Reconstructed volumes as files: HDF5 that grows slice by slice, and NIfTI.
+
+    /reconstruction       (slices, H, W)   float32, magnitude of the mean of the samples, in the file's units
+    /standard_deviation   (slices, H, W)   float32, of the samples' magnitudes
+    /noise_std, /maps_residual, /scale     (slices,)
+    attributes            provenance (JSON), affine (4, 4) if known
+
+`reconstruction` is the layout of fastMRI submissions.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+IMAGES = ("reconstruction", "standard_deviation")
+FACTS = ("noise_std", "maps_residual", "scale")
+
+
+class VolumeWriter:
+    """A volume's HDF5 file; what is not complete has the suffix .partial, and is gone on with.
+
+    The file is closed between slices, so a run may end at any time, and memory does not grow.
+
+    Args:
+        path: the file to make.
+        count: number of slices.
+        shape: H and W.
+        provenance: how the volume is made, JSON-friendly: only slices made in the same way are kept.
+
+    Raises:
+        ValueError: if the file is there and was made in another way.
+    """
+
+    def __init__(self, path: Path, count: int, shape: tuple[int, int], provenance: dict[str, Any]):
+        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        self._size, self._provenance = (count, *shape), json.dumps(provenance, sort_keys=True)
+        self.done = count if path.exists() else self._found()
+        if path.exists() and self._attribute(path, "provenance") != self._provenance:
+            raise ValueError(f"{path}: was made with other settings or data; use another setting.save_dir")
+
+    def _found(self) -> int:
+        """Slices that an earlier run left."""
+        usable = self.partial.exists() and self._attribute(self.partial, "provenance") == self._provenance
+        return int(self._attribute(self.partial, "done")) if usable else 0
+
+    @staticmethod
+    def _attribute(path: Path, name: str) -> Any:
+        try:
+            with h5py.File(path, "r") as file:
+                return file.attrs.get(name)
+        except OSError:
+            return None  # cut off: made anew
+
+    def _create(self) -> None:
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(self.partial, "w") as file:
+            file.attrs.update(provenance=self._provenance, done=0)
+            for name in IMAGES:
+                file.create_dataset(name, self._size, np.float32, chunks=(1, *self._size[1:]))
+            for name in FACTS:
+                file.create_dataset(name, self._size[:1], np.float32)
+
+    def add(self, mean: Tensor, deviation: Tensor, **facts: float) -> None:
+        """Write the next slice.
+
+        Args:
+            mean: magnitude (H, W).
+            deviation: standard deviation (H, W).
+            facts: noise_std, maps_residual and scale.
+        """
+        if self.done == 0:
+            self._create()
+        with h5py.File(self.partial, "r+") as file:
+            for name, value in zip((*IMAGES, *FACTS), (mean.numpy(), deviation.numpy(), *(facts[n] for n in FACTS))):
+                file[name][self.done] = value
+            self.done += 1
+            file.attrs["done"] = self.done
+
+    def finish(self, affine: np.ndarray | None, voxel_mm: tuple[float, float, float] | None) -> None:
+        """Write NAME.nii and NAME_std.nii, and move the HDF5 file into place; all there: nothing is done.
+
+        Args:
+            affine: voxels to millimetres, from `msm.data.geometry`; None if not known.
+            voxel_mm: size of the voxels along H, W and across, or None.
+        """
+        if self.path.exists():
+            return
+        with h5py.File(self.partial, "r+") as file:
+            if affine is not None:
+                file.attrs["affine"] = affine
+            for name, suffix in zip(IMAGES, ("", "_std")):
+                write_nifti(self.path.with_name(f"{self.path.stem}{suffix}.nii"), file[name], affine, voxel_mm)
+        os.replace(self.partial, self.path)
+
+    def facts(self) -> dict[str, np.ndarray]:
+        """noise_std, maps_residual and scale of each slice of the finished file (slices,)."""
+        with h5py.File(self.path, "r") as file:
+            return {name: file[name][:] for name in FACTS}
+
+
+def write_nifti(
+    path: Path, slices: h5py.Dataset, affine: np.ndarray | None, voxel_mm: tuple[float, float, float] | None
+) -> None:
+    """Write slices as a NIfTI-1 volume (H, W, slices), one at a time.
+
+    Args:
+        path: .nii file.
+        slices: (slices, H, W), real.
+        affine: voxels to millimetres right, anterior, superior; None: the orientation is marked as not known.
+        voxel_mm: size of the voxels, for when there is no affine; None: 1 mm.
+
+    Raises:
+        ImportError: if nibabel is missing.
+    """
+    try:
+        from nibabel.nifti1 import Nifti1Image
+    except ImportError as error:
+        raise ImportError('NIfTI needs nibabel: pip install "msm-diffusion[mri]"') from error
+    count, height, width = slices.shape
+    grid = np.diag([*(voxel_mm or (1.0, 1.0, 1.0)), 1.0]) if affine is None else affine
+    empty = np.broadcast_to(np.float32(0), (height, width, count))  # takes no memory
+    header = Nifti1Image(empty, grid).header
+    header.set_sform(grid, code=0 if affine is None else 1)
+    header.set_qform(grid, code=0 if affine is None else 1)
+    header.set_xyzt_units("mm")
+    header.set_data_offset(352)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        header.write_to(file)
+        file.write(bytes(352 - file.tell()))
+        for k in range(count):
+            file.write(np.asarray(slices[k], dtype="<f4").tobytes(order="F"))
+    os.replace(temporary, path)
