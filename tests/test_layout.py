@@ -12,6 +12,7 @@ LEAF: set[str] = set()
 ALLOWED = {
     "schedule": LEAF,
     "masks": LEAF,
+    "density": {"masks"},
     "transforms": LEAF,
     "linear": LEAF,
     "network": LEAF,

@@ -12,6 +12,7 @@ _HOME = {
     "MultiCoil": "transforms",
     "BoxMasks": "masks",
     "CartesianMasks": "masks",
+    "VariableDensityMasks": "density",
     "EmpiricalMasks": "masks",
     "Measurement": "measurement",
     "estimate_noise": "noise",

@@ -351,11 +351,15 @@ def load_network(config: Config, path: Path) -> Any:
             f"{path}: was trained with diffusion.parametrisation = {trained}, the config says "
             f"{config.diffusion.parametrisation}; use the config it was trained with"
         )
-    for key, value in config.network.model_dump(mode="json").items():
-        if network.settings[key] != value:
+    wanted, found = config.network.model_dump(mode="json"), dict(network.settings)
+    for settings in (wanted, found):  # weights of one size serve every other: what counts is where attention is
+        side = settings.pop("image_size")
+        settings["attention_resolutions"] = sorted(side // other for other in settings["attention_resolutions"])
+    for key, value in wanted.items():
+        if found[key] != value:
             raise ValueError(
-                f"{path}: a network with {key} = {network.settings[key]}, the config says network.{key} = {value}; "
-                "use the config it was trained with"
+                f"{path}: a network with {key} = {network.settings[key]} at {network.settings['image_size']} px, the "
+                f"config says network.{key} = {getattr(config.network, key)}; use the config it was trained with"
             )
     return network
 

@@ -24,6 +24,7 @@ from .published import ConfigError, dump, parse, read
 from .settings import (
     BoxMaskConfig,
     CartesianMaskConfig,
+    VariableDensityMaskConfig,
     Config,
     DataConfig,
     DiffusionConfig,
@@ -41,7 +42,11 @@ class ConfigWarning(UserWarning):
     """Something in a file was passed over."""
 
 
-_MASKS: dict[str, type[BaseModel]] = {"box": BoxMaskConfig, "cartesian": CartesianMaskConfig}
+_MASKS: dict[str, type[BaseModel]] = {
+    "box": BoxMaskConfig,
+    "cartesian": CartesianMaskConfig,
+    "variable_density": VariableDensityMaskConfig,
+}
 _BLOCKS: dict[tuple[str | int, ...], type[BaseModel]] = {
     (): Config,
     ("setting",): Setting,

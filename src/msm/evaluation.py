@@ -12,13 +12,14 @@ from torch import Generator, Tensor
 from .config import Config
 from .data.acquire import Source, item_generator
 from .denoiser import PartialDenoiser
+from .density import VariableDensityMasks
 from .losses import standard_normal
 from .masks import BoxMasks, CartesianMasks, Masks, Size
 from .metrics import Convention, image_metrics
 from .operators import Undersampling, build
 from .processes import shared_out
 from .sampling import generate, reconstruct
-from .settings import BoxMaskConfig, DataConfig, InverseProblemConfig, MaskConfig, SampleConfig
+from .settings import BoxMaskConfig, CartesianMaskConfig, DataConfig, InverseProblemConfig, MaskConfig, SampleConfig
 from .transforms import Identity, MultiCoil, Transform
 
 Advance = Callable[[int], None]
@@ -45,7 +46,9 @@ def make_masks(mask: MaskConfig, size: Size) -> Masks:
     """The mask family that a config describes, of a size (H, W), or H = W."""
     if isinstance(mask, BoxMaskConfig):
         return BoxMasks(size, mask.drop, mask.grid)
-    return CartesianMasks(size, mask.acceleration, mask.center, mask.pattern)
+    if isinstance(mask, CartesianMaskConfig):
+        return CartesianMasks(size, mask.acceleration, mask.center, mask.pattern)
+    return VariableDensityMasks(size, mask.acceleration, mask.center, mask.pattern, mask.corners)
 
 
 def coil_maps(items: Sequence[Source]) -> Tensor:

@@ -98,7 +98,7 @@ class BoxMasks(Masks):
     """
 
     def __init__(self, size: Size, drop: float = 0.4, grid: int = 4):
-        self.size = _height_width(size)
+        self.size = height_width(size)
         if grid < 1 or self.size[0] % grid or self.size[1] % grid:
             raise ValueError(f"a {grid}×{grid} grid of boxes does not divide {self.size[0]}×{self.size[1]} px")
         self.grid = grid
@@ -243,7 +243,7 @@ class CartesianMasks(Masks):
         center: int = 20,
         pattern: Literal["random", "uniform"] = "random",
     ):
-        self.size = _height_width(size)
+        self.size = height_width(size)
         width = self.size[1]
         if pattern not in ("random", "uniform"):
             raise ValueError(f'pattern must be "random" or "uniform", got {pattern!r}')
@@ -434,7 +434,8 @@ class EmpiricalMasks(Masks):
         return mask & ((u < keep[:, None, None, None]) | always)
 
 
-def _height_width(size: Size | Sequence[int]) -> tuple[int, int]:
+def height_width(size: Size | Sequence[int]) -> tuple[int, int]:
+    """Height and width of a size, which may be one number for both."""
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
         raise ValueError(f"size must be positive, got {size}")

@@ -66,7 +66,26 @@ class CartesianMaskConfig(_Block):
     pattern: Literal["random", "uniform"] = Field(default="random", description="columns off the centre")
 
 
-MaskConfig = Annotated[BoxMaskConfig | CartesianMaskConfig, Field(discriminator="kind")]
+class VariableDensityMaskConfig(_Block):
+    """Points of 2-D k-space are kept, denser towards the centre: scans with two phase-encoding axes (SPEC §7)."""
+
+    kind: Literal["variable_density"] = "variable_density"
+    acceleration: float = Field(default=8, ge=1, description="nominal R: one point in R off the centre")
+    center: int = Field(default=24, ge=0, description="side of the square in the middle that is always kept")
+    pattern: Literal["poisson", "random"] = Field(
+        default="poisson", description="poisson: points keep apart; random: they do not know of each other"
+    )
+    corners: bool = Field(default=True, description="whether k-space beyond the inscribed ellipse is measured")
+
+    @check(mode="after")
+    def _fits(self) -> VariableDensityMaskConfig:
+        if not self.corners and self.acceleration < 1.5:
+            raise _refuse("acceleration", f"found {self.acceleration}; at least 1.5 where corners are left out")
+        return self
+
+
+AnyMask = BoxMaskConfig | CartesianMaskConfig | VariableDensityMaskConfig
+MaskConfig = Annotated[AnyMask, Field(discriminator="kind")]
 
 
 class DataConfig(_Block):
@@ -313,11 +332,11 @@ class Config(_Block):
             object.__setattr__(self, "inverse_problem", problem.model_copy(update={"step_size": 2.0}))
 
 
-def _check_mask(field: str, mask: BoxMaskConfig | CartesianMaskConfig, size: int) -> None:
+def _check_mask(field: str, mask: AnyMask, size: int) -> None:
     if isinstance(mask, BoxMaskConfig) and size % mask.grid:
         raise _refuse(f"{field}.grid", f"found {mask.grid}; use a divisor of data.image_size {size}")
-    if isinstance(mask, CartesianMaskConfig) and mask.center > size:
-        raise _refuse(f"{field}.center", f"found {mask.center}; at most the data.image_size {size} columns")
+    if not isinstance(mask, BoxMaskConfig) and mask.center > size:
+        raise _refuse(f"{field}.center", f"found {mask.center}; at most data.image_size {size}")
     if isinstance(mask, CartesianMaskConfig) and mask.pattern == "uniform" and mask.acceleration % 1:
         raise _refuse(f"{field}.acceleration", f"found {mask.acceleration}; uniform needs a whole number")
 
