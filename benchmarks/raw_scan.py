@@ -86,7 +86,7 @@ def samples_of(options, scan: Scan, maps: Tensor, noise_std: float) -> tuple[Ten
     return samples, round(time.perf_counter() - start, 1)
 
 
-def prepared_scans(file: Path) -> Prepared:
+def prepared_scan(file: Path) -> Prepared:
     """The one slice of a file on a network's grid."""
     (scan,) = import_scans([file])
     return prepare(scan, padded_size(scan, 8))
@@ -95,7 +95,7 @@ def prepared_scans(file: Path) -> Prepared:
 def held_out(options) -> None:
     """Predict every tenth measured point off the centre of an undersampled scan."""
     (file,) = options.files
-    prepared = prepared_scans(file)
+    prepared = prepared_scan(file)
     scan, maps = prepared.scan, prepared.maps
     mask = scan.mask[0]
     off = mask.clone()
@@ -132,51 +132,51 @@ def held_out(options) -> None:
     columns = [Column(name, unfit(image, scan), [f"error {value:.3f}"]) for name, (value, _, image) in best.items()]
     columns.append(Column(f"MSM, mean of {len(samples)}", unfit(mean, scan), [f"error {error(mean):.3f}"]))
     columns.append(Column("MSM, one sample", unfit(samples[:1], scan), [""]))
-    columns.append(Column("std. deviation", unfit_map(spread(samples[None]), scan), [""], is_map=True))
+    columns.append(Column("std. deviation", spread(unfit(samples, scan)[None]), [""], is_map=True))
     write_comparison(picture(options, file.stem), "8-coil scan, held-out points predicted", [""], columns)
 
 
 def retrospective(options) -> None:
     """Leave columns out of fully sampled scans."""
     for file, acceleration in itertools.product(options.files, options.acceleration):
-        full = prepared_scans(file)
-        scan, maps = full.scan, full.maps
-        reference = MultiCoil(maps[None]).adjoint(scan.k_space[None])
-        size = scan.mask.shape[-2:]
-        family = CartesianMasks(tuple(size), acceleration, round(0.08 * size[1]))
-        mask = family.sample(1, torch.Generator().manual_seed(0))[0] & scan.mask
-        seen = replace(scan, mask=mask, k_space=torch.where(mask, scan.k_space, 0))
-
-        def scores(image: Tensor) -> dict[str, float]:
-            values = image_metrics(unfit(image, scan), unfit(reference, scan), convention="plain")
-            return {name: round(value[0], 4) for name, value in values.items()}
-
-        best = best_of(classical(seen.k_space, mask, maps), lambda image: -scores(image)["psnr"])
-        samples, seconds = samples_of(options, seen, maps, full.noise_std)
-        mean = samples.mean(0, keepdim=True)
-        record = {name: {**scores(image), "setting": s} for name, (_, s, image) in best.items()}
-        record |= {
-            "MSM, one sample": scores(samples[:1]),
-            f"MSM, mean of {len(samples)}": {**scores(mean), "seconds": seconds, **sampler(options)},
-            "scan": {"kept": round(float(mask.float().mean()), 4), "noise_std": round(full.noise_std, 5)},
-        }
-        name = f"{file.stem}, R = {acceleration:g}"
-        save(options, name, record)
-        shown = {n: image for n, (_, _, image) in best.items()} | {f"MSM, mean of {len(samples)}": mean}
-        notes = {n: [f"{scores(i)['psnr']:.2f} dB / {scores(i)['ssim']:.3f}"] for n, i in shown.items()}
-        columns = [Column("full scan", unfit(reference, scan), [""])]
-        columns += [Column(n, unfit(image, scan), notes[n]) for n, image in shown.items()]
-        errors = error_map(unfit(mean, scan), unfit(reference, scan))
-        columns += [
-            Column("error of the mean", errors, [""], is_map=True),
-            Column("std. deviation", unfit_map(spread(samples[None]), scan), [""], is_map=True),
-        ]
-        write_comparison(picture(options, f"{file.stem}_R{acceleration:g}"), name, [""], columns)
+        undersampled(options, file, acceleration)
 
 
-def unfit_map(image: Tensor, scan: Scan) -> Tensor:
-    """A real map on the file's grid, if only the image or only k-space padding changed it: cropped, or resampled."""
-    return unfit(image.to(torch.complex64), scan).real.clamp(min=0)
+def undersampled(options, file: Path, acceleration: float) -> None:
+    """Leave columns out of one fully sampled scan."""
+    full = prepared_scan(file)
+    scan, maps = full.scan, full.maps
+    reference = MultiCoil(maps[None]).adjoint(scan.k_space[None])
+    size = scan.mask.shape[-2:]
+    family = CartesianMasks(tuple(size), acceleration, round(0.08 * size[1]))
+    mask = family.sample(1, torch.Generator().manual_seed(0))[0] & scan.mask
+    seen = replace(scan, mask=mask, k_space=torch.where(mask, scan.k_space, 0))
+
+    def scores(image: Tensor) -> dict[str, float]:
+        values = image_metrics(unfit(image, scan), unfit(reference, scan), convention="plain")
+        return {name: round(value[0], 4) for name, value in values.items()}
+
+    best = best_of(classical(seen.k_space, mask, maps), lambda image: -scores(image)["psnr"])
+    samples, seconds = samples_of(options, seen, maps, full.noise_std)
+    mean = samples.mean(0, keepdim=True)
+    record = {name: {**scores(image), "setting": s} for name, (_, s, image) in best.items()}
+    record |= {
+        "MSM, one sample": scores(samples[:1]),
+        f"MSM, mean of {len(samples)}": {**scores(mean), "seconds": seconds, **sampler(options)},
+        "scan": {"kept": round(float(mask.float().mean()), 4), "noise_std": round(full.noise_std, 5)},
+    }
+    name = f"{file.stem}, R = {acceleration:g}"
+    save(options, name, record)
+    shown = {n: image for n, (_, _, image) in best.items()} | {f"MSM, mean of {len(samples)}": mean}
+    columns = [Column("full scan", unfit(reference, scan), [""])]
+    for n, image in shown.items():
+        columns.append(Column(n, unfit(image, scan), ["{psnr:.2f} dB / {ssim:.3f}".format(**scores(image))]))
+    errors = error_map(unfit(mean, scan), unfit(reference, scan))
+    columns += [
+        Column("error of the mean", errors, [""], is_map=True),
+        Column("std. deviation", spread(unfit(samples, scan)[None]), [""], is_map=True),
+    ]
+    write_comparison(picture(options, f"{file.stem}_R{acceleration:g}"), name, [""], columns)
 
 
 def sampler(options) -> dict[str, object]:

@@ -218,6 +218,17 @@ MISTAKES = [
     (FACES, "data.mask.grid=5", "data.mask.grid: found 5; use a divisor"),
     (MRI, "data.mask.center=300", "data.mask.center: found 300"),
     (MRI, "data.mask={kind: cartesian, acceleration: 2.5, pattern: uniform}", "data.mask.acceleration: found 2.5"),
+    (
+        MRI,
+        "data.mask={kind: variable_density, center: 300}",
+        "data.mask.center: found 300; at most data.image_size 256",
+    ),
+    (
+        MRI,
+        "data.mask={kind: variable_density, acceleration: 1.2, corners: false}",
+        "data.mask.acceleration: found 1.2; at least 1.5 where corners are left out",
+    ),
+    (MRI, "data.mask={kind: variable_density, drop: 0.4}", "data.mask.drop"),
     (FACES, "diffusion.parametrisation=sense", "diffusion.parametrisation: found 'sense'; it is for MRI"),
     (FACES, "network.channel_mult=[2, 2]", "network.channel_mult: found [2, 2]; begin with 1"),
     (FACES, "network.channel_mult=[1, 1, 1, 1, 1, 1, 1, 1, 1]", "cannot be halved 8 times"),

@@ -24,6 +24,7 @@ from msm.data.fastmri import scans
 from msm.data.images import load_image
 from msm.data.store import DataError, MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser
+from msm.density import VariableDensityMasks
 from msm.losses import noiseless_loss, noisy_loss
 from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
 from msm.measurement import Measurement
@@ -246,7 +247,7 @@ SIDES = st.integers(1, 9)
 @st.composite
 def families(draw):
     """A family of masks of any size, and how many covering draws it needs to hold all that it can."""
-    kind = draw(st.sampled_from(["box", "random", "uniform", "empirical"]))
+    kind = draw(st.sampled_from(["box", "random", "uniform", "empirical", "density"]))
     height, width = draw(SIDES), draw(SIDES)
     if kind == "box":
         grid = draw(st.integers(1, 5))
@@ -255,6 +256,14 @@ def families(draw):
         except ValueError:  # so near to 1 that no box is left
             reject()
         return family, ceil(grid**2 / family.boxes_kept)
+    if kind == "density":
+        corners, pattern = draw(st.booleans()), draw(st.sampled_from(["poisson", "random"]))
+        center = draw(st.integers(0, min(height, width)))
+        try:
+            family = VariableDensityMasks((height, width), draw(st.floats(1, 9)), center, pattern, corners)
+        except ValueError:  # less is off the corners than the acceleration asks for
+            reject()
+        return family, ceil(1 / family.probability[family.probability > 0].min().item())
     if kind == "empirical":
         seed = draw(st.integers(0, 99))
         masks = (
@@ -271,7 +280,11 @@ def families(draw):
 def test_masks(made, batch, seed):
     family, needed = made
     generator = torch.Generator().manual_seed(seed)
-    reachable = family.masks.any(0) if isinstance(family, EmpiricalMasks) else torch.ones(1, *family.size).bool()
+    reachable = torch.ones(1, *family.size).bool()
+    if isinstance(family, EmpiricalMasks):
+        reachable = family.masks.any(0)
+    if isinstance(family, VariableDensityMasks):
+        reachable = family.probability[None] > 0
     mask = family.sample(batch, generator)
     assert mask.shape == (batch, 1, *family.size) and mask.dtype == torch.bool and 0 < family.kept <= 1
     assert not (mask & ~reachable).any()

@@ -24,7 +24,6 @@ from .published import ConfigError, dump, parse, read
 from .settings import (
     BoxMaskConfig,
     CartesianMaskConfig,
-    VariableDensityMaskConfig,
     Config,
     DataConfig,
     DiffusionConfig,
@@ -33,6 +32,7 @@ from .settings import (
     SampleConfig,
     Setting,
     TrainConfig,
+    VariableDensityMaskConfig,
 )
 
 __all__ = ["Config", "ConfigError", "ConfigWarning", "dump_config", "load_config"]

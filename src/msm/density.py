@@ -85,7 +85,7 @@ class VariableDensityMasks(Masks):
         Returns:
             masks (B, draws, 1, H, W), bool.
         """
-        draws = u.shape[1]
+        draws, u = u.shape[1], u.double()  # in float32 rounding may open a gap at a window's edge
         if covering:
             steps = torch.arange(draws, device=u.device) / draws
             u = torch.cat([u[:, :1, :2].expand(-1, draws, -1), ((u[:, :1, 2] + steps) % 1)[..., None]], -1)
@@ -104,13 +104,13 @@ class VariableDensityMasks(Masks):
         Returns:
             covers (B, K, 1, H, W), bool; together they hold every point that is ever measured.
         """
-        probability = self.probability.to(u.device)
+        probability, u = self.probability.to(u.device), u.double()
         number = ceil(1 / probability[probability > 0].min().item() - 1e-9)
         value = (self._shifted(u[:, :2]) + u[:, 2, None, None]) % 1
         start = torch.arange(number, device=u.device)[:, None, None] / number
         window = torch.where(probability > 0, probability.clamp(min=1 / number), 0)
-        ahead = (value[:, None].double() - start) % 1
-        last = (value.double() * number).long()[:, None] == torch.arange(number, device=u.device)[:, None, None]
+        ahead = (value[:, None] - start) % 1
+        last = (value * number).long()[:, None] == torch.arange(number, device=u.device)[:, None, None]
         held = (ahead < window) | (last & (probability > 0)) | self.center.to(u.device)
         return held[:, :, None]
 
@@ -139,18 +139,20 @@ class VariableDensityMasks(Masks):
 
 def _density(radius: Tensor, measured: Tensor, outside: Tensor, acceleration: float) -> Tensor:
     """p(k) = 1/(1 + s r)² where measured, with s such that the mean over the points outside the centre is 1/R."""
-    most = measured[outside].double().mean().item() if outside.any() else 1.0
-    if acceleration * most < 1:
-        raise ValueError(f"acceleration must be at least {1 / most:.3g}, got {acceleration}")
-    low, high = 0.0, 1e6
-    for _ in range(100):
+    if not outside.any():
+        return measured.double()
+
+    def density(slope: float) -> Tensor:
+        return measured / (1 + slope * radius).square()
+
+    low, high = 0.0, 1e3
+    least, most = (1 / density(slope)[outside].mean().item() for slope in (low, high))
+    if not least <= acceleration * (1 + 1e-9) <= most:
+        raise ValueError(f"acceleration must be at least {least:.3g} and at most {most:.3g} here, got {acceleration}")
+    for _ in range(60):
         slope = (low + high) / 2
-        density = measured / (1 + slope * radius).square()
-        if not outside.any() or density[outside].mean() * acceleration > 1:
-            low = slope
-        else:
-            high = slope
-    return density
+        low, high = (slope, high) if density(slope)[outside].mean() * acceleration > 1 else (low, slope)
+    return density(high)
 
 
 @lru_cache(maxsize=8)
@@ -163,13 +165,13 @@ def _threshold_field(height: int, width: int, pattern: str) -> Tensor:
     generator = Generator().manual_seed(0)
     if pattern == "random":
         order = torch.randperm(count, generator=generator)
-        return (order.float() / count).reshape(height, width)
+        return (order.double() / count).reshape(height, width)
     import numpy as np
 
     reach = [np.arange(-min(REACH, (n - 1) // 2), min(REACH, (n - 1) // 2) + 1) for n in (height, width)]
     fill = np.exp(-(reach[0][:, None] ** 2 + reach[1] ** 2) / (2 * VOID_WIDTH**2))
     filled = torch.rand(height, width, generator=generator, dtype=torch.float64).numpy() * 1e-9  # ties at random
-    rank = np.empty(count, np.float32)
+    rank = np.empty(count)
     for number in range(count):
         place = int(filled.argmin())
         rank[place] = number
