@@ -8,6 +8,13 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (ROOT / "tests" / "data", ROOT.parent / "shared" / "golden")
 
 
+def pytest_report_header() -> list[str]:
+    """Say at the start which checks cannot run: skips are easily overlooked."""
+    if any(folder.is_dir() for folder in FOLDERS):
+        return []
+    return [f"WARNING: no golden vectors, their tests are skipped: put them into {' or '.join(map(str, FOLDERS))}"]
+
+
 @pytest.fixture(scope="session")
 def golden():
     """golden(name) -> (tensors of NAME.safetensors, content of NAME.json); {} for a file that is absent."""

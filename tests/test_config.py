@@ -471,3 +471,11 @@ def test_mistake_in_the_published_layout(tmp_path, old, new, message):
 def test_our_layout_with_a_published_name_is_ours(tmp_path):
     text = FACES.read_text() + "dataset: x\n"
     refused(written(tmp_path, text), [], "dataset: unknown key; did you mean 'data'?")
+
+
+def test_probe_of_sure_follows_the_precision_unless_it_is_given():
+    demo = CONFIGS / "demo/faces.yaml"
+    assert load_config(demo).train.sure_tau == 0.05  # bf16
+    assert load_config(demo, ["train.mixed_precision=no"]).train.sure_tau == 0.005
+    assert load_config(demo, ["train.sure_tau=0.01"]).train.sure_tau == 0.01
+    assert load_config(FACES, ["train.mixed_precision=bf16"]).train.sure_tau == 0.005  # given in the file

@@ -173,7 +173,12 @@ class TrainConfig(_Block):
     decay: Literal["constant", "cosine"] = Field(default="constant", description="lr after the warm-up")
     grad_clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(default=0.9999, ge=0, lt=1, description="decay of the averaged weights, a step")
-    sure_tau: float = Field(default=0.005, gt=0, description="probe size tau of SURE (noise_std > 0)")
+    sure_tau: float = Field(
+        default=0.005,
+        gt=0,
+        description="probe size tau of SURE (noise_std > 0); not given: 0.05 in half precision, whose "
+        "rounding drowns smaller ones",
+    )
     sure_weight: float = Field(default=0.05, ge=0, description="weight lambda of SURE (noise_std > 0)")
     sure_share: float = Field(default=1.0, gt=0, le=1, description="share of a batch that SURE is evaluated on")
     target_steps: int = Field(
@@ -215,6 +220,8 @@ class TrainConfig(_Block):
         if self.remask and self.noise_std in ("auto", "pooled"):
             reason = "train.remask draws noise of the level data.noise_std; use stored or a number"
             raise _refuse("noise_std", f"found '{self.noise_std}'; {reason}")
+        if self.mixed_precision != "no" and "sure_tau" not in self.model_fields_set:
+            object.__setattr__(self, "sure_tau", 0.05)
         return self
 
 
