@@ -19,12 +19,12 @@ from pathlib import Path
 
 import torch
 
-from msm import PartialDenoiser, VPSchedule
 from msm.config import load_config
 from msm.data.images import photos, slices
-from msm.evaluation import posterior_samples
+from msm.evaluation import make_denoiser, posterior_samples
 from msm.metrics import image_metrics
 from msm.network import ADMNetwork
+from msm.processes import arithmetic
 from msm.report import write_text
 from msm.settings import CartesianMaskConfig, InverseProblemConfig
 
@@ -45,8 +45,8 @@ def reconstruct(folder: Path, images_folder: Path, count: int, noise: float, acc
     items = list(itertools.islice(found, count))
     sample = config.sample.model_copy(update=sampler | {"batch_size": 16})
     settled = config.model_copy(update={"inverse_problem": problem, "sample": sample})
-    denoiser = PartialDenoiser(ADMNetwork.load(folder / "weights"), VPSchedule(), config.diffusion.parametrisation)
-    with torch.autocast("cpu", torch.bfloat16):
+    denoiser = make_denoiser(ADMNetwork.load(folder / "weights"), config.diffusion)
+    with arithmetic("bf16"):
         _, samples = posterior_samples(denoiser.eval(), items, settled)
     values = image_metrics(samples[:, 0], torch.stack([item.image for item in items]), convention="plain")
     return {

@@ -26,16 +26,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from msm import CartesianMasks, MultiCoil, PartialDenoiser, VPSchedule
+from msm import CartesianMasks, MultiCoil
 from msm.baselines import cg_sense, l1_wavelet, zero_filled
 from msm.config import load_config
 from msm.data.formats import import_scans
 from msm.data.maps import calibration_size
 from msm.data.prepare import Prepared, prepare
 from msm.data.raw import Scan, padded_size, unfit
-from msm.evaluation import make_masks
+from msm.evaluation import make_denoiser, make_masks
 from msm.metrics import image_metrics
 from msm.network import ADMNetwork
+from msm.processes import arithmetic
 from msm.raw_sampling import sample_scan
 from msm.report import Column, error_map, spread, write_comparison, write_text
 
@@ -68,9 +69,9 @@ def best_of(found, score):
 def samples_of(options, scan: Scan, maps: Tensor, noise_std: float) -> tuple[Tensor, float]:
     """Posterior samples (K, 1, H, W) by the trained model, and the seconds they took."""
     config = load_config(options.weights / "config.yaml")
-    denoiser = PartialDenoiser(ADMNetwork.load(options.weights), VPSchedule(), config.diffusion.parametrisation).eval()
+    denoiser = make_denoiser(ADMNetwork.load(options.weights), config.diffusion).eval()
     start = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16):
+    with arithmetic("bf16"):
         samples = sample_scan(
             denoiser,
             scan,

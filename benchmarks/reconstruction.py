@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 
 import msm
-from msm import PartialDenoiser, VPSchedule
 from msm.baselines import bicubic, biharmonic, cg_sense, l1_wavelet, tune
 from msm.config import load_config
 from msm.data.images import photos, slices
-from msm.evaluation import observe, posterior_samples
+from msm.evaluation import make_denoiser, observe, posterior_samples
 from msm.metrics import image_metrics, psnr
 from msm.network import ADMNetwork
+from msm.processes import arithmetic
 from msm.report import write_text
 from msm.settings import CartesianMaskConfig, InverseProblemConfig
 
@@ -81,7 +81,7 @@ def msm_scores(denoiser, items, config, problem, sampler: dict) -> dict:
     sample = config.sample.model_copy(update=sampler | {"batch_size": 16})
     settled = config.model_copy(update={"inverse_problem": problem, "sample": sample})
     started = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.sample.mixed_precision == "bf16"):
+    with arithmetic(config.sample.mixed_precision):
         _, drawn = posterior_samples(denoiser, items, settled)
     seconds = round((time.perf_counter() - started) / len(items), 2)
     truth = torch.stack([item.image for item in items])
@@ -109,7 +109,7 @@ def main() -> None:
     config = load_config(weights / "config.yaml")
     data, count = config.data, options.count or {"brain": 64, "faces": 35}[options.kind]
     step = options.step_size if options.step_size == "proximal" else float(options.step_size)
-    denoiser = PartialDenoiser(ADMNetwork.load(weights), VPSchedule(), config.diffusion.parametrisation).eval()
+    denoiser = make_denoiser(ADMNetwork.load(weights), config.diffusion).eval()
     if options.kind == "brain":
         found = slices(options.folder, "test", 0, data.image_size, data.coils, data.seed)
         items = list(itertools.islice(found, count + TUNING))

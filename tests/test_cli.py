@@ -16,6 +16,7 @@ from msm.data.acquire import Source, acquire
 from msm.data.store import StoreWriter
 from msm.masks import BoxMasks, CartesianMasks
 from msm.network import ADMNetwork
+from msm.processes import usable
 
 CONFIG = """
 setting: {{save_dir: {root}/run, dataset_dir: {root}/photos}}
@@ -54,6 +55,18 @@ PROBLEMS = {
 }
 
 
+def test_weights_of_sense_are_used_with_the_prior_they_were_trained_with(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("sigpy")
+    config = write_config(tmp_path, **SLICES)
+    prior = ["diffusion={parametrisation: sense, phase_width: 4}"]
+    assert run(monkeypatch, "train", config, *prior) == 0
+    sample = ["sample", config, *prior, f"setting.pretrained_model_dir={tmp_path}/run/weights"]
+    sample += [f"inverse_problem={PROBLEMS['slices']}", f"setting.save_dir={tmp_path}/sampled"]
+    assert run(monkeypatch, *sample) == 0
+    assert run(monkeypatch, *sample, "diffusion.phase_residual=0.3") == 2
+    assert "trained with diffusion.phase_residual = 0.02, the config says 0.3" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("choices", [PHOTOS, SLICES], ids=["images", "slices"])
 def test_acquire_train_sample(tmp_path, monkeypatch, choices):
     if choices is SLICES:
@@ -69,9 +82,12 @@ def test_acquire_train_sample(tmp_path, monkeypatch, choices):
     assert np.load(tmp_path / "gen" / "images.npy").shape == (2, 3 if choices is PHOTOS else 1, 16, 16)
     problem = f"inverse_problem={PROBLEMS[choices['kind']]}"
     assert run(monkeypatch, "sample", config, weights, problem, f"setting.save_dir={tmp_path}/inv") == 0
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")  # what half precision needs
+    usable.cache_clear()
     low = [f"setting.save_dir={tmp_path}/low", "sample.mixed_precision=bf16"]
     assert run(monkeypatch, "sample", config, weights, problem, *low) == 0
     assert not np.array_equal(np.load(tmp_path / "low" / "images.npy"), np.load(tmp_path / "inv" / "images.npy"))
+    usable.cache_clear()
     rows = list(csv.DictReader((tmp_path / "inv" / "metrics.csv").read_text().splitlines()))
     assert {(row["method"], row["convention"]) for row in rows} == {
         (method, convention) for method in ("input", "msm") for convention in ("plain", "published")

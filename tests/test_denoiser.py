@@ -59,3 +59,17 @@ def test_score_is_tweedies_formula():
 def test_unknown_parametrisation_is_refused():
     with pytest.raises(ValueError, match="epsilon, sense"):
         PartialDenoiser(Nothing(), VPSchedule(), "v")
+
+
+def test_the_prior_decides_how_much_of_the_imaginary_part_is_believed():
+    torch.manual_seed(0)
+    transform, z = coils(2, 3, 16), torch.randn(2, 3, 16, 16, dtype=torch.complex64)
+    mask, t = torch.rand(2, 1, 16, 16) < 0.5, torch.tensor([30.0, 30.0])
+    imaginary = []
+    for kappa in (0.01, 0.5):
+        prior = ImagePrior(phase_residual=kappa)
+        denoiser = PartialDenoiser(Nothing(), VPSchedule(), "sense", prior=prior, sense_iterations=20)
+        sigma = denoiser.schedule.sigma(t)[:, None, None, None]
+        s = torch.where(mask, z, 0) * (1 + sigma**2).sqrt()
+        imaginary.append(denoiser.parametrisation.linear_estimate(s, mask, sigma, transform)[1].imag.std())
+    assert denoiser.prior == prior and imaginary[0] < 0.5 * imaginary[1]

@@ -10,6 +10,7 @@ import torch
 from test_cli import PHOTOS, write_config
 
 from msm.network import ADMNetwork
+from msm.processes import arithmetic, usable
 
 
 def msm(processes, *arguments):
@@ -53,3 +54,18 @@ def test_samples(runs):
     assert one.shape[:2] == (5, 2) and np.array_equal(one, two)
     metrics = [(runs / name / "box" / "metrics.csv").read_text() for name in "12"]
     assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize("capability, expected", [("AVX2", "no"), ("AVX512", "bf16")])
+def test_processors_without_half_precision_compute_in_float32(monkeypatch, capsys, capability, expected):
+    if torch.accelerator.is_available():
+        pytest.skip("an accelerator is there, and has half precision")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    usable.cache_clear()
+    try:
+        assert [usable("bf16") for _ in range(2)] == [expected] * 2 and usable("no") == "no"
+        with arithmetic("bf16"):
+            assert torch.is_autocast_enabled("cpu") == (expected == "bf16")
+        assert capsys.readouterr().err.count("computing in float32") == (expected == "no")
+    finally:
+        usable.cache_clear()

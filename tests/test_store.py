@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from msm.data.acquire import Source, acquire, simulate_scan
+from msm.data.acquire import Source, acquire, fine_phase, simulate_scan
 from msm.data.store import DataError, MeasurementStore, StoreWriter, TruthWriter, read_truth
 from msm.masks import CartesianMasks
 
@@ -110,3 +110,20 @@ def test_truncated_missing_and_linked_files(store, tmp_path):
     store.write_bytes(store.read_bytes()[:3000])
     with pytest.raises(DataError, match="damaged or cut off"):
         MeasurementStore(store)
+
+
+def test_fine_phase_has_the_variance_and_the_spectrum_it_states():
+    generator = torch.Generator().manual_seed(0)
+    fields = torch.stack([fine_phase(24, 32, generator) for _ in range(4000)])
+    assert fields.square().mean() == pytest.approx(1, rel=0.03)
+    power = torch.fft.fft2(fields).abs().square().mean(0)
+    assert power[0, 1] / power[0, 4] == pytest.approx((17 / 2) ** 1.5, rel=0.1)
+    assert power[3, 0] / power[0, 6] == pytest.approx((37 / 10) ** 1.5, rel=0.1)
+
+
+def test_phase_detail_changes_the_phase_alone():
+    magnitude = torch.rand(16, 16, generator=torch.Generator().manual_seed(1))
+    smooth, fine = (simulate_scan("scan", magnitude, 3, seed=0, phase_detail=detail) for detail in (0.0, 0.4))
+    torch.testing.assert_close(fine.image.abs(), smooth.image.abs())
+    assert torch.equal(fine.maps, smooth.maps)
+    assert torch.angle(fine.image * smooth.image.conj()).std() > 0.1

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +39,7 @@ Overrides = Annotated[
 ]
 
 DENOISER_FILE = "denoiser.json"  # next to the weights: what the network predicts
+DENOISER_SETTINGS = {"parametrisation", "phase_width", "phase_residual", "sense_iterations"}  # of the diffusion block
 NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_std
 
 
@@ -112,7 +113,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     def on_start() -> None:
         record_run(config, folder)
-        record = {"parametrisation": config.diffusion.parametrisation, "remask": config.train.remask}
+        record = config.diffusion.model_dump(include=DENOISER_SETTINGS) | {"remask": config.train.remask}
         write_text(folder / "weights" / DENOISER_FILE, json.dumps(record) + "\n")
 
     def on_checkpoint(images: int) -> None:
@@ -153,13 +154,14 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     setting.pretrained_model_dir=runs/brain/weights setting.save_dir=runs/scan
     """
     from .config import load_config
+    from .processes import arithmetic
 
     config = load_config(config_file, overrides or [])
     denoiser = trained_denoiser(config, config_file)
     run = run_generation if config.inverse_problem is None else run_reconstruction
     if config.data.kind == "raw":
         run = run_raw
-    with arithmetic(config):
+    with arithmetic(config.sample.mixed_precision):
         run(config, denoiser)
 
 
@@ -172,13 +174,14 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
     """
     from .config import load_config
     from .demo import brain, faces
+    from .processes import arithmetic
 
     assets = Path(__file__).parent / "assets"
     for name, show in (("brain", brain), ("faces", faces)):
         weights = assets / name
         config = load_config(weights / "config.yaml", [f"setting.pretrained_model_dir={weights}"])
         denoiser = trained_denoiser(config, weights / "config.yaml")
-        with arithmetic(config):
+        with arithmetic(config.sample.mixed_precision):
             show(denoiser, config, output, progress_bar)
     pictures = ", ".join(sorted(path.name for path in output.glob("*.png")))
     print(f"{output}: {pictures}; scores in brain.csv and faces.csv")
@@ -220,7 +223,7 @@ def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
     elif data.kind == "raw":
         raise DataError(f"{folder}: raw files are imported by `msm acquire FILE... -o STORE.h5`; use that store")
     elif data.kind == "slices":
-        items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed)
+        items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed, data.phase_detail)
     else:
         items = scans(folder, part, data.image_size)
     return islice(items, data.limit)
@@ -314,14 +317,13 @@ def new_denoiser(config: Config) -> PartialDenoiser:
     """An untrained denoiser with seeded weights, or one that starts from setting.pretrained_model_dir."""
     import torch
 
-    from .denoiser import PartialDenoiser
+    from .evaluation import make_denoiser
     from .network import ADMNetwork
-    from .schedule import VPSchedule
 
     torch.manual_seed(config.train.seed)
     start = config.setting.pretrained_model_dir
     network = ADMNetwork(**config.network.model_dump()) if start is None else load_network(config, start)
-    return PartialDenoiser(network, VPSchedule(), config.diffusion.parametrisation)
+    return make_denoiser(network, config.diffusion)
 
 
 def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
@@ -332,7 +334,24 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
         raise ValueError(
             f"{config_file}: setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
         )
-    return new_denoiser(config).to(processes().device).eval()
+    denoiser = new_denoiser(config)
+    if config.diffusion.parametrisation == "sense":
+        check_record(config, config.setting.pretrained_model_dir, DENOISER_SETTINGS)
+    return denoiser.to(processes().device).eval()
+
+
+def check_record(config: Config, path: Path, names: Collection[str]) -> None:
+    """Settings of the diffusion block by these names must be those that the weights were trained with."""
+    record = path / DENOISER_FILE
+    trained = json.loads(record.read_text()) if record.exists() else {}
+    default = type(config.diffusion)()
+    for name in sorted(names):
+        found, wanted = trained.get(name, getattr(default, name)), getattr(config.diffusion, name)
+        if found != wanted:
+            raise ValueError(
+                f"{path}: was trained with diffusion.{name} = {found}, the config says {wanted}; use the config it "
+                "was trained with"
+            )
 
 
 def load_network(config: Config, path: Path) -> Any:
@@ -344,13 +363,7 @@ def load_network(config: Config, path: Path) -> Any:
     if path.suffix in (".pt", ".safetensors"):
         return load_published_weights(path, **config.network.model_dump())
     network = ADMNetwork.load(path)
-    record = path / DENOISER_FILE
-    trained = json.loads(record.read_text())["parametrisation"] if record.exists() else "epsilon"
-    if trained != config.diffusion.parametrisation:
-        raise ValueError(
-            f"{path}: was trained with diffusion.parametrisation = {trained}, the config says "
-            f"{config.diffusion.parametrisation}; use the config it was trained with"
-        )
+    check_record(config, path, {"parametrisation"})
     wanted, found = config.network.model_dump(mode="json"), dict(network.settings)
     for settings in (wanted, found):  # weights of one size serve every other: what counts is where attention is
         side = settings.pop("image_size")
@@ -465,15 +478,6 @@ def kept_parts(config: Config, denoiser: PartialDenoiser, data: Sequence[Tensor]
     device = next(denoiser.parameters()).device
     texts = [dump_config(config), json.dumps(versions()), device.type]
     return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
-
-
-def arithmetic(config: Config) -> AbstractContextManager[object]:
-    """The precision of the network that sample.mixed_precision says."""
-    import torch
-
-    precision = config.sample.mixed_precision
-    low = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast("cuda" if torch.cuda.is_available() else "cpu", low, enabled=precision != "no")
 
 
 @contextmanager

@@ -90,9 +90,6 @@ class Sense:
         return phase, m_0
 
 
-PARAMETRISATIONS = {"epsilon": Epsilon, "sense": Sense}
-
-
 class PartialDenoiser(nn.Module):
     """D_θ: from the measured entries of a noisy iterate to their conditional mean (SPEC §2).
 
@@ -100,17 +97,28 @@ class PartialDenoiser(nn.Module):
         network: U_θ(u, t) -> same shape as u, real; complex images enter as two channels (real, imaginary).
         schedule: noise schedule.
         parametrisation: "epsilon" (published) or "sense" (several coils).
+        prior: what "sense", and the proximal step of the samplers, take to be known of MR images.
+        sense_iterations: conjugate-gradient steps of "sense".
 
     Raises:
         ValueError: if the parametrisation is unknown.
     """
 
-    def __init__(self, network: nn.Module, schedule: VPSchedule, parametrisation: str = "epsilon"):
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: VPSchedule,
+        parametrisation: str = "epsilon",
+        *,
+        prior: ImagePrior = ImagePrior(),
+        sense_iterations: int = 4,
+    ):
         super().__init__()
-        if parametrisation not in PARAMETRISATIONS:
-            raise ValueError(f"parametrisation must be one of {', '.join(PARAMETRISATIONS)}, got {parametrisation!r}")
-        self.network, self.schedule = network, schedule
-        self.parametrisation = PARAMETRISATIONS[parametrisation]()
+        known: dict[str, Epsilon | Sense] = {"epsilon": Epsilon(), "sense": Sense(prior, iterations=sense_iterations)}
+        if parametrisation not in known:
+            raise ValueError(f"parametrisation must be one of {', '.join(known)}, got {parametrisation!r}")
+        self.network, self.schedule, self.prior = network, schedule, prior
+        self.parametrisation = known[parametrisation]
 
     def forward(self, z_t: Tensor, mask: Tensor, t: Tensor, transform: Transform) -> Tensor:
         """Estimate the measured entries of the clean full measurement.

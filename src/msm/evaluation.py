@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from .config import Config
 from .data.acquire import Source, item_generator
@@ -19,7 +19,17 @@ from .metrics import Convention, image_metrics
 from .operators import Undersampling, build
 from .processes import shared_out
 from .sampling import generate, reconstruct
-from .settings import BoxMaskConfig, CartesianMaskConfig, DataConfig, InverseProblemConfig, MaskConfig, SampleConfig
+from .schedule import VPSchedule
+from .sense import ImagePrior
+from .settings import (
+    BoxMaskConfig,
+    CartesianMaskConfig,
+    DataConfig,
+    DiffusionConfig,
+    InverseProblemConfig,
+    MaskConfig,
+    SampleConfig,
+)
 from .transforms import Identity, MultiCoil, Transform
 
 Advance = Callable[[int], None]
@@ -40,6 +50,17 @@ class Observation:
     def input(self) -> Tensor:
         """What the observation shows by itself, Tᴴ H⁺ y: (B, C, H, W)."""
         return self.transform.adjoint(self.operator.A_dagger(self.y))
+
+
+def make_denoiser(network: nn.Module, diffusion: DiffusionConfig) -> PartialDenoiser:
+    """The partial denoiser that a config describes, around a network."""
+    return PartialDenoiser(
+        network,
+        VPSchedule(),
+        diffusion.parametrisation,
+        prior=ImagePrior(phase_width=diffusion.phase_width, phase_residual=diffusion.phase_residual),
+        sense_iterations=diffusion.sense_iterations,
+    )
 
 
 def make_masks(mask: MaskConfig, size: Size) -> Masks:

@@ -1,7 +1,9 @@
-"""Several processes, as torchrun starts them: which one this is, and work shared out among them."""
+"""What a run computes with: the device and its arithmetic, and the processes that torchrun starts."""
 
 import atexit
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TypeVar
 
@@ -18,6 +20,26 @@ def processes() -> PartialState:
     state = PartialState(cpu=not torch.accelerator.is_available())
     atexit.register(state.destroy_process_group)  # else its threads may outlive the interpreter, which aborts then
     return state
+
+
+@cache
+def usable(precision: str) -> str:
+    """The precision asked for, "no", "bf16" or "fp16"; "no" (float32) on processors that only emulate it.
+
+    They are a hundred times slower then. Said once, on standard error.
+    """
+    state = processes()
+    if precision == "no" or state.device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512":
+        return precision
+    if state.is_main_process:
+        print(f"msm: note: this processor has no {precision} arithmetic; computing in float32", file=sys.stderr)
+    return "no"
+
+
+def arithmetic(precision: str) -> AbstractContextManager[object]:
+    """Autocast of networks to a precision, where the device has it."""
+    low = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(processes().device.type, low, enabled=usable(precision) != "no")
 
 
 def shared_out(total: int, size: int, work: Callable[[range], Result]) -> list[Result]:

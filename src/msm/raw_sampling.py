@@ -169,7 +169,7 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
         "sample": config.sample.model_dump(mode="json", exclude={"count", "batch_size"}),
         "step_size": config.inverse_problem.step_size,
         "mask": config.data.mask.model_dump(mode="json"),
-        "parametrisation": config.diffusion.parametrisation,
+        "diffusion": config.diffusion.model_dump(exclude={"train_steps"}),
         "weights_sha256": weights,
     }
     writers = {

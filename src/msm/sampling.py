@@ -149,7 +149,8 @@ def reconstruct(
     process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score)
     z, z_hat = process.start()
     proximal = step_size == "proximal"
-    towards_y = proximal_step(y, operator, transform, noise_std) if proximal else gradient_step
+    prior = getattr(denoiser, "prior", ImagePrior())
+    towards_y = proximal_step(y, operator, transform, noise_std, prior) if proximal else gradient_step
     each_draw = gradient_step if z.is_complex() and not proximal and score == "average" else None
     for level, drawn, noise in process:
         z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
@@ -335,7 +336,7 @@ def posterior_update(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: 
 
 
 def proximal_step(
-    y: Tensor, operator: Operator, transform: Transform, noise_std: float
+    y: Tensor, operator: Operator, transform: Transform, noise_std: float, prior: ImagePrior = ImagePrior()
 ) -> Callable[[Tensor, float], Tensor]:
     """The step (ẑ, σ_t) -> ẑ that moves the estimated image towards y as far as both deserve to be trusted.
 
@@ -352,6 +353,7 @@ def proximal_step(
         operator: H.
         transform: T.
         noise_std: σ_y.
+        prior: MRI: phase and spectrum of the images.
 
     Source: the data step of DiffPIR (Zhu et al. 2023, eq. 13), in image space.
     """
@@ -369,7 +371,6 @@ def proximal_step(
 
     if not y.is_complex():
         return white
-    prior = ImagePrior()
     phase = prior.phase(operator.A_adjoint(y), transform, noise_std)
     precision = prior.precision(y.shape[-2:], prior.phase_residual, y.device)
 

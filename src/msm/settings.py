@@ -97,6 +97,9 @@ class DataConfig(_Block):
     image_size: Size
     channels: Literal[1, 3] = Field(default=3, description="colour channels (images only)")
     coils: int = Field(default=8, ge=1, le=128, description="simulated receive coils (slices only)")
+    phase_detail: float = Field(
+        default=0.0, ge=0, description="fine structure of the simulated phase, in radians; scanners: 0.4 (slices only)"
+    )
     mask: MaskConfig = Field(description="p(S), the random subsampling")
     noise_std: float = Field(default=0.0, ge=0, description="measurement noise rho, per real entry")
     limit: int | None = Field(default=None, ge=1, description="first so many images only; null: all")
@@ -159,6 +162,13 @@ class DiffusionConfig(_Block):
         description="epsilon: published; sense: a regularised CG-SENSE estimate instead of the adjoint (MRI)",
     )
     train_steps: int = Field(default=200, ge=1, le=1000, description="training grid: so many of 1000 steps")
+    phase_width: float = Field(
+        default=2.0, gt=0, description="MRI: detail of the phase taken from the data, in cycles per field of view"
+    )
+    phase_residual: float = Field(
+        default=0.02, gt=0, le=1, description="MRI: share of the power that this phase leaves in the imaginary part"
+    )
+    sense_iterations: int = Field(default=4, ge=1, le=100, description="conjugate-gradient steps of sense")
 
 
 class TrainConfig(_Block):

@@ -28,7 +28,7 @@ from .data.store import Acquisitions
 from .denoiser import PartialDenoiser
 from .losses import noiseless_loss, noisy_loss
 from .masks import Masks
-from .processes import processes
+from .processes import processes, usable
 from .settings import TrainConfig
 from .stopping import stop_asked
 
@@ -72,7 +72,8 @@ class Trainer:
         on_start: Callable[[], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
     ):
-        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision, cpu=processes().device.type == "cpu")
+        precision = usable(settings.mixed_precision)
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=processes().device.type == "cpu")
         parts = self.accelerator.num_processes * settings.accumulate
         if settings.batch_size % parts:
             raise ValueError(

@@ -105,7 +105,7 @@ class RemaskedAcquisitions:
         return Measurement(values, mask & full.mask, full.maps, torch.full((len(values),), self.largest_noise_std))
 
 
-def simulate_scan(name: str, magnitude: Tensor, coils: int, seed: int) -> Source:
+def simulate_scan(name: str, magnitude: Tensor, coils: int, seed: int, phase_detail: float = 0.0) -> Source:
     """Make a multi-coil scan of a magnitude image: a smooth phase and birdcage coils.
 
     Args:
@@ -113,14 +113,17 @@ def simulate_scan(name: str, magnitude: Tensor, coils: int, seed: int) -> Source
         magnitude: (H, W), in [0, 1].
         coils: number of coils; 1 gives a uniform one.
         seed: seed of the data set.
+        phase_detail: standard deviation in radians of what the phase has besides its smooth part.
 
     Returns:
         complex image and coil maps with Σ_c |C_c|² = 1 everywhere.
     """
     generator = item_generator(name + ":scan", seed)
     height, width = magnitude.shape
-    image = magnitude * torch.exp(1j * smooth_phase(height, width, generator))
-    return Source(name, image[None].to(torch.complex64), birdcage(coils, height, width, generator))
+    phase, maps = smooth_phase(height, width, generator), birdcage(coils, height, width, generator)
+    if phase_detail > 0:
+        phase = phase + phase_detail * fine_phase(height, width, generator)
+    return Source(name, (magnitude * torch.exp(1j * phase))[None].to(torch.complex64), maps)
 
 
 def smooth_phase(height: int, width: int, generator: Generator) -> Tensor:
@@ -133,6 +136,20 @@ def smooth_phase(height: int, width: int, generator: Generator) -> Tensor:
         wave = (2 * fy - 1) * y + (2 * fx - 1) * x + offset
         phase = phase + 0.8 * size * torch.sin(2 * torch.pi * wave)
     return phase
+
+
+def fine_phase(height: int, width: int, generator: Generator) -> Tensor:
+    """Gaussian random field (H, W) of variance 1 with the spectrum (1 + k²)^-3/2, k in cycles per field of view.
+
+    With a standard deviation of 0.4 it leaves about as much in an image's imaginary part as a real 8-coil head scan
+    has once the phase of its low frequencies is taken away: 5 % (below 2 cycles) and 2 % (4 cycles) of the power.
+    """
+    rows, columns = torch.fft.fftfreq(height, 1 / height), torch.fft.rfftfreq(width, 1 / width)
+    amplitude = (1 + rows[:, None] ** 2 + columns**2) ** -0.75
+    white = torch.randn(height, width, generator=generator)
+    field = torch.fft.irfft2(amplitude * torch.fft.rfft2(white), (height, width))
+    variance = torch.fft.irfft2(amplitude**2, (height, width))[0, 0]  # the field's covariance at distance 0
+    return field / variance.sqrt()
 
 
 def birdcage(coils: int, height: int, width: int, generator: Generator) -> Tensor:

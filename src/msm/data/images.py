@@ -77,10 +77,12 @@ def photos(folder: Path, split: Split, held_out: int, size: int, channels: int) 
         yield Source(path.relative_to(folder).as_posix(), load_image(path, size, channels))
 
 
-def slices(folder: Path, split: Split, held_out: int, size: int, coils: int, seed: int) -> Iterator[Source]:
+def slices(
+    folder: Path, split: Split, held_out: int, size: int, coils: int, seed: int, phase_detail: float = 0.0
+) -> Iterator[Source]:
     """Magnitude slices of a folder, made into multi-coil scans; each slice's maximum is scaled to 1."""
     for path in split_files(image_files(folder), split, held_out):
         magnitude = (load_image(path, size, 1)[0] + 1) / 2
         if magnitude.max() <= 0:
             raise DataError(f"{path}: the image is black; remove it")
-        yield simulate_scan(path.relative_to(folder).as_posix(), magnitude / magnitude.max(), coils, seed)
+        yield simulate_scan(path.relative_to(folder).as_posix(), magnitude / magnitude.max(), coils, seed, phase_detail)
