@@ -2,6 +2,7 @@
 
     python benchmarks/raw_scan.py held-out FILE OUT --weights FOLDER
     python benchmarks/raw_scan.py retrospective FILE... OUT --weights FOLDER --acceleration 2 4
+    python benchmarks/raw_scan.py phase FILE... OUT
 
 FOLDER holds weights and config.yaml of a training on brain slices (configs/scan). OUT.json and OUT_NAME.png are
 written; results of other names in OUT.json stay.
@@ -12,6 +13,9 @@ fully sampled centre is kept from all methods and predicted from their images: |
 
 retrospective: fully sampled scans of one coil. Columns are left out (a centre of 8 % is kept) and the full scan's own
 image is the reference: convention plain, of magnitudes on the reference's scale.
+
+phase: what share of the power of an image (L1-wavelet of the scan) the phase of its low frequencies leaves in the
+imaginary part, for several widths of the low-pass filter: what diffusion.phase_width and phase_residual should be.
 
 CG-SENSE and L1-wavelet get the settings that score best *on the reported measure itself*; MSM has none.
 """
@@ -24,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msm import CartesianMasks, MultiCoil
 from msm.baselines import cg_sense, l1_wavelet, zero_filled
@@ -39,6 +43,7 @@ from msm.network import ADMNetwork
 from msm.processes import arithmetic
 from msm.raw_sampling import sample_scan
 from msm.report import Column, error_map, spread, write_comparison, write_text
+from msm.sense import ImagePrior
 
 CG_GRID = list(itertools.product((1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), (4, 7, 10, 15, 30, 60)))
 WAVELET_GRID = list(itertools.product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), ("haar", "db4", "sym8")))
@@ -87,6 +92,14 @@ def samples_of(options, scan: Scan, maps: Tensor, noise_std: float) -> tuple[Ten
     return samples, round(time.perf_counter() - start, 1)
 
 
+def start_of_network(options, scan: Scan, maps: Tensor, noise_std: float) -> Tensor:
+    """The linear estimate (1, 1, H, W) that the network of `sense` corrects."""
+    diffusion = load_config(options.weights / "config.yaml").diffusion.model_copy(update={"parametrisation": "sense"})
+    sense, sigma = make_denoiser(nn.Identity(), diffusion).parametrisation, torch.full((1, 1, 1, 1), noise_std)
+    phase, m_0 = sense.linear_estimate(scan.k_space[None], scan.mask[None], sigma, MultiCoil(maps[None]))
+    return phase * m_0
+
+
 def prepared_scan(file: Path) -> Prepared:
     """The one slice of a file on a network's grid."""
     (scan,) = import_scans([file])
@@ -119,6 +132,7 @@ def held_out(options) -> None:
     mean = samples.mean(0, keepdim=True)
     record = {name: {"error": round(v, 4), "setting": s} for name, (v, s, _) in best.items()}
     record |= {
+        "start of the network": {"error": round(error(start_of_network(options, seen, maps, prepared.noise_std)), 4)},
         "MSM, one sample": {"error": round(sum(map(error, samples[:, None])) / len(samples), 4)},
         f"MSM, mean of {len(samples)}": {"error": round(error(mean), 4), "seconds": seconds, **sampler(options)},
         "noise alone": {"error": round(floor, 4)},
@@ -180,6 +194,22 @@ def undersampled(options, file: Path, acceleration: float) -> None:
     write_comparison(picture(options, f"{file.stem}_R{acceleration:g}"), name, [""], columns)
 
 
+def phase(options) -> None:
+    """Share of the power in the imaginary part, against the width of the phase's low-pass filter."""
+    for file in options.files:
+        prepared = prepared_scan(file)
+        scan, transform = prepared.scan, MultiCoil(prepared.maps[None])
+        image = l1_wavelet(
+            scan.k_space[None], scan.mask[None], transform, regularisation=2e-3, iterations=100, wavelet="sym8"
+        )
+        one_coil, shares = MultiCoil(torch.ones(1, 1, *image.shape[-2:], dtype=torch.complex64)), {}
+        for width in (1, 2, 4, 8):
+            prior = ImagePrior(phase_width=width)
+            m = image * prior.phase(one_coil.forward(image), one_coil, 0.0).conj()
+            shares[width] = round(float(m.imag.square().sum() / m.real.square().sum()), 4)
+        save(options, f"{file.stem}, imaginary share by phase width", shares)
+
+
 def sampler(options) -> dict[str, object]:
     return {"calls": options.steps * options.draws, "steps": options.steps, "draws": options.draws, "eta": options.eta}
 
@@ -197,10 +227,10 @@ def save(options, name: str, record: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["held-out", "retrospective"])
+    parser.add_argument("what", choices=["held-out", "retrospective", "phase"])
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="held-out and retrospective: the trained model")
     parser.add_argument("--acceleration", type=float, nargs="+", default=[2, 4])
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
@@ -208,7 +238,9 @@ def main() -> None:
     parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--batch-size", type=int, default=2)
     options = parser.parse_args()
-    {"held-out": held_out, "retrospective": retrospective}[options.what](options)
+    if options.what != "phase" and options.weights is None:
+        parser.error(f"{options.what} needs --weights")
+    {"held-out": held_out, "retrospective": retrospective, "phase": phase}[options.what](options)
 
 
 if __name__ == "__main__":
