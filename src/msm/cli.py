@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .memory import keep_memory
 from .stopping import EXIT_CODE
 
 if TYPE_CHECKING:
@@ -510,6 +511,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # half-written files are removed
+    keep_memory()
     try:
         app(args=arguments)
     except (ValueError, OSError, ImportError) as error:
