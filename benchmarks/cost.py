@@ -1,6 +1,6 @@
 """What sampling and training cost: time beside bare network calls, memory, and how both grow.
 
-    python benchmarks/cost.py [OUT.json] [--sections step training batch growth published]
+    python benchmarks/cost.py [OUT.json] [--sections step training batch growth published] [--pairs 4]
 
 Each measurement runs in a process of its own, on one thread. CPU: time is CPU time (a busy machine does not count),
 memory is the growth of the resident set at its peak. CUDA: synchronised wall time, `torch.cuda.max_memory_allocated`.
@@ -344,12 +344,14 @@ PHOTOS, COILS = Case(64), Case(128, coils=8)
 SENSE = Case(128, coils=8, parametrisation="sense")
 SMALL = {"photos_64": PHOTOS, "mri_8_coils_64_epsilon": Case(coils=8)}
 SMALL |= {"mri_8_coils_64_sense": Case(coils=8, parametrisation="sense")}
+STEPS = {"photos_64": PHOTOS, "mri_8_coils_128": COILS, "mri_8_coils_128_sense": SENSE}
+BATCHES = {"photos_64": Case(batch=16), "mri_8_coils_64": Case(coils=8, batch=16)}
 SECTIONS = {
-    "step": lambda: each(step, {"photos_64": PHOTOS, "mri_8_coils_128": COILS, "mri_8_coils_128_sense": SENSE}, 4),
-    "training": lambda: each(training, SMALL, 4),
-    "batch": lambda: each(batch, {"photos_64": Case(batch=16), "mri_8_coils_64": Case(coils=8, batch=16)}, 2),
-    "growth": lambda: growth(2),
-    "published": lambda: all_published(2),
+    "step": lambda pairs: each(step, STEPS, pairs),
+    "training": lambda pairs: each(training, SMALL, pairs),
+    "batch": lambda pairs: each(batch, BATCHES, -(-pairs // 2)),
+    "growth": lambda pairs: growth(-(-pairs // 2)),
+    "published": lambda pairs: all_published(-(-pairs // 2)),
 }
 
 
@@ -365,12 +367,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--pairs", type=int, default=4, help="measurements of each; half as many where one is long")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for name in arguments.sections:  # a section at a time: the others stay as they were measured before
         started = time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-        result[name] = SECTIONS[name]()
+        result[name] = SECTIONS[name](arguments.pairs)
         spent = time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - started
         result["machine"] = {**result.get("machine", {}), name: {**machine(), "cpu_seconds": round(spent)}}
         partial = arguments.out.with_suffix(".partial")

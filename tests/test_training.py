@@ -229,7 +229,7 @@ def test_too_little_memory_says_what_to_set(store, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
     monkeypatch.setattr(ADMNetwork, "forward", without_memory)
-    with pytest.raises(TrainingError, match="set train.accumulate to a larger divisor of"):
+    with pytest.raises(TrainingError, match=r"set train\.accumulate to a larger divisor"):
         trainer(store, tmp_path / "run").run()
 
 
