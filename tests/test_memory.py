@@ -17,9 +17,9 @@ PAGE_FAULTS = """
 import resource, torch
 from msm.memory import keep_memory
 {call}
-for turn in range(3):
+for turn in range(20):  # some until the heap is large enough for its gaps
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for size in (2**22, 2**24, 2**23):  # 16, 64 and 32 MB
+    for size in (2**20, 2**22, 2**21):  # 4, 16 and 8 MB
         torch.ones(size)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
