@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from msm import CartesianMasks, MultiCoil, PartialDenoiser, VPSchedule, generate, reconstruct
+from msm.density import VariableDensityMasks
 from msm.memory import out_of_memory
 from msm.operators import Undersampling
 
@@ -19,7 +20,7 @@ from msm.memory import keep_memory
 {call}
 for turn in range(20):  # some until the heap is large enough for its gaps
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for size in (2**20, 2**22, 2**21):  # 4, 16 and 8 MB
+    for size in (2**22, 2**24, 2**23):  # 16, 64 and 32 MB
         torch.ones(size)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -57,12 +58,13 @@ class Half(nn.Module):
         return u / 2
 
 
+@pytest.mark.parametrize("masks", [CartesianMasks(16, 4, 4), VariableDensityMasks(16, 4, 4)])
 @pytest.mark.parametrize("options", [{}, {"score": "chain"}, {"step_size": "proximal"}, {"step_size": 2.0}])
 @pytest.mark.parametrize("parametrisation", ["epsilon", "sense"])
-def test_no_step_waits_for_a_value(parametrisation, options):
+def test_no_step_waits_for_a_value(parametrisation, options, masks):
     maps = torch.randn(2, 3, 16, 16, dtype=torch.complex64)
     transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
-    masks, denoiser = CartesianMasks(16, 4, 4), PartialDenoiser(Half(), VPSchedule(), parametrisation)
+    denoiser = PartialDenoiser(Half(), VPSchedule(), parametrisation)
     operator, y = Undersampling(masks.sample(2)), torch.randn(2, 3, 16, 16, dtype=torch.complex64)
     given = (y, operator) if "step_size" in options else ()
     seen = []
