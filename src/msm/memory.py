@@ -7,7 +7,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory for the next tensor: pages that it fetches anew cost up to a third of all time."""
+    """Have glibc keep freed memory for the next tensor: pages that it fetches anew may cost a quarter of all time."""
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 2**30)
