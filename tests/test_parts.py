@@ -36,11 +36,12 @@ def sample(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("problem", [[], [f"inverse_problem={PROBLEMS['images']}", "sample.samples=2"]])
 def test_a_stopped_run_goes_on(sample, tmp_path, problem):
-    settings = ["sample.count=3", "sample.batch_size=1", *problem]
+    size = 2 if problem else 1  # samples a batch
+    settings = ["sample.count=3", f"sample.batch_size={size}", *problem]
     assert sample("whole", *settings) == (0, [[n] if not problem else [2 * n, 2 * n + 1] for n in range(3)])
     assert len(sample("cut", *settings, fail=3)[1]) == 3
     (kept,) = (tmp_path / "cut" / "parts").iterdir()
-    (kept / "000001.pt").write_bytes(b"damaged")
+    (kept / f"{size:06d}-{2 * size:06d}.pt").write_bytes(b"damaged")
     code, drawn = sample("cut", *settings)
     assert code == 0 and [seeds[0] for seeds in drawn] == ([2, 4] if problem else [1, 2])
     whole, cut = ({p.relative_to(tmp_path / r): p for p in (tmp_path / r).rglob("*.npy")} for r in ("whole", "cut"))
@@ -73,3 +74,35 @@ def test_complex_parts_keep_their_bits(tmp_path):
     reused = []
     again = Parts(tmp_path, "0" * 64).keep(lambda numbers: 1 / 0, reused.append)(range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again)) and reused == [range(2)]
+
+
+@pytest.mark.parametrize("problem", [[], [f"inverse_problem={PROBLEMS['images']}", "sample.samples=2"]])
+def test_batches_too_large_for_memory_are_halved(sample, tmp_path, monkeypatch, capsys, problem):
+    settings = ["sample.count=5", "sample.batch_size=5", *problem]
+    assert sample("whole", *settings)[0] == 0
+    forward = ADMNetwork.forward
+
+    def with_little_memory(network, u, t):
+        if len(u) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes.")
+        return forward(network, u, t)
+
+    monkeypatch.setattr(ADMNetwork, "forward", with_little_memory)
+    capsys.readouterr()
+    code, drawn = sample("halved", *settings)
+    assert code == 0 and [len(seeds) for seeds in drawn[:4]] == [5, 2, 2, 1]
+    assert all(len(seeds) <= 2 for seeds in drawn[1:])
+    assert "does not suffice for sample.batch_size; going on with 2" in capsys.readouterr().err
+    for name in ("images.npy", "samples.npy")[: 2 if problem else 1]:
+        whole, halved = (np.load(tmp_path / run / name) for run in ("whole", "halved"))
+        assert len(whole) == 5 and np.allclose(whole, halved, atol=1e-4)
+
+
+def test_memory_that_suffices_for_no_image(sample, monkeypatch, capsys):
+    def without_memory(network, u, t):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(ADMNetwork, "forward", without_memory)
+    code, drawn = sample("run", "sample.count=4", "sample.batch_size=4")
+    assert code == 2 and [len(seeds) for seeds in drawn] == [4, 2, 1]
+    assert "memory does not suffice for a single image" in capsys.readouterr().err

@@ -224,6 +224,15 @@ def test_exploding_loss_stops_the_run(store, tmp_path):
     assert not (tmp_path / "run" / "weights").exists()
 
 
+def test_too_little_memory_says_what_to_set(store, tmp_path, monkeypatch):
+    def without_memory(network, u, t):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(ADMNetwork, "forward", without_memory)
+    with pytest.raises(TrainingError, match=r"set train\.accumulate to a larger divisor"):
+        trainer(store, tmp_path / "run").run()
+
+
 def test_gradient_that_is_not_finite_stops_the_run(store, tmp_path):
     """The loss of the very step is finite; its weights would not be, and must not become a checkpoint."""
     run = trainer(store, tmp_path / "run", checkpoint_images=4)

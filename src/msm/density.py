@@ -66,6 +66,7 @@ class VariableDensityMasks(Masks):
         measured = radius <= 1 if not corners else torch.ones_like(radius, dtype=torch.bool)
         self.probability = _density(radius, measured, ~self.center, acceleration)
         self.probability[self.center] = 1
+        self.windows = ceil(1 / self.probability[self.probability > 0].min().item() - 1e-9)
         self.acceleration, self.pattern = acceleration, pattern
         self._field = _threshold_field(height, width, pattern)
 
@@ -104,8 +105,7 @@ class VariableDensityMasks(Masks):
         Returns:
             covers (B, K, 1, H, W), bool; together they hold every point that is ever measured.
         """
-        probability, u = self.probability.to(u.device), u.double()
-        number = ceil(1 / probability[probability > 0].min().item() - 1e-9)
+        probability, u, number = self.probability.to(u.device), u.double(), self.windows
         value = (self._shifted(u[:, :2]) + u[:, 2, None, None]) % 1
         start = torch.arange(number, device=u.device)[:, None, None] / number
         window = torch.where(probability > 0, probability.clamp(min=1 / number), 0)

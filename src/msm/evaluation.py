@@ -83,21 +83,19 @@ def observe(
     data: DataConfig,
     *,
     seed: int = 0,
-    repeats: int = 1,
     device: torch.device | None = None,
 ) -> Observation:
     """Simulate what an inverse problem is given. An item's mask and noise follow from its name and the seed.
 
     Args:
-        items: the images.
+        items: the images; one that comes several times is observed in the same way each time.
         problem: H and the noise.
         data: size and channels of the images.
         seed: seed of masks and noise.
-        repeats: how often each item comes in the batch, one after the other.
         device: where the observation goes.
 
     Returns:
-        an observation of len(items) · repeats images.
+        an observation of len(items) images.
     """
     streams = [item_generator(item.name + ":test", seed) for item in items]
     images = torch.stack([item.image for item in items])
@@ -107,14 +105,14 @@ def observe(
         family = make_masks(problem.mask, data.image_size)
         mask = torch.cat([family.sample(1, stream) for stream in streams])
         y = Undersampling(mask).A(MultiCoil(maps).forward(images))
-        operator: Any = Undersampling(mask.repeat_interleave(repeats, 0)).to(device)
-        transform = MultiCoil(maps.repeat_interleave(repeats, 0).to(device))
+        operator: Any = Undersampling(mask).to(device)
+        transform = MultiCoil(maps.to(device))
     else:
         operator = _photo_operator(problem, (data.channels, data.image_size, data.image_size), seed)
         y = operator.A(images)
         operator = operator.to(device)
     noise = torch.stack([standard_normal(item, stream) for item, stream in zip(y, streams)])
-    y = (y + problem.noise_std * noise).repeat_interleave(repeats, 0).to(device)
+    y = (y + problem.noise_std * noise).to(device)
     if problem.mask is not None:
         y = operator.A(y)  # no noise where nothing is measured
     return Observation(y, operator, transform, problem.noise_std)
@@ -151,8 +149,8 @@ def posterior_samples(
     device, repeats = next(denoiser.parameters()).device, settings.samples
 
     def draw(numbers: range) -> tuple[Tensor, Tensor]:
-        chosen = [items[n] for n in numbers]
-        seen = observe(chosen, problem, data, seed=settings.seed, repeats=repeats, device=device)
+        chosen = [items[n // repeats] for n in numbers]
+        seen = observe(chosen, problem, data, seed=settings.seed, device=device)
         z = reconstruct(
             denoiser,
             seen.y,
@@ -160,7 +158,7 @@ def posterior_samples(
             seen.transform,
             make_masks(data.mask, data.image_size),
             tuple(seen.operator.A_dagger(seen.y).shape[1:]),
-            seeds=[settings.seed + n * repeats + k for n in numbers for k in range(repeats)],
+            seeds=[settings.seed + n for n in numbers],
             steps=settings.steps,
             draws=settings.draws,
             eta=settings.eta,
@@ -168,15 +166,16 @@ def posterior_samples(
             noise_std=problem.noise_std,
             covering=settings.masks == "covering",
             score=settings.score,
-            callback=lambda *_, n=len(seen.y): advance(n),
+            callback=lambda *_: advance(len(numbers)),
         )
-        return seen.input.cpu()[::repeats], seen.transform.adjoint(z).cpu().unflatten(0, (len(chosen), repeats))
+        return seen.input.cpu(), seen.transform.adjoint(z).cpu()
 
     def reused(numbers: range) -> None:
-        advance(len(numbers) * repeats * settings.steps)
+        advance(len(numbers) * settings.steps)
 
-    inputs, samples = zip(*shared_out(len(items), max(1, settings.batch_size // repeats), keep(draw, reused)))
-    return torch.cat(inputs), torch.cat(samples)
+    total = len(items) * repeats
+    inputs, samples = zip(*shared_out(total, settings.batch_size, keep(draw, reused)))
+    return torch.cat(inputs)[::repeats], torch.cat(samples).unflatten(0, (len(items), repeats))
 
 
 def prior_samples(
@@ -215,7 +214,7 @@ def prior_samples(
             eta=settings.eta,
             covering=settings.masks == "covering",
             score=settings.score,
-            callback=lambda *_, n=len(numbers): advance(n),
+            callback=lambda *_: advance(len(numbers)),
         )
         return transform.adjoint(z).cpu()
 

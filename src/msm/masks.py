@@ -251,7 +251,7 @@ class CartesianMasks(Masks):
             raise ValueError(f"acceleration must be ≥ 1 (a whole number if uniform), got {acceleration}")
         if not 0 <= center <= width:
             raise ValueError(f"center must be between 0 and the {width} columns there are, got {center}")
-        self.acceleration, self.pattern = acceleration, pattern
+        self.acceleration, self.pattern, self.has_center = acceleration, pattern, center > 0
         self.center = torch.zeros(width, dtype=torch.bool)
         start = (width - center + 1) // 2
         self.center[start : start + center] = True
@@ -308,7 +308,7 @@ class CartesianMasks(Masks):
         """Covers and the one separator of all of them, the centre: K + 1 masks, from variates u (B, `variates`)."""
         covers = self.covers(u)
         number = covers.shape[1]
-        if number == 1 or not self.center.any():
+        if number == 1 or not self.has_center:
             return Chain(covers, torch.ones(number, device=u.device))
         center = self.center.to(u.device).expand_as(covers[:, :1])
         weights = torch.tensor([1.0] * number + [1.0 - number], device=u.device)

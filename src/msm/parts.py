@@ -50,7 +50,7 @@ class Parts:
         """
 
         def part(numbers: range) -> Result:
-            path = self.folder / f"{numbers.start:06d}.pt"
+            path = self.folder / f"{numbers.start:06d}-{numbers.stop:06d}.pt"
             if path.exists():
                 try:
                     result = torch.load(path, weights_only=True)

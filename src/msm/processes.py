@@ -11,6 +11,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from .memory import out_of_memory
+
 Result = TypeVar("Result")
 
 
@@ -45,7 +47,8 @@ def arithmetic(precision: str) -> AbstractContextManager[object]:
 def shared_out(total: int, size: int, work: Callable[[range], Result]) -> list[Result]:
     """Work on the numbers 0 … total − 1 in batches, each done by one of the processes.
 
-    A batch is the same however many processes there are, so the results are too, bit for bit.
+    A batch is the same however many processes there are, so the results are too, bit for bit. Where memory does not
+    suffice a batch is done in halves, and the batches after it too.
 
     Args:
         total: how many numbers.
@@ -53,10 +56,34 @@ def shared_out(total: int, size: int, work: Callable[[range], Result]) -> list[R
         work: what is to be done with a batch; its result lies on the CPU.
 
     Returns:
-        the results of all batches in order, on every process.
+        the results of all batches, or of the parts they were done in, in order, on every process.
+
+    Raises:
+        ValueError: if memory does not suffice for a single number.
     """
     state = processes()
     groups = [range(start, min(start + size, total)) for start in range(0, total, size)]
-    own = range(state.process_index, len(groups), state.num_processes)
-    done = dict(gather_object([(n, work(groups[n])) for n in own]))
-    return [done[n] for n in range(len(groups))]
+    done, fitting = [], size
+    for n in range(state.process_index, len(groups), state.num_processes):
+        results, fitting = _in_parts(groups[n], fitting, work)
+        done.append((n, results))
+    return [result for _, results in sorted(gather_object(done), key=lambda pair: pair[0]) for result in results]
+
+
+def _in_parts(numbers: range, size: int, work: Callable[[range], Result]) -> tuple[list[Result], int]:
+    """The results of a batch done `size` numbers at a time, or as many as memory allows, and how many these were."""
+    results: list[Result] = []
+    while numbers:
+        try:
+            results.append(work(numbers[:size]))
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        else:
+            numbers = numbers[size:]
+            continue
+        size = min(size, len(numbers)) // 2  # here the error is gone, and with it the tensors that it held
+        if size == 0:
+            raise ValueError("memory does not suffice for a single image; sample.mixed_precision=bf16 needs less")
+        print(f"msm: warning: memory does not suffice for sample.batch_size; going on with {size}", file=sys.stderr)
+    return results, size

@@ -242,7 +242,9 @@ class SampleConfig(_Block):
     samples: int = Field(
         default=1, ge=1, description="posterior samples a measurement; not given: 8 for data.kind raw, else 1"
     )
-    batch_size: int = Field(default=8, ge=1, description="images at a time; changes no result")
+    batch_size: int = Field(
+        default=8, ge=1, description="images at a time, halved where memory does not suffice; changes no result"
+    )
     steps: int = Field(default=200, ge=1, le=1000, description="reverse diffusion steps")
     draws: int = Field(default=3, ge=1, description="masks w a step")
     eta: float = Field(
@@ -255,7 +257,12 @@ class SampleConfig(_Block):
         "and a network trained on sub-masks (train.submask_share, train.submask_keep)",
     )
     seed: int = Field(default=0, ge=0, description="seed of the first sample; sample i has seed + i")
-    mixed_precision: Precision = Field(default="no", description="arithmetic of the network")
+    mixed_precision: Precision = Field(
+        default="no", description="arithmetic of the network; pays on a GPU, slow on a CPU without such instructions"
+    )
+    compile: bool = Field(
+        default=False, description="torch.compile the network: minutes at the start, once for each size of a batch"
+    )
 
 
 _PARAMETERS: dict[str, tuple[str, ...]] = {

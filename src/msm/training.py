@@ -28,6 +28,7 @@ from .data.store import Acquisitions
 from .denoiser import PartialDenoiser
 from .losses import noiseless_loss, noisy_loss
 from .masks import Masks
+from .memory import out_of_memory
 from .processes import processes, usable
 from .settings import TrainConfig
 from .stopping import stop_asked
@@ -112,8 +113,8 @@ class Trainer:
             whether training is complete; False after SIGTERM.
 
         Raises:
-            TrainingError: if the loss is not finite, the disk is full, or all checkpoints are damaged; what
-                checkpoints there are stay.
+            TrainingError: if the loss is not finite, memory or disk do not suffice, or all checkpoints are damaged;
+                what checkpoints there are stay.
         """
         self._resume()
         if self.on_start is not None and self.accelerator.is_main_process:
@@ -133,7 +134,8 @@ class Trainer:
         with closing(log), _progress(self.settings.images, visible) as progress, stop_asked() as asked:
             bar = progress.add_task("training", total=self.settings.images, loss=math.nan)
             for batch in self._loader():
-                sums += self._optimise(batch)
+                with _within_memory(self.settings):
+                    sums += self._optimise(batch)
                 self.step, counted = self.step + 1, counted + 1
                 seen = min(self.step * self.settings.batch_size, self.settings.images)
                 done, stop = self.step == self.total_steps, self._agreed(asked())
@@ -330,6 +332,21 @@ def _writing(folder: Path) -> Iterator[None]:
         raise TrainingError(
             f"{folder}: cannot be written to ({error.strerror or error}); the last checkpoint is kept. "
             "Make room and start the same command again"
+        ) from error
+
+
+@contextmanager
+def _within_memory(settings: TrainConfig) -> Iterator[None]:
+    """Tell in one line what to do if memory does not suffice for a step."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"memory does not suffice for a batch of {settings.batch_size} in {settings.accumulate} parts; set "
+            f"train.accumulate to a larger divisor of {settings.batch_size}, which changes results by rounding only, "
+            "or train.mixed_precision, and start the same command again"
         ) from error
 
 
