@@ -365,11 +365,13 @@ def load_network(config: Config, path: Path) -> Any:
 
 
 def record_run(config: Config, folder: Path) -> None:
-    """Write the resolved config and the versions into a run folder."""
+    """Write the resolved config, the versions and the command into a run folder."""
+    from shlex import join
+
     from .config import dump_config
     from .report import write_text
 
-    record: dict[str, Any] = versions()
+    record: dict[str, Any] = {**versions(), "command": f"msm {join(sys.argv[1:])}"}
     if config.train.remask:
         record["remask"] = True  # trained on masks redrawn from clean images
     write_text(folder / "config.yaml", dump_config(config))
@@ -402,6 +404,7 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
     from .evaluation import coil_maps, prior_samples
     from .processes import processes
+    from .records import forget
     from .report import write_samples
 
     settings = config.sample
@@ -411,6 +414,7 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
         images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
+    forget(config.setting.save_dir)
     record_run(config, config.setting.save_dir)
     write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
     parts.remove()
@@ -423,6 +427,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
 
     from .evaluation import posterior_samples, score, summary
     from .processes import processes
+    from .records import forget, write_measured
     from .report import Column, error_map, print_table, spread, write_array, write_comparison, write_csv, write_samples
 
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
@@ -431,6 +436,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
         inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
+    forget(folder)
     record_run(config, folder)
     names = [Path(item.name).with_suffix("").as_posix().replace("/", "_").replace(":", "_") for item in items]
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
@@ -438,9 +444,10 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     write_samples(folder, mean, names)
     columns = [Column("input", inputs), Column("MSM", mean), Column("truth", truth)]
     columns.append(Column("error", error_map(mean, truth), is_map=True))
+    write_array(folder / "samples.npy", samples)
+    write_measured(folder, items, inputs)
     if settings.samples > 1:
         rows += score("msm_one_sample", samples[:, 0], truth, names)
-        write_array(folder / "samples.npy", samples)
         columns.append(Column("std. deviation", spread(samples), is_map=True))
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
     write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)
