@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import torch
@@ -110,29 +110,41 @@ def evaluate_generation(
     names = [f"sample_{n:05d}" for n in range(len(images))]
     calls = network_calls(config)
     records = [Record(image=name, method="MSM", network_calls=calls) for name in names]
-    layers, notes = {"generated": images[:SHOWN]}, []
+    layers = {"generated": images[:SHOWN]}
     distances, reasons = _distances(images, real)
-    notes += reasons
+    notes = list(reasons)
     if store is None:
         notes.append("nearest training measurement: not searched for, give the training store with --store")
     else:
-        checked, yardstick = images[:NEIGHBOURS], [item.image for item in real[:NEIGHBOURS]]
-        both = torch.cat([checked, torch.stack(yardstick)]) if yardstick else checked
         with progress("comparing with training measurements", len(store)) as advance:
-            found, pictures = memorisation.nearest(both, store, advance=advance)
-        for n, near in enumerate(found):
-            neighbour = Neighbour(
-                name=near.name, distance=near.distance, second=None if near.second == float("inf") else near.second
-            )
-            if n < len(checked):
-                records[n] = records[n].model_copy(update={"nearest": neighbour})
-            else:
-                name = real[n - len(checked)].name
-                records.append(Record(image=name, method="held-out", nearest=neighbour))
-        layers["nearest training measurement"] = pictures[: min(SHOWN, len(images))]
+            near, held_out = _neighbours(images[:NEIGHBOURS], real[:NEIGHBOURS], store, advance)
+        records = [
+            record.model_copy(update={"nearest": _neighbour(n)}) for record, n in zip_longest(records, near)
+        ]
+        records += [
+            Record(image=item.name, method="held-out", nearest=_neighbour(n)) for item, n in zip(real, held_out)
+        ]
+        seen = store.batch([n.index for n in near[:SHOWN]])
+        layers["nearest training measurement"] = seen.transform.adjoint(seen.values)
     facts = Evaluation(kind="generation", distances=distances, notes=tuple(notes), versions=versions)
     _write(folder, records, facts, layers, names[:SHOWN])
     return records
+
+
+def _neighbours(
+    images: Tensor, real: Sequence[Source], store: MeasurementStore, advance: Callable[[int], None]
+) -> tuple[list[memorisation.Nearest], list[memorisation.Nearest]]:
+    """The nearest training measurements of generated images, and of real ones."""
+    both = torch.cat([images, *(item.image[None] for item in real)])
+    found = memorisation.nearest(both, store, advance=advance)
+    return found[: len(images)], found[len(images) :]
+
+
+def _neighbour(found: memorisation.Nearest | None) -> Neighbour | None:
+    if found is None:
+        return None
+    second = None if found.second == float("inf") else found.second
+    return Neighbour(name=found.name, distance=found.distance, second=second)
 
 
 def network_calls(config: Config) -> int:

@@ -44,7 +44,7 @@ class Neighbour(_Facts):
 
     name: str
     distance: float
-    second: float | None
+    second: float | None = None
 
 
 class Record(_Facts):
