@@ -114,7 +114,7 @@ def _training_folders(runs: Sequence[Run], given: Sequence[Path]) -> list[Path]:
 def _section(group: list[Run]) -> Section:
     first = group[0]
     section = Section(_title(first.config), _summary(group))
-    section.viewer = viewer({run.label: run.gallery for run in group}, [r for run in group for r in run.records])
+    section.viewer = viewer(group)
     section.notes = list(dict.fromkeys(note for run in group for note in run.evaluation.notes))
     if first.evaluation.kind == "generation":
         section.tables = [t for t in (distance_table(first), neighbour_table(first)) if t]
