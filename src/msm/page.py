@@ -44,6 +44,7 @@ class Section:
     title: str
     summary: list[tuple[str, str]]
     tables: list[Table] = field(default_factory=list)
+    details: list[Table] = field(default_factory=list)
     charts: list[tuple[str, str]] = field(default_factory=list)
     viewer: Viewer | None = None
     notes: list[str] = field(default_factory=list)
@@ -122,7 +123,7 @@ def _section(group: list[Run]) -> Section:
             section.charts.append(("Distance to the nearest training measurement", chart))
         return section
     section.tables = [score_table(group, "plain"), score_table(group, "published")]
-    section.tables += [t for t in (calibration_table(group), uncertainty_table(group)) if t]
+    section.details = [t for t in (calibration_table(group), uncertainty_table(group)) if t]
     if chart := calibration_chart(group):
         section.charts.append(("Calibration: how often intervals hold the truth", chart))
     if len(group) > 1:
@@ -152,7 +153,8 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
     data, problem = config.data, config.inverse_problem
     where = config.setting.dataset_dir
     count = len({r.image for r in group[0].records if r.method != "held-out"})
-    facts = [("Images", f"{count} of {data.image_size} px" + (f", test split of {where}" if problem and where else ""))]
+    source = f", from the test split of {where}" if problem is not None else ""
+    facts = [("Images", f"{count}, of {data.image_size} × {data.image_size} px{source}")]
     trained = f"{data.mask.kind.replace('_', ' ')} masks, noise {data.noise_std:g}"
     weights = ", ".join(dict.fromkeys(str(run.config.setting.pretrained_model_dir) for run in group))
     facts.append(("Model", f"trained on {trained}: {weights}"))
