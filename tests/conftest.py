@@ -60,8 +60,8 @@ def runs(tmp_path_factory) -> Path:
     for n, item in enumerate(brain_slices(64, 8)[:3]):
         Image.fromarray((item.image[0].abs().numpy() * 255).astype(np.uint8)).save(root / "brains" / f"{n}.png")
     face = ((portrait(64).image.movedim(0, -1).numpy() + 1) * 127.5).astype(np.uint8)
-    for n in range(4):  # a name that must be escaped
-        Image.fromarray(np.roll(face, 9 * n, axis=n % 2)).save(root / "photos" / f"{n}<b>&'.png")
+    for n in range(16):  # a name that must be escaped
+        Image.fromarray(np.roll(face, 4 * n, axis=n % 2)).save(root / "photos" / f"{n:02d}<b>&'.png")
 
     def run(model: str, folder: str, name: str, *settings: str) -> None:
         where = [f"setting.dataset_dir={root / folder}", f"setting.pretrained_model_dir={assets / model}"]
@@ -73,7 +73,7 @@ def runs(tmp_path_factory) -> Path:
     run("brain", "brains", "mri_short", mri, "sample.count=2", "sample.steps=2", "sample.draws=1", "sample.samples=3")
     hole = "inverse_problem={operator: box, hole: 32, step_size: proximal}"
     run("faces", "photos", "hole", hole, "sample.count=2", "sample.steps=3", "sample.draws=2", "sample.samples=3")
-    run("faces", "photos", "new", "sample.count=3", "sample.steps=3", "sample.draws=2")
+    run("faces", "photos", "new", "sample.count=8", "sample.steps=2", "sample.draws=2")
     for name in ("mri", "mri_short", "hole"):
         assert msm("evaluate", root / name) == 0
     photos = [f"setting.dataset_dir={root / 'photos'}", "data.noise_std=0.01"]

@@ -104,7 +104,7 @@ def test_calibration_is_that_of_the_ranks(runs, page):
 def test_everything_is_inside_the_page_and_escaped(runs, page):
     text = page.read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]+"|url\((?!#)|@import', text)
-    assert "0<b>&'.png" not in text and html.escape("0<b>&'.png", quote=False).replace("'", "&#39;") in text
+    assert "00<b>&'.png" not in text and html.escape("00<b>&'.png", quote=False).replace("'", "&#39;") in text
     assert re.search(r"msm sample \S*config.yaml", text) and "msm report" in text and "torch" in text
     assert text.count("<svg") == 5 and "Training loss: from 0.75 to" in text  # means of three lines of the log
     ids = re.findall(r'\bid="([^"]+)"', text)
@@ -250,13 +250,13 @@ def test_a_finger_or_mouse_moves_the_slider(tab):
     box = pair.bounding_box()
     pair.click(position={"x": box["width"] * 0.2, "y": box["height"] / 2})
     assert viewer.locator("input[type=range]").input_value() == "20"
-    assert viewer.locator(".name").inner_text() == "0<b>&'.png"
+    assert viewer.locator(".name").inner_text() == "00<b>&'.png"
 
 
 def test_generated_images_stand_beside_their_nearest_measurement(tab):
     viewer = tab.locator(".viewer").nth(2)
     assert viewer.locator("[data-error]").count() == 0
-    assert re.fullmatch(r"\d<b>&'\.png, distance \d\.\d{3}", viewer.locator(".right-said").inner_text().splitlines()[-1])
+    assert re.fullmatch(r"\d\d<b>&'\.png, distance \d\.\d{3}", viewer.locator(".right-said").inner_text().splitlines()[-1])
 
 
 def test_text_can_be_read_in_both_colour_schemes(tab):

@@ -40,6 +40,7 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 SHOWN = 12  # images in the gallery
 TUNING = 8  # images after those of the run, on which classical methods choose their settings
+FEW = 8  # images in a set that has a Fréchet distance: fewer, drawn again with repetition, may all be alike
 HELD_OUT = 1000  # real images that generated ones are compared with, at most
 NEIGHBOURS = 64  # generated images that a nearest training measurement is searched for, at most
 AGAIN = "run the same `msm sample` command again"
@@ -277,8 +278,8 @@ def _has_lpips() -> str | None:
 def _distances(images: Tensor, real: Sequence[Source]) -> tuple[tuple[Distance, ...], list[str]]:
     """Fréchet distances from held-out images, of as many generated images as of other held-out ones."""
     count = min(len(images), len(real) // 2)
-    if count < 2:
-        few = f"needs 2 generated and 4 held-out images, there are {len(images)} and {len(real)}"
+    if count < FEW:
+        few = f"needs {FEW} generated and {2 * FEW} held-out images, there are {len(images)} and {len(real)}"
         return (), [f"Fréchet distance: {few}"]
     held_out = torch.stack([item.image for item in real])
     sets = {"MSM": images[:count], "held-out": held_out[:count]}
