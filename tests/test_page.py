@@ -39,7 +39,9 @@ def page(runs, tmp_path_factory):
 def tables(text):
     """{(title, nth of that title): {row name: [cells as HTML]}}."""
     found = {}
-    for title, body in re.findall(r"<figcaption>([^<]*)</figcaption>\s*<div class=\"scroll\".*?<tbody>(.*?)</tbody>", text, re.S):
+    for title, body in re.findall(
+        r"<figcaption>([^<]*)</figcaption>\s*<div class=\"scroll\".*?<tbody>(.*?)</tbody>", text, re.S
+    ):
         rows = {}
         for row in re.findall(r"<tr.*?</tr>", body, re.S):
             name = re.sub(r"<small>(.*?)</small>", r" \1", re.search(r"<th.*?>(.*?)</th>", row, re.S)[1])
@@ -59,7 +61,9 @@ def test_numbers_of_the_table_are_those_of_the_records(runs, page):
             cells = table[method][1:]
             for cell, name, digits in zip(cells, ("psnr", "ssim", "nmse"), (2, 3, 4)):
                 e = mean([getattr(s, name) for s in scores])
-                number, interval = re.fullmatch(r"(?:<strong>)?([\d.]+)(?:</strong>)?<small>(.*)</small>", cell).groups()
+                number, interval = re.fullmatch(
+                    r"(?:<strong>)?([\d.]+)(?:</strong>)?<small>(.*)</small>", cell
+                ).groups()
                 assert number == f"{e.value:.{digits}f}"
                 assert interval == f"{e.low:.{digits}f} to {e.high:.{digits}f}"
     table = found["Quality, convention plain", 0]
@@ -256,7 +260,9 @@ def test_a_finger_or_mouse_moves_the_slider(tab):
 def test_generated_images_stand_beside_their_nearest_measurement(tab):
     viewer = tab.locator(".viewer").nth(2)
     assert viewer.locator("[data-error]").count() == 0
-    assert re.fullmatch(r"\d\d<b>&'\.png, distance \d\.\d{3}", viewer.locator(".right-said").inner_text().splitlines()[-1])
+    assert re.fullmatch(
+        r"\d\d<b>&'\.png, distance \d\.\d{3}", viewer.locator(".right-said").inner_text().splitlines()[-1]
+    )
 
 
 def test_text_can_be_read_in_both_colour_schemes(tab):

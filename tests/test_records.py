@@ -61,7 +61,9 @@ def test_records_of_mri_are_what_direct_calls_say(runs):
 def test_classical_methods_are_tuned_on_other_images(runs):
     folder, items = runs / "mri", list(slices(runs / "brains", "test", 0, 64, 8, 0))
     truth, seen, apart = (torch.stack([i.image for i in items[:2]]), observed(folder, items[:2]), items[2:])
-    settings = {name: choose(m, observed(folder, apart), torch.stack([i.image for i in apart])) for name, m in MRI.items()}
+    settings = {
+        name: choose(m, observed(folder, apart), torch.stack([i.image for i in apart])) for name, m in MRI.items()
+    }
     given = (seen.y, seen.operator.mask, seen.transform)
     weight, iterations = settings["CG-SENSE"]
     check_scores(of_method(folder, "CG-SENSE"), cg_sense(*given, regularisation=weight, iterations=iterations), truth)

@@ -191,7 +191,9 @@ def evaluate(
     if config.inverse_problem is not None:
         if store is not None:
             raise ValueError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
-        records = evaluate_reconstruction(run, config, other_items(config, config.sample.count), versions(), progress_bar)
+        records = evaluate_reconstruction(
+            run, config, other_items(config, config.sample.count), versions(), progress_bar
+        )
     else:
         real = list(islice(other_items(config, 0), HELD_OUT))
         records = evaluate_generation(run, config, real, trained_on(config, store), versions(), progress_bar)

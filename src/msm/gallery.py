@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .records import Record
+from .records import Record, Run
 from .report import displayable, error_map
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
-    from .page import Run
 
 TRUTH, DEVIATION, NEIGHBOUR = "truth", "standard deviation", "nearest training measurement"
 

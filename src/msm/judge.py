@@ -119,9 +119,7 @@ def evaluate_generation(
     else:
         with progress("comparing with training measurements", len(store)) as advance:
             near, held_out = _neighbours(images[:NEIGHBOURS], real[:NEIGHBOURS], store, advance)
-        records = [
-            record.model_copy(update={"nearest": _neighbour(n)}) for record, n in zip_longest(records, near)
-        ]
+        records = [record.model_copy(update={"nearest": _neighbour(n)}) for record, n in zip_longest(records, near)]
         records += [
             Record(image=item.name, method="held-out", nearest=_neighbour(n)) for item, n in zip(real, held_out)
         ]

@@ -9,32 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from .config import Config, dump_config
 from .gallery import Viewer, viewer
 from .plots import calibration_chart, cost_chart, loss_chart, neighbour_chart
-from .records import GALLERY, RECORDS, Evaluation, Record, read_arrays, read_evaluation, read_records, run_config
+from .records import RECORDS, Run, read_run
 from .report import write_text
 from .tables import Table, calibration_table, distance_table, neighbour_table, score_table, uncertainty_table
 
 ASSETS = Path(__file__).parent / "assets"
 LOG = "log.jsonl"
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run folder holds; `label` tells it from the other runs of the page."""
-
-    folder: Path
-    label: str
-    config: Config
-    records: list[Record]
-    evaluation: Evaluation
-    gallery: dict[str, Any]
-    made: dict[str, str]
 
 
 @dataclass
@@ -66,7 +50,8 @@ def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict
 
     training = [folder for folder in folders if (folder / LOG).is_file() and not (folder / RECORDS).is_file()]
     chosen = [folder for folder in dict.fromkeys(folders) if folder not in training]
-    runs = [_read(folder, len({f.name for f in chosen}) == len(chosen)) for folder in chosen]
+    short = len({folder.resolve().name for folder in chosen}) == len(chosen)
+    runs = [read_run(folder, folder.resolve().name if short else str(folder)) for folder in chosen]
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_comparable(run), []).append(run)
@@ -82,17 +67,6 @@ def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict
         versions=versions,
     )
     write_text(path, html)
-
-
-def _read(folder: Path, short: bool) -> Run:
-    config, records, evaluation = run_config(folder), read_records(folder), read_evaluation(folder)
-    gallery = dict(read_arrays(folder / GALLERY, f"run again: msm evaluate {folder}"))
-    try:
-        made = yaml.safe_load((folder / "versions.json").read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{folder / 'versions.json'}: cannot be read ({error}); run msm sample again") from error
-    name = folder.resolve().name if short else str(folder)
-    return Run(folder, name, config, records, evaluation, gallery, made)
 
 
 def _comparable(run: Run) -> str:

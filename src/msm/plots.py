@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .charts import Series, chart
 from .intervals import mean
-from .records import Record
+from .records import Record, Run
 from .tables import coverage, methods
 from .uncertainty import intervals
-
-if TYPE_CHECKING:
-    from .page import Run
 
 POINTS = 200  # of a loss curve
 

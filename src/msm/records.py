@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -107,6 +108,19 @@ class Evaluation(_Facts):
     versions: dict[str, str] = {}
 
 
+@dataclass(frozen=True)
+class Run:
+    """What an evaluated run folder holds; `label` tells it from the other runs of the page."""
+
+    folder: Path
+    label: str
+    config: Config
+    records: list[Record]
+    evaluation: Evaluation
+    gallery: dict[str, Any]
+    made: dict[str, str]
+
+
 Facts = TypeVar("Facts", bound=BaseModel)
 
 
@@ -187,6 +201,23 @@ def read_evaluation(folder: Path) -> Evaluation:
     """What is said of the whole run; see `read_records`."""
     path = folder / EVALUATION
     return _parse(Evaluation, path.read_text(encoding="utf-8", errors="replace"), str(path), folder)
+
+
+def read_run(folder: Path, label: str) -> Run:
+    """Everything that a page shows of an evaluated run; the label is its name there.
+
+    Raises:
+        ValueError: it is not evaluated, or a file is missing or damaged.
+    """
+    import yaml
+
+    config, records, evaluation = run_config(folder), read_records(folder), read_evaluation(folder)
+    gallery = read_arrays(folder / GALLERY, f"run again: msm evaluate {folder}")
+    try:
+        made = yaml.safe_load((folder / "versions.json").read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{folder / 'versions.json'}: cannot be read ({error}); run msm sample again") from error
+    return Run(folder, label, config, records, evaluation, gallery, made)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

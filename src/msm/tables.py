@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .intervals import Estimate, difference, mean
 from .metrics import Convention
 from .paper import paper_fid, paper_rows
-from .records import Record
+from .records import Record, Run
 from .uncertainty import intervals
-
-if TYPE_CHECKING:
-    from .page import Run
 
 METRICS = {"psnr": ("PSNR, dB ↑", 2, max), "ssim": ("SSIM ↑", 3, max), "nmse": ("NMSE ↓", 4, min)}
 LPIPS = ("LPIPS ↓", 3, min)
@@ -66,7 +62,9 @@ def score_table(group: Sequence[Run], convention: Convention) -> Table:
     columns: dict[str, tuple[str, int, Callable]] = dict(METRICS)
     if all(r.lpips is not None for records in found.values() for r in records):
         columns["lpips"] = LPIPS
-    table = {key: {name: mean(_values(records, convention, name)) for name in columns} for key, records in found.items()}
+    table = {
+        key: {name: mean(_values(records, convention, name)) for name in columns} for key, records in found.items()
+    }
     rival = _best_classical(found, convention)
     plain = convention == "plain"
     rows = []
@@ -149,7 +147,9 @@ def uncertainty_table(group: Sequence[Run]) -> Table | None:
             actual = mean([b or 0.0 for _, b in pairs])
             ratio = mean([(a or 0.0) / b if b else 1.0 for a, b in pairs])
             rows.append(Row(method, [cell(announced, 4), cell(actual, 4), cell(ratio, 2)], label))
-    note = "Root-mean-square error of the samples' mean over the same pixels. A ratio below 1: the samples are too sure."
+    note = (
+        "Root-mean-square error of the samples' mean over the same pixels. A ratio below 1: the samples are too sure."
+    )
     heads = ["Announced by the spread", "In fact", "Ratio"]
     return Table("Standard deviation against error", heads, rows, note) if rows else None
 
