@@ -1,4 +1,4 @@
-"""The paper's numbers (SPEC §9), each with the setting that it belongs to: shown only beside results of that setting."""
+"""The paper's numbers (SPEC §9), each with its setting: shown only beside results of the same one."""
 
 from __future__ import annotations
 
