@@ -104,7 +104,7 @@ def _layers(n: int, name: str, stacks: Mapping[str, Tensor], notes: Mapping[tupl
 def _note(record: Record) -> str:
     """A line below a picture: its scores, or what it is compared with."""
     if record.plain is not None:
-        return f"PSNR {record.plain.psnr:.2f} dB, SSIM {record.plain.ssim:.3f} (plain)"
+        return f"{record.plain.psnr:.2f} dB, SSIM {record.plain.ssim:.3f}"
     if record.nearest is not None:
         return f"{record.nearest.name}, distance {record.nearest.distance:.3f}"
     return ""

@@ -69,7 +69,7 @@ def score_table(group: Sequence[Run], convention: Convention) -> Table:
     plain = convention == "plain"
     rows = []
     for (method, label), records in found.items():
-        cells = [Cell(f"{records[0].network_calls or '–'}")]
+        cells = []
         for name, (_, digits, better) in columns.items():
             best = better(round(other[name].value, digits) for other in table.values())
             e = table[method, label][name]
@@ -78,16 +78,18 @@ def score_table(group: Sequence[Run], convention: Convention) -> Table:
             cells.append(_gain(records, found[rival, ""]) if records[0].network_calls else Cell("–"))
         if plain and _has_residual(found):
             cells.append(cell(mean([r.residual or 0.0 for r in records]), 2))
+        cells.append(Cell(f"{records[0].network_calls or '–'}"))
         rows.append(Row(method, cells, label))
     paper = [] if plain else paper_rows(group[0].config)
     for line in paper:
         numbers = {"psnr": f"{line.psnr:.2f}", "lpips": f"{line.lpips:.3f}"}
-        rows.append(Row(line.method, [Cell("–"), *(Cell(numbers.get(name, "–")) for name in columns)], "paper", True))
-    heads = ["Network calls", *(head for head, _, _ in columns.values())]
+        rows.append(Row(line.method, [*(Cell(numbers.get(name, "–")) for name in columns), Cell("–")], "paper", True))
+    heads = [head for head, _, _ in columns.values()]
     if rival and plain:
         heads.append(f"PSNR against {rival}")
     if plain and _has_residual(found):
         heads.append("Residual / noise")
+    heads.append("Network calls")
     return Table(f"Quality, convention {convention}", heads, rows, _score_note(convention, bool(paper)))
 
 
@@ -109,7 +111,7 @@ def _score_note(convention: Convention, paper: bool) -> str:
 def cell(e: Estimate, digits: int, best: bool = False, sign: str = "") -> Cell:
     """A number with its interval."""
     between = "" if e.low is None or e.high is None else f"{e.low:{sign}.{digits}f} to {e.high:{sign}.{digits}f}"
-    return Cell(f"{e.value:{sign}.{digits}f}", between, best)
+    return Cell(f"{e.value:{sign}.{digits}f}".replace("-", "−"), between.replace("-", "−"), best)
 
 
 def calibration_table(group: Sequence[Run]) -> Table | None:
