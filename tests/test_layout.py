@@ -37,6 +37,10 @@ ALLOWED = {
     "baselines": {"transforms", "linear"},
     "classical": {"baselines", "evaluation", "metrics"},
     "records": {"config", "data"},
+    "judge": {
+        *("classical", "config", "data", "evaluation", "intervals", "memorisation", "metrics", "operators"),
+        *("perceptual", "records", "report", "uncertainty"),
+    },
     "charts": LEAF,
     "paper": {"config", "settings"},
     "tables": {"intervals", "metrics", "paper", "records", "uncertainty"},

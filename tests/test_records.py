@@ -9,7 +9,7 @@ import torch
 from conftest import msm
 
 from msm.baselines import biharmonic, cg_sense, total_variation
-from msm.classical import MRI, choose, classical
+from msm.classical import MRI, choose, fitting
 from msm.config import load_config
 from msm.data.images import photos, slices
 from msm.data.store import MeasurementStore
@@ -145,7 +145,7 @@ def test_without_other_images_settings_are_fixed(runs, tmp_path):
 def test_classical_methods_fit_the_operator():
     def names(kind, **given):
         operator = build(kind, (3, 16, 16), torch.Generator().manual_seed(0), **given)
-        return list(classical(Observation(operator.A(torch.zeros(1, 3, 16, 16)), operator, Identity(), 0.0)))
+        return list(fitting(Observation(operator.A(torch.zeros(1, 3, 16, 16)), operator, Identity(), 0.0)))
 
     assert names("super_resolution", factor=4) == ["bicubic"] and names("random", kept=0.5) == ["biharmonic"]
     assert names("gaussian_blur", sigma=1.0) == names("colorization") == []

@@ -84,7 +84,7 @@ def chart(
             axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
             axes.set(xlim=(0, 1), ylim=(0, 1))
         for line in series:
-            style = {"color": next(colours), "label": line.label, "linewidth": 1.8}
+            style: dict[str, Any] = {"color": next(colours), "label": line.label, "linewidth": 1.8}
             if line.markers:
                 style |= {"marker": "o", "markersize": 5}
             axes.plot(line.x, line.y, **style)

@@ -34,7 +34,7 @@ class Method:
     words: str = ""
 
 
-def classical(seen: Observation) -> dict[str, Method]:
+def fitting(seen: Observation) -> dict[str, Method]:
     """The classical methods that fit an observation, by name; none for blur and colourisation."""
     if seen.y.is_complex():
         return MRI

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import memorisation, perceptual
-from .classical import Method, choose, classical
+from .classical import Method, choose, fitting
 from .config import Config
 from .data.acquire import Source
 from .data.store import MeasurementStore
@@ -63,9 +63,11 @@ def evaluate_reconstruction(
     """
     items, inputs, samples = _reconstructed(folder, config)
     notes = [] if (lpips := _has_lpips()) is None else [lpips]
-    size, records, shown = config.sample.batch_size, [], []
+    records: list[Record] = []
+    shown: list[dict[str, Tensor]] = []
+    size = config.sample.batch_size
     first = _observe(items[:1], config)
-    methods = classical(first)
+    methods = fitting(first)
     with progress("evaluating", len(methods) + len(items)) as advance:
         settings = _settings(methods, list(islice(more, TUNING)), config, advance)
         for start in range(0, len(items), size):
@@ -157,7 +159,7 @@ def network_calls(config: Config) -> int:
 
 def _reconstructed(folder: Path, config: Config) -> tuple[list[Source], Tensor, Tensor]:
     """Items, inputs (B, C, H, W) and samples (B, K, C, H, W) of a run."""
-    kept = {key: value for key, value in read_arrays(folder / MEASURED, AGAIN).items()}
+    kept = read_arrays(folder / MEASURED, AGAIN)
     samples = torch.from_numpy(read_arrays(folder / "samples.npy", AGAIN)["array"])
     names = kept.pop("names", None)
     arrays = {key: torch.from_numpy(value) for key, value in kept.items()}

@@ -43,7 +43,10 @@ def cost_chart(group: Sequence[Run]) -> str:
         kind = "one sample" if "one sample" in method else "mean of samples"
         low, high = _or(e.low, e.value), _or(e.high, e.value)
         points.setdefault(kind, []).append((records[0].network_calls, e.value, low, high))
-    lines = [Series(f"MSM, {kind}", *map(list, zip(*sorted(found)))) for kind, found in points.items()]
+    lines = []
+    for kind, found in points.items():
+        calls, values, lows, highs = zip(*sorted(found))
+        lines.append(Series(f"MSM, {kind}", calls, values, lows, highs))
     title = "PSNR against network calls an image"
     return chart(title, "network calls an image", "PSNR, dB", lines, levels=levels, log_x=True)
 

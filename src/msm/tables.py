@@ -11,7 +11,11 @@ from .paper import paper_fid, paper_rows
 from .records import Record, Run
 from .uncertainty import intervals
 
-METRICS = {"psnr": ("PSNR, dB ↑", 2, max), "ssim": ("SSIM ↑", 3, max), "nmse": ("NMSE ↓", 4, min)}
+METRICS: dict[str, tuple[str, int, Callable]] = {
+    "psnr": ("PSNR, dB ↑", 2, max),
+    "ssim": ("SSIM ↑", 3, max),
+    "nmse": ("NMSE ↓", 4, min),
+}
 LPIPS = ("LPIPS ↓", 3, min)
 
 
@@ -59,7 +63,7 @@ def methods(group: Sequence[Run]) -> dict[tuple[str, str], list[Record]]:
 def score_table(group: Sequence[Run], convention: Convention) -> Table:
     """Metrics of every method under one convention, with the paper's numbers where the setting is the same."""
     found = methods(group)
-    columns: dict[str, tuple[str, int, Callable]] = dict(METRICS)
+    columns = dict(METRICS)
     if all(r.lpips is not None for records in found.values() for r in records):
         columns["lpips"] = LPIPS
     table = {
