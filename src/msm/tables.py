@@ -16,10 +16,6 @@ METRICS: dict[str, tuple[str, int, Callable]] = {
     "ssim": ("SSIM ↑", 3, max),
     "nmse": ("NMSE ↓", 4, min),
 }
-    "psnr": ("PSNR, dB ↑", 2, max),
-    "ssim": ("SSIM ↑", 3, max),
-    "nmse": ("NMSE ↓", 4, min),
-}
 LPIPS = ("LPIPS ↓", 3, min)
 
 
