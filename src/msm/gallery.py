@@ -61,11 +61,11 @@ def viewer(runs: Sequence[Run]) -> Viewer:
     stacks: dict[str, Tensor] = {}
     notes: dict[tuple[str, str], str] = {}
     for run in runs:
-        suffix = f", {run.label}" if len(runs) > 1 else ""
+        suffix = _suffix(run, runs)
         for name, array in run.gallery.items():
             if name != "names":
-                own = name.startswith("MSM") or name == DEVIATION
-                stacks.setdefault(name + suffix * own, torch.from_numpy(array))
+                learned = name.startswith("MSM") or name == DEVIATION
+                stacks.setdefault(name + suffix * learned, torch.from_numpy(array))
         for record in run.records:
             title = record.method + suffix * (record.network_calls > 0)
             notes[NEIGHBOUR if record.nearest else title, record.image] = _note(record)
@@ -74,9 +74,15 @@ def viewer(runs: Sequence[Run]) -> Viewer:
         stacks = {**stacks, TRUTH: stacks.pop(TRUTH), **deviations}
     titles = list(stacks)
     images = [_layers(n, name, stacks, notes) for n, name in enumerate(names)]
-    means = [n for n, title in enumerate(titles) if title.startswith("MSM")]
+    own = _suffix(runs[0], runs)
+    means = [n for n, title in enumerate(titles) if title.startswith("MSM") and title.endswith(own)]
     right = means[-1] if TRUTH in stacks else len(titles) - 1
     return Viewer(names, titles, images, 0, right)
+
+
+def _suffix(run: Run, runs: Sequence[Run]) -> str:
+    """What tells a run's own pictures from those of others, if there are any."""
+    return f", {run.label}" if len(runs) > 1 else ""
 
 
 def _layers(n: int, name: str, stacks: Mapping[str, Tensor], notes: Mapping[tuple[str, str], str]) -> list[Layer]:
