@@ -18,6 +18,7 @@ from msm.uncertainty import intervals
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE = 180_000  # ms, for a busy machine
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync"
 
@@ -179,7 +180,7 @@ def browser():
     if not CHROMIUM.exists():
         pytest.skip(f"the page is not opened in a browser: {CHROMIUM} is missing (apt-get install chromium)")
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS.split())
+        chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS.split(), timeout=PATIENCE)
         yield chromium
         chromium.close()
 
@@ -189,6 +190,7 @@ def tab(browser, page, request):
     """The page, opened; afterwards: no network request, no error in the console, nothing wider than the window."""
     width, height, scheme = request.param
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context.set_default_timeout(PATIENCE)
     tab, asked, errors = context.new_page(), [], []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("console", lambda message: errors.append(message.text))
