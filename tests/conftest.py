@@ -1,7 +1,10 @@
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,3 +31,52 @@ def golden():
         return tensors, facts
 
     return read
+
+
+def msm(*arguments: object) -> int:
+    """Run the command line here; its exit code."""
+    from msm.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["msm", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory) -> Path:
+    """Small evaluated runs of the bundled models: mri and mri_short of the same measurements, hole, new; photos.h5."""
+    pytest.importorskip("sigpy")
+    pytest.importorskip("nilearn")
+    import msm as package
+    from msm.data.demo import brain_slices, portrait
+
+    root, assets = tmp_path_factory.mktemp("runs"), Path(package.__file__).parent / "assets"
+    (root / "brains").mkdir()
+    (root / "photos").mkdir()
+    for n, item in enumerate(brain_slices(64, 8)[:3]):
+        Image.fromarray((item.image[0].abs().numpy() * 255).astype(np.uint8)).save(root / "brains" / f"{n}.png")
+    face = ((portrait(64).image.movedim(0, -1).numpy() + 1) * 127.5).astype(np.uint8)
+    for n in range(16):  # a name that must be escaped
+        Image.fromarray(np.roll(face, 4 * n, axis=n % 2)).save(root / "photos" / f"{n:02d}<b>&'.png")
+
+    def run(model: str, folder: str, name: str, *settings: str) -> None:
+        where = [f"setting.dataset_dir={root / folder}", f"setting.pretrained_model_dir={assets / model}"]
+        given = (*where, f"setting.save_dir={root / name}", *settings)
+        assert msm("sample", assets / model / "config.yaml", *given) == 0
+
+    mri = "inverse_problem={operator: undersampling, mask: {kind: cartesian, center: 5}, step_size: proximal}"
+    run("brain", "brains", "mri", mri, "sample.count=2", "sample.steps=2", "sample.draws=2", "sample.samples=3")
+    run("brain", "brains", "mri_short", mri, "sample.count=2", "sample.steps=2", "sample.draws=1", "sample.samples=3")
+    hole = "inverse_problem={operator: box, hole: 32, step_size: proximal}"
+    run("faces", "photos", "hole", hole, "sample.count=2", "sample.steps=2", "sample.draws=1", "sample.samples=3")
+    run("faces", "photos", "new", "sample.count=8", "sample.steps=2", "sample.draws=1")
+    for name in ("mri", "mri_short", "hole"):
+        assert msm("evaluate", root / name) == 0
+    photos = [f"setting.dataset_dir={root / 'photos'}", "data.noise_std=0.01"]
+    assert msm("acquire", assets / "faces" / "config.yaml", "-o", root / "photos.h5", *photos) == 0
+    assert msm("evaluate", root / "new", "--store", root / "photos.h5") == 0
+    return root

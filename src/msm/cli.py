@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that `msm --help` answers a
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -164,6 +165,62 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
         run = run_raw
     with arithmetic(config.sample.mixed_precision):
         run(config, denoiser)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="folder that `msm sample` wrote", show_default=False)],
+    store: Annotated[
+        Path | None,
+        typer.Option(help="generated images: the store trained on; not given: looked for beside the weights"),
+    ] = None,
+) -> None:
+    """Judge the samples of a run: one record an image and method, in records.jsonl.
+
+    Reconstructions: PSNR, SSIM and NMSE in both conventions, LPIPS if its weights are on this machine, the residual
+    against the noise, coverage, and classical methods on the same measurements, tuned on other test images.
+    Generated images: Fréchet distance from held-out images, and the nearest training measurement of each.
+
+    Example: msm evaluate runs/box
+    """
+    from itertools import islice
+
+    from .judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
+    from .records import run_config
+
+    config = run_config(run)
+    if config.data.kind == "raw":
+        raise ValueError(f"{run}: a run on raw scans has no truth to be compared with; there is nothing to evaluate")
+    if config.inverse_problem is not None:
+        if store is not None:
+            raise ValueError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
+        records = evaluate_reconstruction(
+            run, config, other_items(config, config.sample.count), versions(), progress_bar
+        )
+    else:
+        real = list(islice(other_items(config, 0), HELD_OUT))
+        records = evaluate_generation(run, config, real, trained_on(config, store), versions(), progress_bar)
+    print(f"{run}: {len(records)} lines in records.jsonl; a page of it: msm report {run}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="evaluated runs, and training runs for their loss")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML file to write; not given: report.html in the first run")
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page of evaluated runs.
+
+    Several runs of the same measurements, with other steps or draws, give the curve of quality against network calls.
+
+    Example: msm report runs/box15 runs/box50 -o box.html
+    """
+    from .page import write_page
+
+    path = output or runs[0] / "report.html"
+    write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}", versions())
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
 @app.command()
@@ -327,6 +384,31 @@ def new_denoiser(config: Config) -> PartialDenoiser:
     return make_denoiser(network, config.diffusion)
 
 
+def other_items(config: Config, first: int) -> Iterator[Source]:
+    """Items of the test split from number `first` on; none if the folder is not there."""
+    from itertools import islice
+
+    folder = config.setting.dataset_dir
+    if folder is None or not folder.is_dir():
+        return iter(())
+    return islice(sources(config.data, folder, "test"), first, None)
+
+
+def trained_on(config: Config, given: Path | None) -> MeasurementStore | None:
+    """The store that the run's weights were trained on: the one given, or what lies in the training run's folder."""
+    from .data.store import MeasurementStore
+    from .records import run_config
+
+    if given is not None:
+        return MeasurementStore(given)
+    weights = config.setting.pretrained_model_dir
+    if weights is None or not (weights.parent / "config.yaml").is_file():
+        return None
+    measured = weights.parent / "measurements.h5"
+    path = measured if measured.is_file() else run_config(weights.parent).setting.dataset_dir
+    return MeasurementStore(path) if path is not None and path.suffix == ".h5" and path.is_file() else None
+
+
 def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     """The denoiser of a trained run, on the device that is there and in the layout that is fast there."""
     import torch
@@ -385,11 +467,11 @@ def load_network(config: Config, path: Path) -> Any:
 
 
 def record_run(config: Config, folder: Path) -> None:
-    """Write the resolved config and the versions into a run folder."""
+    """Write the resolved config, the versions and the command into a run folder."""
     from .config import dump_config
     from .report import write_text
 
-    record: dict[str, Any] = versions()
+    record: dict[str, Any] = {**versions(), "command": f"msm {shlex.join(sys.argv[1:])}"}
     if config.train.remask:
         record["remask"] = True  # trained on masks redrawn from clean images
     write_text(folder / "config.yaml", dump_config(config))
@@ -422,6 +504,7 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
     from .evaluation import coil_maps, prior_samples
     from .processes import processes
+    from .records import forget
     from .report import write_samples
 
     settings = config.sample
@@ -431,6 +514,7 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
         images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
+    forget(config.setting.save_dir)
     record_run(config, config.setting.save_dir)
     write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
     parts.remove()
@@ -443,6 +527,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
 
     from .evaluation import posterior_samples, score, summary
     from .processes import processes
+    from .records import forget, write_measured
     from .report import Column, error_map, print_table, spread, write_array, write_comparison, write_csv, write_samples
 
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
@@ -451,6 +536,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
         inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
+    forget(folder)
     record_run(config, folder)
     names = [Path(item.name).with_suffix("").as_posix().replace("/", "_").replace(":", "_") for item in items]
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
@@ -458,9 +544,10 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     write_samples(folder, mean, names)
     columns = [Column("input", inputs), Column("MSM", mean), Column("truth", truth)]
     columns.append(Column("error", error_map(mean, truth), is_map=True))
+    write_array(folder / "samples.npy", samples)
+    write_measured(folder, items, inputs)
     if settings.samples > 1:
         rows += score("msm_one_sample", samples[:, 0], truth, names)
-        write_array(folder / "samples.npy", samples)
         columns.append(Column("std. deviation", spread(samples), is_map=True))
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
     write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .baselines import bicubic, biharmonic, cg_sense, l1_wavelet
+from .classical import MRI, fitting
 from .config import Config
 from .data.acquire import Source
 from .data.demo import brain_slices, portrait
@@ -60,18 +60,12 @@ def faces(denoiser: PartialDenoiser, config: Config, folder: Path, progress: Pro
 
 def classical_mri(seen: Observation) -> dict[str, Tensor]:
     """CG-SENSE and L1-wavelet with settings that are good on other slices (benchmarks/reconstruction.py tunes them)."""
-    given = (seen.y, seen.operator.mask, seen.transform)
-    return {
-        "CG-SENSE": cg_sense(*given, regularisation=0.01, iterations=30),
-        "L1-wavelet": l1_wavelet(*given, regularisation=0.001, iterations=100, wavelet="sym8"),
-    }
+    return {name: MRI[name].run(seen, MRI[name].usual) for name in ("CG-SENSE", "L1-wavelet")}
 
 
 def classical_photo(seen: Observation) -> dict[str, Tensor]:
     """Biharmonic inpainting or bicubic enlargement."""
-    if hasattr(seen.operator, "mask"):
-        return {"biharmonic": biharmonic(seen.y, seen.operator.mask.expand(len(seen.y), -1, -1, -1))}
-    return {"bicubic": bicubic(seen.y, seen.operator.factor)}
+    return {name: method.run(seen, method.usual) for name, method in fitting(seen).items()}
 
 
 def _solve(

@@ -11,6 +11,7 @@ each other has to be measured too, with held-out images: `nearest` of these is t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,21 +23,25 @@ from .measurement import Measurement
 
 @dataclass(frozen=True)
 class Nearest:
-    """The training measurement next to an image: its name, its distance, and that of the second nearest."""
+    """The training measurement next to an image: name, number, its distance, and that of the second nearest."""
 
     name: str
+    index: int
     distance: float
     second: float
 
 
 @torch.no_grad()
-def nearest(images: Tensor, store: MeasurementStore, batch_size: int = 64) -> list[Nearest]:
+def nearest(
+    images: Tensor, store: MeasurementStore, batch_size: int = 64, advance: Callable[[int], None] = lambda n: None
+) -> list[Nearest]:
     """The training measurement nearest to each image.
 
     Args:
         images: (B, C, H, W), real or complex, of the store's kind and size.
         store: what the model was trained on.
         batch_size: acquisitions at a time; changes no result.
+        advance: told how many acquisitions were compared.
 
     Returns:
         one for each image; `second` is infinite if the store holds one item.
@@ -49,14 +54,18 @@ def nearest(images: Tensor, store: MeasurementStore, batch_size: int = 64) -> li
         raise ValueError(
             f"{store.path}: holds {kind} of shape {store.shape}, the images are {images.dtype} {tuple(images.shape)}"
         )
-    rows = [
-        distances(images, store.batch(range(first, min(first + batch_size, len(store)))))
-        for first in range(0, len(store), batch_size)
-    ]
+    rows = []
+    for first in range(0, len(store), batch_size):
+        numbers = range(first, min(first + batch_size, len(store)))
+        rows.append(distances(images, store.batch(numbers)))
+        advance(len(numbers))
     found = torch.cat(rows, 1)
     values, indices = found.topk(min(2, len(store)), 1, largest=False)
-    names = store.names(indices[:, 0].tolist())
-    return [Nearest(name, v[0], v[1] if len(v) > 1 else float("inf")) for name, v in zip(names, values.tolist())]
+    first_of_all = indices[:, 0].tolist()
+    return [
+        Nearest(name, index, v[0], v[1] if len(v) > 1 else float("inf"))
+        for name, index, v in zip(store.names(first_of_all), first_of_all, values.tolist())
+    ]
 
 
 def distances(images: Tensor, measurement: Measurement) -> Tensor:

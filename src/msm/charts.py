@@ -1,0 +1,124 @@
+"""Line charts as inline SVG: text stays text, and takes the colour of the page around it, in dark mode too."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import count
+from typing import Any
+from zlib import crc32
+
+INK = "#010203"  # stands for the page's text colour while matplotlib draws
+COLOURS = ("#3b82f6", "#e07b00", "#22a06b", "#b15cf0", "#e5484d", "#8a8f98")  # legible on white and on black
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "msm",
+    "font.family": "sans-serif",
+    "font.size": 10.5,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of a chart.
+
+    Args:
+        label: its name in the legend.
+        x, y: the points; a single number for y is a horizontal line.
+        low, high: ends of the error bars, if any.
+        markers: whether the points are marked.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    markers: bool = True
+
+
+def chart(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    *,
+    levels: Sequence[tuple[str, float]] = (),
+    diagonal: bool = False,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> str:
+    """Draw lines.
+
+    Args:
+        title: what a screen reader says.
+        x_label: horizontal axis.
+        y_label: vertical axis.
+        series: the lines.
+        levels: horizontal lines, dashed, with their names.
+        diagonal: whether both axes run from 0 to 1, with the line y = x.
+        log_x: logarithmic horizontal axis.
+        log_y: logarithmic vertical axis.
+
+    Returns:
+        an <svg> element.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.7, 3.5), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.subplots()
+        colours = (COLOURS[n % len(COLOURS)] for n in count())
+        if diagonal:
+            axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
+            axes.set(xlim=(0, 1), ylim=(0, 1))
+        for line in series:
+            style: dict[str, Any] = {"color": next(colours), "label": line.label, "linewidth": 1.8}
+            if line.markers:
+                style |= {"marker": "o", "markersize": 5}
+            axes.plot(line.x, line.y, **style)
+            if line.low is not None and line.high is not None:
+                axes.vlines(line.x, line.low, line.high, color=style["color"], linewidth=1.2)
+        for name, value in levels:
+            axes.axhline(value, color=next(colours), linestyle="--", linewidth=1.4, label=name)
+        if log_x:
+            _log_ticks(axes, sorted({x for line in series for x in line.x}))
+        if log_y:
+            axes.set_yscale("log")
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if len(series) + len(levels) > 1 or diagonal:
+            figure.legend(loc="outside lower center", ncols=2)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(text.getvalue(), title)
+
+
+def _log_ticks(axes: Any, values: Sequence[float]) -> None:
+    """Logarithmic horizontal axis with the values themselves as ticks."""
+    axes.set_xscale("log")
+    axes.set_xticks(values, [f"{x:g}" for x in values])
+    axes.minorticks_off()
+
+
+def _inline(svg: str, title: str) -> str:
+    """Matplotlib's file as an element of a page: scalable, named, in the page's ink, its ids apart from others'."""
+    body = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    head, body = body.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box is not None
+    mark = f"c{crc32((title + body).encode()):x}-"
+    body = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{mark}", body)
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {names} {box[0]} role="img" aria-label="{escape(title)}">{body}'

@@ -1,0 +1,143 @@
+"""Evaluated runs → one self-contained HTML page: what `msm report` does (assets/page.html is its template).
+
+Runs of the same measurements stand in one section, so that they can be compared; every interval is a 95 % bootstrap
+interval over images (`msm.intervals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .config import Config, dump_config
+from .gallery import Viewer, viewer
+from .plots import calibration_chart, cost_chart, loss_chart, neighbour_chart
+from .records import RECORDS, Run, read_run
+from .report import write_text
+from .tables import Table, calibration_table, distance_table, neighbour_table, score_table, uncertainty_table
+
+ASSETS = Path(__file__).parent / "assets"
+LOG = "log.jsonl"
+
+
+@dataclass
+class Section:
+    """Runs that may be compared, and what the page shows of them."""
+
+    title: str
+    summary: list[tuple[str, str]]
+    tables: list[Table] = field(default_factory=list)
+    details: list[Table] = field(default_factory=list)
+    charts: list[tuple[str, str]] = field(default_factory=list)
+    viewer: Viewer | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict[str, str]) -> None:
+    """Write the page of some runs.
+
+    Args:
+        path: the HTML file.
+        folders: evaluated runs; training runs, for their loss curve, may be among them.
+        command: how the page was asked for.
+        versions: of the packages, for the record.
+
+    Raises:
+        ValueError: a folder holds neither records nor a training log, or files of it are damaged.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    training = [folder for folder in folders if (folder / LOG).is_file() and not (folder / RECORDS).is_file()]
+    chosen = [folder for folder in dict.fromkeys(folders) if folder not in training]
+    short = len({folder.resolve().name for folder in chosen}) == len(chosen)
+    runs = [read_run(folder, folder.resolve().name if short else str(folder)) for folder in chosen]
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_comparable(run), []).append(run)
+    sections = [_section(group) for group in groups.values()]
+    losses = [loss_chart(folder / LOG) for folder in _training_folders(runs, training)]
+    template = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined)
+    html = template.get_template("page.html").render(
+        title=" · ".join(dict.fromkeys(folder.resolve().name for folder in folders)),
+        sections=sections,
+        losses=losses,
+        runs=[(run.label, run.made, dump_config(run.config)) for run in runs],
+        command=command,
+        versions=versions,
+    )
+    write_text(path, html)
+
+
+def _comparable(run: Run) -> str:
+    """The same for runs of the same measurements."""
+    config = run.config
+    problem = config.inverse_problem
+    if problem is None:
+        return f"generation {run.folder}"
+    same = (problem.model_copy(update={"step_size": 1.0}), config.data, config.setting.dataset_dir)
+    return repr((same, config.sample.seed, sorted({record.image for record in run.records})))
+
+
+def _training_folders(runs: Sequence[Run], given: Sequence[Path]) -> list[Path]:
+    """The folders with a training log: those given, and those that the weights of a run lie in."""
+    beside = [run.config.setting.pretrained_model_dir for run in runs]
+    found = [*given, *(weights.parent for weights in beside if weights is not None)]
+    return [folder for folder in dict.fromkeys(found) if (folder / LOG).is_file()]
+
+
+def _section(group: list[Run]) -> Section:
+    first = group[0]
+    section = Section(_title(first.config), _summary(group))
+    section.viewer = viewer(group)
+    section.notes = list(dict.fromkeys(note for run in group for note in run.evaluation.notes))
+    if first.evaluation.kind == "generation":
+        section.tables = [t for t in (distance_table(first), neighbour_table(first)) if t]
+        if chart := neighbour_chart(first.records):
+            section.charts.append(("Distance to the nearest training measurement", chart))
+        return section
+    section.tables = [score_table(group, "plain"), score_table(group, "published")]
+    section.details = [t for t in (calibration_table(group), uncertainty_table(group)) if t]
+    if chart := calibration_chart(group):
+        section.charts.append(("Calibration: how often intervals hold the truth", chart))
+    if len(group) > 1:
+        section.charts.append(("Quality against network calls (plain)", cost_chart(group)))
+    else:
+        section.notes.append(
+            "Quality against network calls: give `msm report` several runs of the same measurements with other "
+            "sample.steps or sample.draws"
+        )
+    return section
+
+
+def _title(config: Config) -> str:
+    problem = config.inverse_problem
+    if problem is None:
+        return "Generated images"
+    mask = problem.mask
+    given = {"hole": problem.hole, "factor": problem.factor, "share kept": problem.keep}
+    given |= {"blur": problem.blur_sigma or problem.blur_length, "R": getattr(mask, "acceleration", None)}
+    words = [f"{name} {value:g}" for name, value in given.items() if value is not None]
+    return ", ".join([problem.operator.replace("_", " ").capitalize(), *words])
+
+
+def _summary(group: list[Run]) -> list[tuple[str, str]]:
+    """What was done, in a few lines."""
+    config = group[0].config
+    data, problem = config.data, config.inverse_problem
+    where = config.setting.dataset_dir
+    count = len({r.image for r in group[0].records if r.method != "held-out"})
+    source = f", from the test split of {where}" if problem is not None else ""
+    facts = [("Images", f"{count}, of {data.image_size} × {data.image_size} px{source}")]
+    trained = f"{data.mask.kind.replace('_', ' ')} masks, noise {data.noise_std:g}"
+    weights = ", ".join(dict.fromkeys(str(run.config.setting.pretrained_model_dir) for run in group))
+    facts.append(("Model", f"trained on {trained}: {weights}"))
+    if problem is not None:
+        facts.append(("Measurement noise", f"{problem.noise_std:g}"))
+    for run in group:
+        s = run.config.sample
+        masks = f"{s.draws} masks" if s.score == "average" else "chain of masks"
+        step = "" if problem is None else f", likelihood step {run.config.inverse_problem.step_size}"  # type: ignore[union-attr]
+        facts.append((f"Run {run.label}", f"{s.steps} steps, {masks}, η = {s.eta:g}{step}"))
+    settings = group[0].evaluation.settings
+    return facts + [(name, setting) for name, setting in settings.items()]

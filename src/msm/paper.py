@@ -1,0 +1,83 @@
+"""The paper's numbers (SPEC §9), each with its setting: shown only beside results of the same one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import Config
+from .settings import BoxMaskConfig, CartesianMaskConfig
+
+FID_IMAGES = 3000
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """PSNR in dB and LPIPS of a method, convention published."""
+
+    method: str
+    psnr: float
+    lpips: float
+
+
+BOX = (
+    PaperRow("input", 18.26, 0.304),
+    PaperRow("A-DPS", 20.14, 0.305),
+    PaperRow("MSM", 24.71, 0.076),
+)
+TIMES_4 = (
+    PaperRow("input", 23.21, 0.459),
+    PaperRow("A-DPS", 22.61, 0.277),
+    PaperRow("MSM", 28.11, 0.117),
+)
+MRI = {
+    4: (
+        PaperRow("input", 22.75, 0.306),
+        PaperRow("A-DPS", 27.28, 0.173),
+        PaperRow("SSDU", 29.65, 0.160),
+        PaperRow("MSM", 30.71, 0.145),
+    ),
+    6: (
+        PaperRow("input", 21.94, 0.342),
+        PaperRow("A-DPS", 26.29, 0.201),
+        PaperRow("SSDU", 28.02, 0.186),
+        PaperRow("MSM", 28.86, 0.168),
+    ),
+}
+FACES_FID = {0.0: {"oracle": 10.21, "MSM": 29.14, "Ambient diffusion": 55.90}, 0.1: {"MSM": 37.14, "GSURE": 89.71}}
+MRI_FID = {0.0: {"oracle": 28.41, "MSM": 64.37, "Ambient diffusion": 70.07}, 0.1: {"MSM": 82.17}}
+
+
+def paper_rows(config: Config) -> tuple[PaperRow, ...]:
+    """The paper's reconstructions of the setting of a config, none for other settings."""
+    problem = config.inverse_problem
+    if problem is None or problem.noise_std != 0.01 or config.data.noise_std:
+        return ()
+    if _is_faces(config):
+        if problem.operator == "box" and problem.hole == 64:
+            return BOX
+        return TIMES_4 if problem.operator == "super_resolution" and problem.factor == 4 else ()
+    mask = problem.mask
+    if _is_mri(config) and isinstance(mask, CartesianMaskConfig) and (mask.center, mask.pattern) == (20, "random"):
+        return MRI.get(int(mask.acceleration), ()) if mask.acceleration % 1 == 0 else ()
+    return ()
+
+
+def paper_fid(config: Config) -> dict[str, float]:
+    """The paper's FID of the setting of a config, by method, none for other settings."""
+    if config.inverse_problem is not None or config.sample.count != FID_IMAGES:
+        return {}
+    if _is_faces(config):
+        return FACES_FID.get(config.data.noise_std, {})
+    return MRI_FID.get(config.data.noise_std, {}) if _is_mri(config) else {}
+
+
+def _is_faces(config: Config) -> bool:
+    """Trained as the paper's faces were; whether the photos are the same cannot be known."""
+    data = config.data
+    return (data.kind, data.image_size, data.channels, data.mask) == ("images", 128, 3, BoxMaskConfig())
+
+
+def _is_mri(config: Config) -> bool:
+    """Trained as the paper's brain model was."""
+    data = config.data
+    return (data.kind, data.image_size, data.mask) == ("fastmri", 256, CartesianMaskConfig())
