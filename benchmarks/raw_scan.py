@@ -17,7 +17,7 @@ image is the reference: convention plain, of magnitudes on the reference's scale
 phase: what share of the power of an image (L1-wavelet of the scan) the phase of its low frequencies leaves in the
 imaginary part, for several widths of the low-pass filter: what diffusion.phase_width and phase_residual should be.
 
-CG-SENSE and L1-wavelet get the settings that score best *on the reported measure itself*; MSM has none.
+CG-SENSE, L1-wavelet and TV get the settings that score best *on the reported measure itself*; MSM has none.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from msm import CartesianMasks, MultiCoil
-from msm.baselines import cg_sense, l1_wavelet, zero_filled
+from msm.baselines import cg_sense, l1_wavelet, total_variation, zero_filled
 from msm.config import load_config
 from msm.data.formats import import_scans
 from msm.data.maps import calibration_size
@@ -47,6 +47,7 @@ from msm.sense import ImagePrior
 
 CG_GRID = list(itertools.product((1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), (4, 7, 10, 15, 30, 60)))
 WAVELET_GRID = list(itertools.product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), ("haar", "db4", "sym8")))
+VARIATION_GRID = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 
 
 def classical(y: Tensor, mask: Tensor, maps: Tensor):
@@ -59,6 +60,8 @@ def classical(y: Tensor, mask: Tensor, maps: Tensor):
     for weight, name in WAVELET_GRID:
         image = l1_wavelet(*given, regularisation=weight, iterations=100, wavelet=name)
         yield "L1-wavelet", [weight, name], image
+    for weight in VARIATION_GRID:
+        yield "TV", [weight], total_variation(*given, regularisation=weight, iterations=200)
 
 
 def best_of(found, score):

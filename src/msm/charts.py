@@ -13,7 +13,7 @@ from zlib import crc32
 
 INK = "#010203"  # stands for the page's text colour while matplotlib draws
 COLOURS = ("#3b82f6", "#e07b00", "#22a06b", "#b15cf0", "#e5484d", "#8a8f98")  # legible on white and on black
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "msm",
     "font.family": "sans-serif",

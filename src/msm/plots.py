@@ -70,8 +70,8 @@ def loss_chart(log: Path) -> tuple[str, str]:
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     x, y = ([sum(p[axis] for p in part) / len(part) for part in parts] for axis in (0, 1))
     title = f"Training loss: from {y[0]:.3g} to {y[-1]:.3g} over {points[-1][0]:.0f} images"
-    line = Series("loss", x, y, markers=len(x) < 3)
-    return log.parent.resolve().name, chart(title, "images seen", "training loss", [line], log_y=min(y) > 0)
+    losses = Series("loss", x, y, markers=len(x) < 3)
+    return log.parent.resolve().name, chart(title, "images seen", "training loss", [losses], log_y=min(y) > 0)
 
 
 def neighbour_chart(records: Sequence[Record]) -> str | None:

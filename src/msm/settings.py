@@ -258,7 +258,7 @@ class SampleConfig(_Block):
     )
     seed: int = Field(default=0, ge=0, description="seed of the first sample; sample i has seed + i")
     mixed_precision: Precision = Field(
-        default="no", description="arithmetic of the network; pays on a GPU, slow on a CPU without such instructions"
+        default="no", description="arithmetic of the network; float32 on a CPU that has no other"
     )
     compile: bool = Field(
         default=False, description="torch.compile the network: minutes at the start, once for each size of a batch"
