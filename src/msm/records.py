@@ -162,11 +162,9 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"{path}: missing; {remedy}")
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return {"array": found}
-        with found:
-            return dict(found)
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            return {"array": found} if isinstance(found, np.ndarray) else dict(found)
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
 
