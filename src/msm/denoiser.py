@@ -98,7 +98,7 @@ class PartialDenoiser(nn.Module):
         schedule: noise schedule.
         parametrisation: "epsilon" (published) or "sense" (several coils).
         prior: what "sense", and the proximal step of the samplers, take to be known of MR images.
-        sense_iterations: conjugate-gradient steps of "sense".
+        sense_iterations: conjugate-gradient steps of "sense"; the proximal step takes as many, and six at least.
 
     Raises:
         ValueError: if the parametrisation is unknown.
@@ -117,7 +117,7 @@ class PartialDenoiser(nn.Module):
         known: dict[str, Epsilon | Sense] = {"epsilon": Epsilon(), "sense": Sense(prior, iterations=sense_iterations)}
         if parametrisation not in known:
             raise ValueError(f"parametrisation must be one of {', '.join(known)}, got {parametrisation!r}")
-        self.network, self.schedule, self.prior = network, schedule, prior
+        self.network, self.schedule, self.prior, self.sense_iterations = network, schedule, prior, sense_iterations
         self.parametrisation = known[parametrisation]
 
     def forward(self, z_t: Tensor, mask: Tensor, t: Tensor, transform: Transform) -> Tensor:

@@ -150,7 +150,8 @@ def reconstruct(
     z, z_hat = process.start()
     proximal = step_size == "proximal"
     prior = getattr(denoiser, "prior", ImagePrior())
-    towards_y = proximal_step(y, operator, transform, noise_std, prior) if proximal else gradient_step
+    iterations = max(PROXIMAL_ITERATIONS, getattr(denoiser, "sense_iterations", 0))
+    towards_y = proximal_step(y, operator, transform, noise_std, prior, iterations) if proximal else gradient_step
     each_draw = gradient_step if z.is_complex() and not proximal and score == "average" else None
     for level, drawn, noise in process:
         z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
@@ -336,7 +337,12 @@ def posterior_update(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: 
 
 
 def proximal_step(
-    y: Tensor, operator: Operator, transform: Transform, noise_std: float, prior: ImagePrior = ImagePrior()
+    y: Tensor,
+    operator: Operator,
+    transform: Transform,
+    noise_std: float,
+    prior: ImagePrior = ImagePrior(),
+    iterations: int = PROXIMAL_ITERATIONS,
 ) -> Callable[[Tensor, float], Tensor]:
     """The step (ẑ, σ_t) -> ẑ that moves the estimated image towards y as far as both deserve to be trusted.
 
@@ -354,6 +360,7 @@ def proximal_step(
         transform: T.
         noise_std: σ_y.
         prior: MRI: phase and spectrum of the images.
+        iterations: conjugate-gradient steps.
 
     Source: the data step of DiffPIR (Zhu et al. 2023, eq. 13), in image space.
     """
@@ -366,7 +373,7 @@ def proximal_step(
 
     def white(z_hat: Tensor, sigma: float) -> Tensor:
         ridge, b = (noise_std / sigma) ** 2, adjoint(y - operator.A(z_hat))
-        x = conjugate_gradient(lambda x: adjoint(forward(x)) + ridge * x, b, PROXIMAL_ITERATIONS)
+        x = conjugate_gradient(lambda x: adjoint(forward(x)) + ridge * x, b, iterations)
         return z_hat + transform.forward(x)
 
     if not y.is_complex():
@@ -377,7 +384,7 @@ def proximal_step(
     def smooth_phase(z_hat: Tensor, sigma: float) -> Tensor:
         ridges = (precision + sigma**-2) * noise_std**2
         b = adjoint(y - operator.A(z_hat))
-        m = solve(lambda x: adjoint(forward(x)), b, phase, ridges, 1.0, PROXIMAL_ITERATIONS)
+        m = solve(lambda x: adjoint(forward(x)), b, phase, ridges, 1.0, iterations)
         return z_hat + transform.forward(phase * m)
 
     return smooth_phase

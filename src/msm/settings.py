@@ -168,7 +168,9 @@ class DiffusionConfig(_Block):
     phase_residual: float = Field(
         default=0.02, gt=0, le=1, description="MRI: share of the power that this phase leaves in the imaginary part"
     )
-    sense_iterations: int = Field(default=4, ge=1, le=100, description="conjugate-gradient steps of sense")
+    sense_iterations: int = Field(
+        default=4, ge=1, le=100, description="conjugate-gradient steps of sense and, six at least, of the proximal step"
+    )
 
 
 class TrainConfig(_Block):
