@@ -144,7 +144,7 @@ def test_demo_inputs_are_real_images_of_full_range():
     assert portrait(64).image.shape == (3, 64, 64) and -1 <= portrait(64).image.min() < portrait(64).image.max() <= 1
 
 
-@pytest.mark.parametrize(("text", "show", "methods"), [(MRI, brain, 15), (PHOTOS, faces, 8)])
+@pytest.mark.parametrize(("text", "show", "methods"), [(MRI, brain, 18), (PHOTOS, faces, 8)])
 def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
     denoiser, config = denoiser_and_config(tmp_path, text)
     show(denoiser, config, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))

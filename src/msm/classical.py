@@ -74,7 +74,7 @@ MRI = {
         (0.01, 30),
         "λ = {:g}, {} iterations",
     ),
-    "TV": Method(_variation, ((5e-4,), (1e-3,), (2e-3,), (4e-3,), (8e-3,)), (2e-3,), "λ = {:g}"),
+    "TV": Method(_variation, ((5e-4,), (1e-3,), (2e-3,), (4e-3,), (8e-3,)), (1e-3,), "λ = {:g}"),
     "L1-wavelet": Method(
         _wavelet,
         tuple(itertools.product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3), ("db4", "sym8"))),

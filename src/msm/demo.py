@@ -11,14 +11,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from .classical import MRI, fitting
+from .classical import fitting
 from .config import Config
 from .data.acquire import Source
 from .data.demo import brain_slices, portrait
 from .denoiser import PartialDenoiser
-from .evaluation import Observation, coil_maps, observe, posterior_samples, prior_samples, score, summary
+from .evaluation import coil_maps, observe, posterior_samples, prior_samples, score, summary
 from .report import Column, error_map, print_table, spread, write_comparison, write_csv, write_picture
 from .settings import CartesianMaskConfig, InverseProblemConfig
 
@@ -35,7 +34,7 @@ def brain(denoiser: PartialDenoiser, config: Config, folder: Path, progress: Pro
     for acceleration in ACCELERATIONS:
         mask = CartesianMaskConfig(acceleration=acceleration, center=center)
         problem = InverseProblemConfig(operator="undersampling", mask=mask, step_size="proximal")
-        rows += _solve(denoiser, config, items, problem, f"brain R{acceleration}", classical_mri, folder, progress)
+        rows += _solve(denoiser, config, items, problem, f"brain R{acceleration}", folder, progress)
     settings = config.sample.model_copy(update={"count": 8, "eta": 1.0})
     with progress("brain, new slices", settings.count * settings.steps) as advance:
         generated = prior_samples(denoiser, config.data, settings, coil_maps(items), advance)
@@ -50,22 +49,12 @@ def faces(denoiser: PartialDenoiser, config: Config, folder: Path, progress: Pro
     small = InverseProblemConfig(operator="super_resolution", factor=4, step_size="proximal")
     rows = []
     for problem, label in ((hole, "face hole"), (small, "face x4")):
-        rows += _solve(denoiser, config, items, problem, label, classical_photo, folder, progress)
+        rows += _solve(denoiser, config, items, problem, label, folder, progress)
     settings = config.sample.model_copy(update={"count": 8, "eta": 1.0})
     with progress("new faces", settings.count * settings.steps) as advance:
         generated = prior_samples(denoiser, config.data, settings, None, advance)
     write_picture(folder / "faces_generated.png", generated)
     write_csv(folder / "faces.csv", rows)
-
-
-def classical_mri(seen: Observation) -> dict[str, Tensor]:
-    """CG-SENSE and L1-wavelet with settings that are good on other slices (benchmarks/reconstruction.py tunes them)."""
-    return {name: MRI[name].run(seen, MRI[name].usual) for name in ("CG-SENSE", "L1-wavelet")}
-
-
-def classical_photo(seen: Observation) -> dict[str, Tensor]:
-    """Biharmonic inpainting or bicubic enlargement."""
-    return {name: method.run(seen, method.usual) for name, method in fitting(seen).items()}
 
 
 def _solve(
@@ -74,7 +63,6 @@ def _solve(
     items: list[Source],
     problem: InverseProblemConfig,
     label: str,
-    classical: Callable[[Observation], dict[str, Tensor]],
     folder: Path,
     progress: Progress,
 ) -> list[dict[str, str]]:
@@ -86,7 +74,8 @@ def _solve(
     seen = observe(items, problem, config.data, seed=config.sample.seed)
     truth, names = torch.stack([item.image for item in items]), [item.name for item in items]
     unprocessed = "zero-filled" if config.data.is_mri else "input"
-    estimates = {unprocessed: inputs, **classical(seen), "MSM": samples.mean(1), "MSM, one sample": samples[:, 0]}
+    classical = {name: method.run(seen, method.usual) for name, method in fitting(seen).items()}
+    estimates = {unprocessed: inputs, **classical, "MSM": samples.mean(1), "MSM, one sample": samples[:, 0]}
     rows = [row for method, x_hat in estimates.items() for row in score(f"{label}: {method}", x_hat, truth, names)]
     notes = {(r["method"], r["image"]): f"{float(r['psnr']):.1f} dB" for r in rows if r["convention"] == "plain"}
     columns = [
