@@ -320,8 +320,8 @@ def aggregate(
             s_hat = torch.where(mask, likelihood(s_hat), 0)
         eps = predicted_noise(z, s_hat, level)
         z = torch.where(mask, ddim_kernel(s_hat, eps, n, level.alpha_bar, level.above, eta, level.index == 0), z)
-        total, count = total + s_hat, count + mask
-    return z, torch.where(count > 0, total / count.clamp(min=1), z_hat)
+        total, count = total.add_(s_hat), count.add_(mask)
+    return z, torch.where(count > 0, total.mul_(count.clamp(min=1).reciprocal()), z_hat)
 
 
 def ddim(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> Tensor:
@@ -333,7 +333,9 @@ def ddim(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> T
 def posterior_update(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> Tensor:
     """sqrt(ᾱ₋) ẑ + sqrt(1−ᾱ₋) (η n + sqrt(1−η²) ε̂), the update of SPEC §6; all tensors (B, *shape)."""
     eps = predicted_noise(z, z_hat, level)
-    return sqrt(level.below) * z_hat + sqrt(1 - level.below) * (eta * noise + sqrt(1 - eta**2) * eps)
+    fresh = sqrt(1 - level.below) * eta
+    old = sqrt(1 - level.below) * sqrt(1 - eta**2)
+    return (sqrt(level.below) * z_hat).add_(noise, alpha=fresh).add_(eps, alpha=old)
 
 
 def proximal_step(
@@ -392,7 +394,7 @@ def proximal_step(
 
 def predicted_noise(z: Tensor, z_hat: Tensor, level: Level) -> Tensor:
     """ε = (z_t − sqrt(ᾱ) ẑ) / sqrt(1−ᾱ), in measurement space."""
-    return (z - sqrt(level.alpha_bar) * z_hat) / sqrt(1 - level.alpha_bar)
+    return torch.sub(z, z_hat, alpha=sqrt(level.alpha_bar)).mul_(1 / sqrt(1 - level.alpha_bar))
 
 
 def ddim_kernel(
@@ -403,8 +405,8 @@ def ddim_kernel(
     The last level gets no fresh noise, as published.
     """
     fresh = eta**2 * (1 - target) / (1 - source) * (1 - source / target)
-    mean = sqrt(target) * z_hat + sqrt(1 - target - fresh) * eps
-    return mean if last else mean + sqrt(fresh) * noise
+    mean = (sqrt(target) * z_hat).add_(eps, alpha=sqrt(1 - target - fresh))
+    return mean if last else mean.add_(noise, alpha=sqrt(fresh))
 
 
 def _device(denoiser: Denoiser) -> torch.device:

@@ -71,8 +71,10 @@ class MultiCoil:
         if maps.ndim != 4 or not maps.is_complex():
             raise ValueError(f"coil maps must be complex (B or 1, coils, H, W), got {maps.dtype} {tuple(maps.shape)}")
         self.maps = maps
-        self._maps = torch.fft.ifftshift(maps, (-2, -1))  # in the order of the FFT: the image is shifted, not each coil
+        in_image, self._in_k_space = (ramp.to(maps) for ramp in _centring(maps.shape[-2:]))
+        self._maps = maps * in_image
         self._conjugate = self._maps.conj().resolve_conj()
+        self._out_of_k_space = self._in_k_space.conj().resolve_conj()
 
     def forward(self, x: Tensor) -> Tensor:
         """Coil-wise k-space of an image.
@@ -83,8 +85,7 @@ class MultiCoil:
         Returns:
             k-space (B, coils, H, W), complex, low frequencies in the middle.
         """
-        coil_images = self._maps * torch.fft.ifftshift(x, (-2, -1))
-        return torch.fft.fftshift(torch.fft.fft2(coil_images, norm="ortho"), (-2, -1))
+        return torch.fft.fft2(self._maps * x, norm="ortho").mul_(self._in_k_space)
 
     def adjoint(self, z: Tensor) -> Tensor:
         """Coil-combined image of k-space.
@@ -95,11 +96,11 @@ class MultiCoil:
         Returns:
             image (B, 1, H, W), complex.
         """
-        coil_images = torch.fft.ifft2(torch.fft.ifftshift(z, (-2, -1)), norm="ortho").mul_(self._conjugate)
-        return torch.fft.fftshift(coil_images.sum(1, keepdim=True), (-2, -1))
+        coil_images = torch.fft.ifft2(z * self._out_of_k_space, norm="ortho").mul_(self._conjugate)
+        return coil_images.sum(1, keepdim=True)
 
     def normal(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Tᴴ Sᵀ S T x, what SENSE iterates, with no shift of k-space.
+        """Tᴴ Sᵀ S T x, what SENSE iterates; the phases of k-space cancel.
 
         Args:
             x: image (B, 1, H, W), complex.
@@ -109,11 +110,23 @@ class MultiCoil:
             image (B, 1, H, W), complex.
         """
         axes = (-1,) if mask.stride(-2) == 0 else (-2, -1)  # whole columns: the transform along them cancels
-        k_space = torch.fft.fftn(self._maps * torch.fft.ifftshift(x, (-2, -1)), dim=axes, norm="ortho")
-        k_space.masked_fill_(~torch.fft.ifftshift(mask, (-2, -1)), 0)
+        k_space = torch.fft.fftn(self._maps * x, dim=axes, norm="ortho").masked_fill_(~mask, 0)
         coil_images = torch.fft.ifftn(k_space, dim=axes, norm="ortho").mul_(self._conjugate)
-        return torch.fft.fftshift(coil_images.sum(1, keepdim=True), (-2, -1))
+        return coil_images.sum(1, keepdim=True)
 
     def repeat(self, times: int) -> "MultiCoil":
         """The maps of each item so many times, one after the other; maps that all items share stay as they are."""
         return self if len(self.maps) == 1 else MultiCoil(self.maps.repeat_interleave(times, 0))
+
+
+def _centring(size: torch.Size) -> tuple[Tensor, Tensor]:
+    """Phases p and q (H, W) with F x = q · DFT(p · x) for the centred F: a shift by n // 2 moves no data this way.
+
+    Shifted by c = n // 2, the DFT has e^{2πi (k − c)(j − c)/n} for e^{2πi kj/n}: signs only, if n is even.
+    """
+    p, q = [], []
+    for n in size:
+        index, centre = torch.arange(n, dtype=torch.float64), n // 2
+        p.append(torch.exp(2j * torch.pi * index * centre / n))
+        q.append(torch.exp(2j * torch.pi * (index - centre) * centre / n))
+    return p[0][:, None] * p[1], q[0][:, None] * q[1]
