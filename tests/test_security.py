@@ -67,7 +67,7 @@ KNOWN = {"json.loads", "ADMNetwork.load", "type(self.network).load"}
 
 
 def test_no_call_in_the_source_can_run_what_it_reads():
-    """torch.load says weights_only, np.load is not used, nothing imports pickle or a shell; YAML has its own loader."""
+    """torch.load says weights_only, np.load no pickle, nothing imports pickle or a shell; YAML has its own loader."""
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -77,6 +77,8 @@ def test_no_call_in_the_source_can_run_what_it_reads():
                 called = ast.unparse(node.func)
                 if called == "torch.load":
                     assert "weights_only=True" in ast.unparse(node), path
+                elif called == "np.load":
+                    assert "allow_pickle=False" in ast.unparse(node), path
                 elif called == "yaml.load":
                     assert "_Loader" in ast.unparse(node), path
                 else:

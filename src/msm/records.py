@@ -165,7 +165,7 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
             return {"array": found} if isinstance(found, np.ndarray) else dict(found)
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
 
 
