@@ -303,7 +303,7 @@ def published(name: str, precision: str, batch_size: int, compiled: bool, pairs:
 
 def training_step(case: Case, network: nn.Module) -> Callable[[], None]:
     denoiser = PartialDenoiser(network, VPSchedule()).to(DEVICE).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
     masks = CartesianMasks(case.size, 4, 20) if case.coils else BoxMasks(case.size)
     maps = unit_maps(case.batch, case.coils, case.size) if case.coils else None
     dtype = torch.complex64 if case.coils else torch.float32

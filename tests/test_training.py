@@ -93,6 +93,20 @@ def test_training_moves_the_weights(store, tmp_path):
     assert any(not torch.equal(before[key], value) for key, value in run.network.state_dict().items())
 
 
+def test_loading_for_a_gpu_pins_every_tensor(monkeypatch):
+    """The loader pins what it gives: here, without a GPU, a double of `Tensor.pin_memory` tells that it was asked."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor.clone())
+    maps = torch.randn(2, 4, 8, 8, dtype=torch.complex64)
+    mask = torch.rand(2, 1, 8, 8) < 0.5
+    whole = Measurement(torch.randn_like(maps), mask, maps, torch.tensor([0.1, 0.2]))
+    copy = whole.pin_memory()
+    assert pinned == [maps.shape, mask.shape, maps.shape, (2,)]
+    for name in ("values", "mask", "maps", "noise_std"):
+        assert torch.equal(getattr(copy, name), getattr(whole, name))
+    assert Measurement(whole.values, mask).pin_memory().maps is None
+
+
 def test_damaged_checkpoint_is_named_and_the_one_before_used(store, tmp_path, capsys):
     trainer(store, tmp_path / "run").run()
     final = weights(tmp_path / "run")

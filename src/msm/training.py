@@ -88,7 +88,8 @@ class Trainer:
         self.grid = denoiser.schedule.grid(train_steps)
         self.total_steps = math.ceil(settings.images / settings.batch_size)
         self.network: Any = denoiser.network  # unwrapped: what is saved and averaged
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        rates = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+        optimizer = torch.optim.AdamW(self.network.parameters(), **rates, fused=True)
         denoiser.to(self.accelerator.device)
         target = copy.deepcopy(denoiser) if settings.target_average else None
         denoiser.network, self.optimizer = self.accelerator.prepare(self.network, optimizer)
@@ -214,6 +215,7 @@ class Trainer:
             batch_size=None,
             sampler=Places(range(self.step, self.total_steps), settings.batch_size, first, share),
             num_workers=settings.workers,
+            pin_memory=accelerator.device.type == "cuda",
         )
 
     def _check_finite(self, loss: float, norm: float) -> None:
