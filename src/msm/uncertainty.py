@@ -26,8 +26,6 @@ from torch import Tensor
 
 from .transforms import Transform
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
-
 
 @dataclass(frozen=True)
 class Coverage:
@@ -78,11 +76,6 @@ def intervals(counts: Sequence[float]) -> list[Coverage]:
     if not total > 0:
         raise ValueError("no pixels were counted: there is no coverage to speak of")
     return [Coverage((ranks - 2 * r) / ranks, sum(counts[r : ranks - r]) / total) for r in range(1, (ranks + 1) // 2)]
-
-
-def at_levels(counts: Sequence[float], levels: Sequence[float] = LEVELS) -> list[Coverage]:
-    """Coverage of the central intervals whose expected coverage is one of the levels; K decides which there are."""
-    return [c for c in intervals(counts) if any(abs(c.expected - level) < 1e-9 for level in levels)]
 
 
 def spread_and_error(samples: Tensor, truth: Tensor, where: Tensor | None = None) -> list[tuple[float, float]]:
