@@ -4,6 +4,7 @@ Photos are measured pixel by pixel, T = identity. In multi-coil MRI T = F C: mul
 then take the centred orthonormal 2-D Fourier transform, z_c = F (C_c x).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -85,7 +86,7 @@ class MultiCoil:
         Returns:
             k-space (B, coils, H, W), complex, low frequencies in the middle.
         """
-        return torch.fft.fft2(self._maps * x, norm="ortho").mul_(self._in_k_space)
+        return _orthonormal(torch.fft.fftn, self._maps * x).mul_(self._in_k_space)
 
     def adjoint(self, z: Tensor) -> Tensor:
         """Coil-combined image of k-space.
@@ -96,7 +97,7 @@ class MultiCoil:
         Returns:
             image (B, 1, H, W), complex.
         """
-        coil_images = torch.fft.ifft2(z * self._out_of_k_space, norm="ortho").mul_(self._conjugate)
+        coil_images = _orthonormal(torch.fft.ifftn, z * self._out_of_k_space).mul_(self._conjugate)
         return coil_images.sum(1, keepdim=True)
 
     def normal(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -110,13 +111,18 @@ class MultiCoil:
             image (B, 1, H, W), complex.
         """
         axes = (-1,) if mask.stride(-2) == 0 else (-2, -1)  # whole columns: the transform along them cancels
-        k_space = torch.fft.fftn(self._maps * x, dim=axes, norm="ortho").masked_fill_(~mask, 0)
-        coil_images = torch.fft.ifftn(k_space, dim=axes, norm="ortho").mul_(self._conjugate)
+        k_space = _orthonormal(torch.fft.fftn, self._maps * x, axes).masked_fill_(~mask, 0)
+        coil_images = _orthonormal(torch.fft.ifftn, k_space, axes).mul_(self._conjugate)
         return coil_images.sum(1, keepdim=True)
 
     def repeat(self, times: int) -> "MultiCoil":
         """The maps of each item so many times, one after the other; maps that all items share stay as they are."""
         return self if len(self.maps) == 1 else MultiCoil(self.maps.repeat_interleave(times, 0))
+
+
+def _orthonormal(fft: Callable[..., Tensor], x: Tensor, axes: tuple[int, ...] = (-2, -1)) -> Tensor:
+    """An orthonormal transform of a new tensor, which may be empty: MKL refuses an empty batch."""
+    return fft(x, dim=axes, norm="ortho") if len(x) else x
 
 
 def _centring(size: torch.Size) -> tuple[Tensor, Tensor]:
