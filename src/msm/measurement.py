@@ -1,5 +1,6 @@
 """A measurement: what one acquisition gives, s = S z + ν (SPEC §1, §3). It has no field for a clean image."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,16 +60,17 @@ class Measurement:
 
     def to(self, device: torch.device | str) -> "Measurement":
         """The same acquisitions on another device."""
-
-        def move(field):
-            return field.to(device, non_blocking=True) if isinstance(field, Tensor) else field
-
-        return Measurement(move(self.values), move(self.mask), move(self.maps), move(self.noise_std))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Measurement":
         """The same acquisitions in page-locked memory, from which `to` copies while the CPU goes on."""
-        fields = (self.values, self.mask, self.maps, self.noise_std)
-        return Measurement(*(f.pin_memory() if isinstance(f, Tensor) else f for f in fields))
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Measurement":
+        def changed(field):
+            return change(field) if isinstance(field, Tensor) else field
+
+        return Measurement(changed(self.values), changed(self.mask), changed(self.maps), changed(self.noise_std))
 
     def __len__(self) -> int:
         return len(self.values)

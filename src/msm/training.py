@@ -88,8 +88,8 @@ class Trainer:
         self.grid = denoiser.schedule.grid(train_steps)
         self.total_steps = math.ceil(settings.images / settings.batch_size)
         self.network: Any = denoiser.network  # unwrapped: what is saved and averaged
-        rates = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-        optimizer = torch.optim.AdamW(self.network.parameters(), **rates, fused=True)
+        weights, decay = self.network.parameters(), settings.weight_decay
+        optimizer = torch.optim.AdamW(weights, lr=settings.lr, weight_decay=decay, fused=True)
         denoiser.to(self.accelerator.device)
         target = copy.deepcopy(denoiser) if settings.target_average else None
         denoiser.network, self.optimizer = self.accelerator.prepare(self.network, optimizer)
