@@ -200,3 +200,9 @@ def test_covering_columns_leave_no_gap_at_the_edges_of_windows(acceleration):
     masks = CartesianMasks((1, len(u)), acceleration, 0)
     draws = masks.draw(u.expand(1, math.ceil(acceleration), -1), covering=True)
     assert draws.any(1).all()
+
+
+def test_columns_are_expanded_so_that_the_transform_along_them_can_be_left_out():
+    family, u = CartesianMasks((8, 12), 4, 2), torch.rand(2, 3, CartesianMasks((8, 12), 4, 2).variates)
+    for masks in (family.draw(u, True), family.draw(u, False), family.chain(u[:, 0]).masks):
+        assert masks.flatten(0, 1).stride(-2) == 0

@@ -312,7 +312,8 @@ class CartesianMasks(Masks):
             return Chain(covers, torch.ones(number, device=u.device))
         center = self.center.to(u.device).expand_as(covers[:, :1])
         weights = torch.tensor([1.0] * number + [1.0 - number], device=u.device)
-        return Chain(torch.cat([covers, center], 1), weights)
+        columns = torch.cat([covers, center], 1)[..., :1, :]  # expanded, for `MultiCoil.normal` to see whole columns
+        return Chain(columns.expand(-1, -1, -1, self.size[0], -1), weights)
 
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
         """Random sub-mask: the centre, and each other measured column with probability `keep`.
