@@ -110,14 +110,20 @@ def ratio(ours: list[float], bare: list[float]) -> dict[str, float]:
     return {"ratio_median": statistics.median(a / b for a, b in zip(ours, bare)), "ratio_of_minima": of_minima}
 
 
-def peak_mb(work: Callable[[], object]) -> float:
+def resident_mb() -> float:
+    """Largest resident set so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def peak_mb(work: Callable[[], object], before: float | None = None) -> float:
+    """CUDA: all that is allocated at the peak. CPU: growth since `before`, now if None."""
     if ON_GPU:
         torch.cuda.reset_peak_memory_stats()
         work()
         return torch.cuda.max_memory_allocated() / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_mb() if before is None else before
     work()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident_mb() - before
 
 
 def apart(measure: Callable[..., dict], *arguments: object) -> dict:
@@ -267,7 +273,7 @@ def matmul_flops(dtype: torch.dtype) -> float:
 def published(name: str, precision: str, batch_size: int, compiled: bool, pairs: int) -> dict:
     """A full-size network: calls, the sampler around them, a training step; and the memory of both."""
     torch.manual_seed(0)
-    settings = copy.deepcopy(PUBLISHED[name])
+    nothing, settings = resident_mb(), copy.deepcopy(PUBLISHED[name])
     case = Case(settings["image_size"], settings.pop("coils"), batch_size, draws=1)
     options = {"num_channels": 128, "num_res_blocks": 2, "attention_resolutions": (32, 16, 8), "num_head_channels": 64}
     network = ADMNetwork(**settings, **options).to(DEVICE).eval()
@@ -275,12 +281,13 @@ def published(name: str, precision: str, batch_size: int, compiled: bool, pairs:
     if half and ON_GPU:
         network.to(memory_format=torch.channels_last)
     call = network_calls(case, network, 1)
+    with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
+        memory = peak_mb(sampler(case, network), nothing)
     with FlopCounterMode(display=False) as counter:
         call()
     if compiled:
         network.compile(dynamic=False)
     with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
-        memory = peak_mb(sampler(case, network))
         ours, bare = in_turn(pairs, sampler(case, network), call)
         (own,) = in_turn(3, sampler(case, NoNetwork()))
         result = {
@@ -293,7 +300,7 @@ def published(name: str, precision: str, batch_size: int, compiled: bool, pairs:
             "sampling_peak_mb": memory,
         }
         train = training_step(case, network)
-        result["training_peak_mb"] = peak_mb(train)
+        result["training_peak_mb"] = peak_mb(train, nothing)
         (times,) = in_turn(1, train)
     flops = counter.get_total_flops()
     best = matmul_flops(torch.bfloat16 if half else torch.float32)
