@@ -1,33 +1,20 @@
-"""The command `msm`: the only file that puts parts together.
+"""The command `msm`: the only file that puts parts together, with `inputs`, `weights` and `runs`.
 
 Heavy libraries are imported inside the commands, so that `msm --help` answers at once.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .memory import keep_memory
 from .stopping import EXIT_CODE
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from .config import Config
-    from .data.acquire import Source
-    from .data.store import Acquisitions, MeasurementStore
-    from .denoiser import PartialDenoiser
-    from .parts import Parts
-    from .settings import DataConfig
 
 app = typer.Typer(
     add_completion=False,
@@ -39,10 +26,6 @@ ConfigFile = Annotated[Path, typer.Argument(help="YAML file, for example one of 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="settings to change, as block.key=value", show_default=False)
 ]
-
-DENOISER_FILE = "denoiser.json"  # next to the weights: what the network predicts
-DENOISER_SETTINGS = {"parametrisation", "phase_width", "phase_residual", "sense_iterations"}  # of the diffusion block
-NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_std
 
 
 @app.command()
@@ -85,6 +68,7 @@ def acquire(
         import_raw([Path(name) for name in inputs], store, size, coils, workers)
         return
     from .config import load_config
+    from .inputs import write_store
 
     if size is not None or coils is not None or workers != 1:
         raise ValueError("--size, --coils and --workers are for raw files; CONFIG.yaml has settings for these")
@@ -103,9 +87,11 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """
     from .config import load_config
     from .evaluation import make_masks
+    from .inputs import training_data
     from .processes import processes
-    from .report import write_text
+    from .runs import record_run, sample_grid
     from .training import Trainer
+    from .weights import new_denoiser, record_denoiser
 
     config = load_config(config_file, overrides or [])
     folder = config.setting.save_dir
@@ -115,8 +101,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     def on_start() -> None:
         record_run(config, folder)
-        record = config.diffusion.model_dump(include=DENOISER_SETTINGS) | {"remask": config.train.remask}
-        write_text(folder / "weights" / DENOISER_FILE, json.dumps(record) + "\n")
+        record_denoiser(config, folder / "weights")
 
     def on_checkpoint(images: int) -> None:
         sample_grid(config, denoiser, store, folder / "images" / f"{images:09d}.png")
@@ -157,6 +142,8 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """
     from .config import load_config
     from .processes import arithmetic
+    from .runs import run_generation, run_raw, run_reconstruction
+    from .weights import trained_denoiser
 
     config = load_config(config_file, overrides or [])
     denoiser = trained_denoiser(config, config_file)
@@ -185,8 +172,10 @@ def evaluate(
     """
     from itertools import islice
 
+    from .inputs import other_items, trained_on
     from .judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
     from .records import run_config
+    from .runs import progress_bar, versions
 
     config = run_config(run)
     if config.data.kind == "raw":
@@ -217,6 +206,7 @@ def report(
     Example: msm report runs/box15 runs/box50 -o box.html
     """
     from .page import write_page
+    from .runs import versions
 
     path = output or runs[0] / "report.html"
     write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}", versions())
@@ -233,6 +223,8 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
     from .config import load_config
     from .demo import brain, faces
     from .processes import arithmetic
+    from .runs import progress_bar
+    from .weights import trained_denoiser
 
     assets = Path(__file__).parent / "assets"
     for name, show in (("brain", brain), ("faces", faces)):
@@ -262,345 +254,6 @@ def import_weights(
     settings = load_config(config_file).network.model_dump()
     load_published_weights(file, **settings).save(folder)
     print(f"{folder}: config.json and model.safetensors")
-
-
-def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
-    """The items of a data folder, as data.kind says."""
-    from itertools import islice
-    from typing import cast
-
-    from .data.fastmri import scans
-    from .data.images import Split, photos, slices
-    from .data.store import DataError
-
-    if split not in ("train", "test"):
-        raise DataError(f"--split: found {split!r}; it should be train or test")
-    part = cast(Split, split)
-    if data.kind == "images":
-        items = photos(folder, part, data.held_out, data.image_size, data.channels)
-    elif data.kind == "raw":
-        raise DataError(f"{folder}: raw files are imported by `msm acquire FILE... -o STORE.h5`; use that store")
-    elif data.kind == "slices":
-        items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed, data.phase_detail)
-    else:
-        items = scans(folder, part, data.image_size)
-    return islice(items, data.limit)
-
-
-def write_store(config: Config, split: str, path: Path, truth: Path | None) -> int:
-    """Measure every item of a data folder once; returns how many there were."""
-    from contextlib import ExitStack
-
-    from rich.progress import track
-
-    from .data.acquire import acquire as measure
-    from .data.store import DataError, StoreWriter, TruthWriter
-    from .evaluation import make_masks
-
-    data, folder = config.data, config.setting.dataset_dir
-    if folder is None:
-        raise DataError("setting.dataset_dir: missing; set it to the folder with the images")
-    masks = make_masks(data.mask, data.image_size)
-    provenance = {"source": folder.name, "split": split, "data": data.model_dump(mode="json")}
-    count = 0
-    with ExitStack() as stack:
-        store = stack.enter_context(StoreWriter(path, provenance))
-        images = stack.enter_context(TruthWriter(truth, provenance)) if truth else None
-        for item in track(sources(data, folder, split), "measuring", total=None):
-            m = measure(item, masks, data.noise_std, data.seed)
-            store.add(item.name, m.values[0], m.mask[0], item.maps, data.noise_std)
-            if images is not None:
-                images.add(item.name, item.image)
-            count += 1
-        if not count:
-            raise DataError(f"{folder}: no items for the {split} split; correct setting.dataset_dir")
-    return count
-
-
-def open_store(config: Config, folder: Path) -> MeasurementStore:
-    """The store to train on; a data folder is measured once, into the run folder, a store is read through once."""
-    from rich.progress import track
-
-    from .data.store import MeasurementStore
-
-    path = config.setting.dataset_dir
-    if path is not None and path.suffix == ".h5":
-        store = MeasurementStore(path)
-        for i in track(range(len(store)), "checking") if not (folder / "checkpoints").exists() else ():
-            store.batch([i])  # a bad item would otherwise stop the run when its turn comes
-        return store
-    measured = folder / "measurements.h5"
-    if not measured.exists():
-        write_store(config, "train", measured, None)
-    store = MeasurementStore(measured)
-    if store.provenance.get("data") != config.data.model_dump(mode="json"):
-        raise ValueError(
-            f"{measured}: was measured with another `data` block than the config's; use another setting.save_dir, "
-            "or the config that the run was started with"
-        )
-    return store
-
-
-def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acquisitions]:
-    """The store to train on, and the acquisitions made of it: the same, but for train.remask and train.noise_std."""
-    from .data.acquire import RemaskedAcquisitions
-    from .data.assumed import with_noise
-    from .evaluation import make_masks
-
-    store = open_store(fully_sampled(config) if config.train.remask else config, folder)
-    sizes = store.shape[-2:] if config.data.kind == "raw" else (config.data.image_size, config.data.image_size)
-    if store.shape[-2:] != sizes or store.is_mri != config.data.is_mri:
-        raise ValueError(
-            f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
-            f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
-        )
-    if not config.train.remask:
-        return store, with_noise(config.train.noise_std, store, store, folder / NOISE_FILE)
-    masks = make_masks(config.data.mask, config.data.image_size)
-    data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
-    how = "masks and noise are drawn from clean images at every step, so training is not on measurements alone"
-    print(f"msm: warning: train.remask: {how}", file=sys.stderr)
-    return store, with_noise(config.train.noise_std, store, data, folder / NOISE_FILE)
-
-
-def fully_sampled(config: Config) -> Config:
-    """The same settings with clean images for acquisitions: what train.remask draws its masks from."""
-    from .settings import BoxMaskConfig
-
-    clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}
-    return config.model_copy(update={"data": config.data.model_copy(update=clean)})
-
-
-def new_denoiser(config: Config) -> PartialDenoiser:
-    """An untrained denoiser with seeded weights, or one that starts from setting.pretrained_model_dir."""
-    import torch
-
-    from .evaluation import make_denoiser
-    from .network import ADMNetwork
-
-    torch.manual_seed(config.train.seed)
-    start = config.setting.pretrained_model_dir
-    network = ADMNetwork(**config.network.model_dump()) if start is None else load_network(config, start)
-    return make_denoiser(network, config.diffusion)
-
-
-def other_items(config: Config, first: int) -> Iterator[Source]:
-    """Items of the test split from number `first` on; none if the folder is not there."""
-    from itertools import islice
-
-    folder = config.setting.dataset_dir
-    if folder is None or not folder.is_dir():
-        return iter(())
-    return islice(sources(config.data, folder, "test"), first, None)
-
-
-def trained_on(config: Config, given: Path | None) -> MeasurementStore | None:
-    """The store that the run's weights were trained on: the one given, or what lies in the training run's folder."""
-    from .data.store import MeasurementStore
-    from .records import run_config
-
-    if given is not None:
-        return MeasurementStore(given)
-    weights = config.setting.pretrained_model_dir
-    if weights is None or not (weights.parent / "config.yaml").is_file():
-        return None
-    measured = weights.parent / "measurements.h5"
-    path = measured if measured.is_file() else run_config(weights.parent).setting.dataset_dir
-    return MeasurementStore(path) if path is not None and path.suffix == ".h5" and path.is_file() else None
-
-
-def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
-    """The denoiser of a trained run, on the device that is there and in the layout that is fast there."""
-    import torch
-
-    from .processes import processes
-
-    if config.setting.pretrained_model_dir is None:
-        raise ValueError(
-            f"{config_file}: setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
-        )
-    device, denoiser = processes().device, new_denoiser(config)
-    if config.diffusion.parametrisation == "sense":
-        check_record(config, config.setting.pretrained_model_dir, DENOISER_SETTINGS)
-    if device.type == "cuda" and config.sample.mixed_precision != "no":
-        denoiser.network.to(memory_format=torch.channels_last)  # tensor cores take it as it is; CPUs are slower with it
-    if config.sample.compile:
-        denoiser.network.compile(dynamic=False)
-    return denoiser.to(device).eval()
-
-
-def check_record(config: Config, path: Path, names: Collection[str]) -> None:
-    """Settings of the diffusion block by these names must be those that the weights were trained with."""
-    record = path / DENOISER_FILE
-    trained = json.loads(record.read_text()) if record.exists() else {}
-    default = type(config.diffusion)()
-    for name in sorted(names):
-        found, wanted = trained.get(name, getattr(default, name)), getattr(config.diffusion, name)
-        if found != wanted:
-            raise ValueError(
-                f"{path}: was trained with diffusion.{name} = {found}, the config says {wanted}; use the config it "
-                "was trained with"
-            )
-
-
-def load_network(config: Config, path: Path) -> Any:
-    """A network from a weights folder or a published file; it must fit the config."""
-    from .network import ADMNetwork, load_published_weights
-
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
-    if path.suffix in (".pt", ".safetensors"):
-        return load_published_weights(path, **config.network.model_dump())
-    network = ADMNetwork.load(path)
-    check_record(config, path, {"parametrisation"})
-    wanted, found = config.network.model_dump(mode="json"), dict(network.settings)
-    for settings in (wanted, found):  # weights of one size serve every other: what counts is where attention is
-        side = settings.pop("image_size")
-        settings["attention_resolutions"] = sorted(side // other for other in settings["attention_resolutions"])
-    for key, value in wanted.items():
-        if found[key] != value:
-            raise ValueError(
-                f"{path}: a network with {key} = {network.settings[key]} at {network.settings['image_size']} px, the "
-                f"config says network.{key} = {getattr(config.network, key)}; use the config it was trained with"
-            )
-    return network
-
-
-def record_run(config: Config, folder: Path) -> None:
-    """Write the resolved config, the versions and the command into a run folder."""
-    from .config import dump_config
-    from .report import write_text
-
-    record: dict[str, Any] = {**versions(), "command": f"msm {shlex.join(sys.argv[1:])}"}
-    if config.train.remask:
-        record["remask"] = True  # trained on masks redrawn from clean images
-    write_text(folder / "config.yaml", dump_config(config))
-    write_text(folder / "versions.json", json.dumps(record, indent=1) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results follow from."""
-    from importlib.metadata import version
-
-    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
-
-
-def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementStore, path: Path) -> None:
-    """A few images generated during training, with the coil maps of the store's first item."""
-    from .evaluation import make_masks
-    from .report import write_picture
-    from .sampling import generate
-
-    device = next(denoiser.parameters()).device
-    first = store.batch([0]).to(device)
-    transform = first.transform
-    masks = make_masks(config.data.mask, store.shape[-2:])
-    z = generate(denoiser, transform, masks, store.shape, seeds=range(4), steps=25, draws=2)
-    write_picture(path, transform.adjoint(z))
-
-
-def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
-    """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
-    from .evaluation import coil_maps, prior_samples
-    from .processes import processes
-    from .records import forget
-    from .report import write_samples
-
-    settings = config.sample
-    maps = coil_maps(test_items(config)) if config.data.is_mri else None
-    parts = kept_parts(config, denoiser, [] if maps is None else [maps])
-    with progress_bar("generating", settings.count * settings.steps) as advance:
-        images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
-    if not processes().is_main_process:
-        return
-    forget(config.setting.save_dir)
-    record_run(config, config.setting.save_dir)
-    write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
-    parts.remove()
-    print(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
-
-
-def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
-    """Solve the inverse problem on test images; metrics.csv has a line for each image, method and convention."""
-    import torch
-
-    from .evaluation import posterior_samples, score, summary
-    from .processes import processes
-    from .records import forget, write_measured
-    from .report import Column, error_map, print_table, spread, write_array, write_comparison, write_csv, write_samples
-
-    items, settings, folder = test_items(config), config.sample, config.setting.save_dir
-    parts = kept_parts(config, denoiser, [t for item in items for t in (item.image, item.maps) if t is not None])
-    with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
-        inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
-    if not processes().is_main_process:
-        return
-    forget(folder)
-    record_run(config, folder)
-    names = [Path(item.name).with_suffix("").as_posix().replace("/", "_").replace(":", "_") for item in items]
-    truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
-    rows = score("input", inputs, truth, names) + score("msm", mean, truth, names)
-    write_samples(folder, mean, names)
-    columns = [Column("input", inputs), Column("MSM", mean), Column("truth", truth)]
-    columns.append(Column("error", error_map(mean, truth), is_map=True))
-    write_array(folder / "samples.npy", samples)
-    write_measured(folder, items, inputs)
-    if settings.samples > 1:
-        rows += score("msm_one_sample", samples[:, 0], truth, names)
-        columns.append(Column("std. deviation", spread(samples), is_map=True))
-    shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
-    write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)
-    write_csv(folder / "metrics.csv", rows)
-    parts.remove()
-    print_table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
-
-
-def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
-    """Reconstruct raw files: mean and standard deviation of each slice."""
-    from .raw_commands import reconstruct_raw
-
-    reconstruct_raw(config, denoiser, progress_bar, lambda: record_run(config, config.setting.save_dir))
-
-
-def kept_parts(config: Config, denoiser: PartialDenoiser, data: Sequence[Tensor]) -> Parts:
-    """The batches of samples that a stopped run of the same settings, weights and data left in the run folder."""
-    from .config import dump_config
-    from .parts import Parts, fingerprint
-
-    weights = denoiser.state_dict().values()
-    device = next(denoiser.parameters()).device
-    texts = [dump_config(config), json.dumps(versions()), device.type]
-    return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
-
-
-@contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar with the time left; gives the function that moves it on. Of several processes one shows it."""
-    from rich.progress import Progress
-
-    from .processes import processes
-
-    state = processes()
-    total = -(-total // state.num_processes)
-    with Progress(disable=not state.is_main_process) as progress:
-        bar = progress.add_task(label, total=total)
-        yield lambda steps: progress.advance(bar, steps)
-
-
-def test_items(config: Config) -> list[Source]:
-    """The first sample.count items of the test split."""
-    from itertools import islice
-
-    from .data.store import DataError
-
-    folder = config.setting.dataset_dir
-    if folder is None:
-        raise DataError("setting.dataset_dir: missing; set it to the folder with the test images")
-    items = list(islice(sources(config.data, folder, "test"), config.sample.count))
-    if not items:
-        raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")
-    return items
 
 
 def main() -> None:

@@ -1,0 +1,137 @@
+"""What a run reads, as its config says: the items of a data folder, the store that is trained on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+from rich.progress import track
+
+from .config import Config
+from .data.acquire import RemaskedAcquisitions, Source, acquire
+from .data.assumed import with_noise
+from .data.fastmri import scans
+from .data.images import Split, photos, slices
+from .data.store import Acquisitions, DataError, MeasurementStore, StoreWriter, TruthWriter
+from .evaluation import make_masks
+from .records import run_config
+from .settings import BoxMaskConfig, DataConfig
+
+NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_std
+
+
+def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
+    """The items of a data folder, as data.kind says."""
+    if split not in ("train", "test"):
+        raise DataError(f"--split: found {split!r}; it should be train or test")
+    part = cast(Split, split)
+    if data.kind == "images":
+        items = photos(folder, part, data.held_out, data.image_size, data.channels)
+    elif data.kind == "raw":
+        raise DataError(f"{folder}: raw files are imported by `msm acquire FILE... -o STORE.h5`; use that store")
+    elif data.kind == "slices":
+        items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed, data.phase_detail)
+    else:
+        items = scans(folder, part, data.image_size)
+    return islice(items, data.limit)
+
+
+def write_store(config: Config, split: str, path: Path, truth: Path | None) -> int:
+    """Measure every item of a data folder once; returns how many there were."""
+    data, folder = config.data, config.setting.dataset_dir
+    if folder is None:
+        raise DataError("setting.dataset_dir: missing; set it to the folder with the images")
+    masks = make_masks(data.mask, data.image_size)
+    provenance = {"source": folder.name, "split": split, "data": data.model_dump(mode="json")}
+    count = 0
+    with ExitStack() as stack:
+        store = stack.enter_context(StoreWriter(path, provenance))
+        images = stack.enter_context(TruthWriter(truth, provenance)) if truth else None
+        for item in track(sources(data, folder, split), "measuring", total=None):
+            m = acquire(item, masks, data.noise_std, data.seed)
+            store.add(item.name, m.values[0], m.mask[0], item.maps, data.noise_std)
+            if images is not None:
+                images.add(item.name, item.image)
+            count += 1
+        if not count:
+            raise DataError(f"{folder}: no items for the {split} split; correct setting.dataset_dir")
+    return count
+
+
+def open_store(config: Config, folder: Path) -> MeasurementStore:
+    """The store to train on; a data folder is measured once, into the run folder, a store is read through once."""
+    path = config.setting.dataset_dir
+    if path is not None and path.suffix == ".h5":
+        store = MeasurementStore(path)
+        for i in track(range(len(store)), "checking") if not (folder / "checkpoints").exists() else ():
+            store.batch([i])  # a bad item would otherwise stop the run when its turn comes
+        return store
+    measured = folder / "measurements.h5"
+    if not measured.exists():
+        write_store(config, "train", measured, None)
+    store = MeasurementStore(measured)
+    if store.provenance.get("data") != config.data.model_dump(mode="json"):
+        raise ValueError(
+            f"{measured}: was measured with another `data` block than the config's; use another setting.save_dir, "
+            "or the config that the run was started with"
+        )
+    return store
+
+
+def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acquisitions]:
+    """The store to train on, and the acquisitions made of it: the same, but for train.remask and train.noise_std."""
+    store = open_store(fully_sampled(config) if config.train.remask else config, folder)
+    sizes = store.shape[-2:] if config.data.kind == "raw" else (config.data.image_size, config.data.image_size)
+    if store.shape[-2:] != sizes or store.is_mri != config.data.is_mri:
+        raise ValueError(
+            f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
+            f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
+        )
+    if not config.train.remask:
+        return store, with_noise(config.train.noise_std, store, store, folder / NOISE_FILE)
+    masks = make_masks(config.data.mask, config.data.image_size)
+    data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
+    how = "masks and noise are drawn from clean images at every step, so training is not on measurements alone"
+    print(f"msm: warning: train.remask: {how}", file=sys.stderr)
+    return store, with_noise(config.train.noise_std, store, data, folder / NOISE_FILE)
+
+
+def fully_sampled(config: Config) -> Config:
+    """The same settings with clean images for acquisitions: what train.remask draws its masks from."""
+    clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}
+    return config.model_copy(update={"data": config.data.model_copy(update=clean)})
+
+
+def test_items(config: Config) -> list[Source]:
+    """The first sample.count items of the test split."""
+    folder = config.setting.dataset_dir
+    if folder is None:
+        raise DataError("setting.dataset_dir: missing; set it to the folder with the test images")
+    items = list(islice(sources(config.data, folder, "test"), config.sample.count))
+    if not items:
+        raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")
+    return items
+
+
+def other_items(config: Config, first: int) -> Iterator[Source]:
+    """Items of the test split from number `first` on; none if the folder is not there."""
+    folder = config.setting.dataset_dir
+    if folder is None or not folder.is_dir():
+        return iter(())
+    return islice(sources(config.data, folder, "test"), first, None)
+
+
+def trained_on(config: Config, given: Path | None) -> MeasurementStore | None:
+    """The store that the run's weights were trained on: the one given, or what lies in the training run's folder."""
+    if given is not None:
+        return MeasurementStore(given)
+    weights = config.setting.pretrained_model_dir
+    if weights is None or not (weights.parent / "config.yaml").is_file():
+        return None
+    measured = weights.parent / "measurements.h5"
+    path = measured if measured.is_file() else run_config(weights.parent).setting.dataset_dir
+    return MeasurementStore(path) if path is not None and path.suffix == ".h5" and path.is_file() else None

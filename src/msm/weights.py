@@ -1,0 +1,84 @@
+"""The denoiser of a run: new, or from weights that must fit the config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from .config import Config
+from .denoiser import PartialDenoiser
+from .evaluation import make_denoiser
+from .network import ADMNetwork, load_published_weights
+from .processes import processes
+from .report import write_text
+
+DENOISER_FILE = "denoiser.json"  # next to the weights: what the network predicts
+DENOISER_SETTINGS = {"parametrisation", "phase_width", "phase_residual", "sense_iterations"}  # of the diffusion block
+
+
+def new_denoiser(config: Config) -> PartialDenoiser:
+    """An untrained denoiser with seeded weights, or one that starts from setting.pretrained_model_dir."""
+    torch.manual_seed(config.train.seed)
+    start = config.setting.pretrained_model_dir
+    network = ADMNetwork(**config.network.model_dump()) if start is None else load_network(config, start)
+    return make_denoiser(network, config.diffusion)
+
+
+def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
+    """The denoiser of a trained run, on the device that is there and in the layout that is fast there."""
+    if config.setting.pretrained_model_dir is None:
+        raise ValueError(
+            f"{config_file}: setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
+        )
+    device, denoiser = processes().device, new_denoiser(config)
+    if config.diffusion.parametrisation == "sense":
+        check_record(config, config.setting.pretrained_model_dir, DENOISER_SETTINGS)
+    if device.type == "cuda" and config.sample.mixed_precision != "no":
+        denoiser.network.to(memory_format=torch.channels_last)  # tensor cores take it as it is; CPUs are slower with it
+    if config.sample.compile:
+        denoiser.network.compile(dynamic=False)
+    return denoiser.to(device).eval()
+
+
+def check_record(config: Config, path: Path, names: Collection[str]) -> None:
+    """Settings of the diffusion block by these names must be those that the weights were trained with."""
+    record = path / DENOISER_FILE
+    trained = json.loads(record.read_text()) if record.exists() else {}
+    default = type(config.diffusion)()
+    for name in sorted(names):
+        found, wanted = trained.get(name, getattr(default, name)), getattr(config.diffusion, name)
+        if found != wanted:
+            raise ValueError(
+                f"{path}: was trained with diffusion.{name} = {found}, the config says {wanted}; use the config it "
+                "was trained with"
+            )
+
+
+def load_network(config: Config, path: Path) -> ADMNetwork:
+    """A network from a weights folder or a published file; it must fit the config."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
+    if path.suffix in (".pt", ".safetensors"):
+        return load_published_weights(path, **config.network.model_dump())
+    network = ADMNetwork.load(path)
+    check_record(config, path, {"parametrisation"})
+    wanted, found = config.network.model_dump(mode="json"), dict(network.settings)
+    for settings in (wanted, found):  # weights of one size serve every other: what counts is where attention is
+        side = settings.pop("image_size")
+        settings["attention_resolutions"] = sorted(side // other for other in settings["attention_resolutions"])
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise ValueError(
+                f"{path}: a network with {key} = {network.settings[key]} at {network.settings['image_size']} px, the "
+                f"config says network.{key} = {getattr(config.network, key)}; use the config it was trained with"
+            )
+    return network
+
+
+def record_denoiser(config: Config, folder: Path) -> None:
+    """Write down beside the weights how they are trained; `check_record` reads it."""
+    record = config.diffusion.model_dump(include=DENOISER_SETTINGS) | {"remask": config.train.remask}
+    write_text(folder / DENOISER_FILE, json.dumps(record) + "\n")
