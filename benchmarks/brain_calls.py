@@ -70,7 +70,13 @@ def main() -> None:
         if key in done:
             continue
         chosen = [f"sample.preset={preset}", f"sample.steps={steps}", f"sample.samples={options.samples}"]
-        chosen = ["sample={draws: 3, eta: 0.85}", PROBLEM, "inverse_problem.step_size=2.0", f"sample.steps={steps}", f"sample.samples={options.samples}"]  # XXX
+        chosen = [
+            "sample={draws: 3, eta: 0.85}",
+            PROBLEM,
+            "inverse_problem.step_size=2.0",
+            f"sample.steps={steps}",
+            f"sample.samples={options.samples}",
+        ]  # XXX
         config = load_config(WEIGHTS / "config.yaml", chosen)
         if denoiser is None:
             denoiser = make_denoiser(ADMNetwork.load(WEIGHTS), config.diffusion).eval()

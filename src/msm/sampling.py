@@ -103,6 +103,7 @@ def reconstruct(
     score: Score = "average",
     grid: Grid = "time",
     warm_start: float | None = None,
+    proximal_iterations: int = PROXIMAL_ITERATIONS,
     callback: Callback | None = None,
 ) -> Tensor:
     """Draw posterior samples of z given y = H z + e (SPEC §6).
@@ -130,6 +131,8 @@ def reconstruct(
         warm_start: noise level σ to begin at, with a linear reconstruction of y (the proximal step from ẑ = 0) and
             noise of that level; None: begin with noise alone. It saves the steps above σ, and biases the samples
             towards that reconstruction where its error, frequency by frequency, is not small against σ.
+        proximal_iterations: conjugate-gradient steps of the proximal step and the warm start; not fewer are done than
+            the denoiser's `sense_iterations`.
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
@@ -154,7 +157,7 @@ def reconstruct(
     towards_y: Callable[[Tensor, float], Tensor] = gradient_step
     if proximal or warm_start is not None:
         prior = getattr(denoiser, "prior", ImagePrior())
-        iterations = max(PROXIMAL_ITERATIONS, getattr(denoiser, "sense_iterations", 0))
+        iterations = max(proximal_iterations, getattr(denoiser, "sense_iterations", 0))
         linear = proximal_step(y, operator, transform, noise_std, prior, iterations)
         towards_y = linear if proximal else gradient_step
         if warm_start is not None:

@@ -89,7 +89,7 @@ class VPSchedule(nn.Module):
             raise ValueError(f"the first noise level must be above {lowest:.3g}, up to {highest:.4g}, got {start}")
         if spacing == "time" and start is None:
             return torch.arange(steps, device=device, dtype=torch.float32) * (total / steps)
-        top, descent = highest if start is None else start, torch.linspace(1, 0, steps, device=device).flip(0)
+        top, rise = highest if start is None else start, torch.linspace(1, 0, steps, device=device).flip(0)
         if spacing == "time":
-            return descent * self.time(top)
-        return self.time(lowest * (top / lowest) ** descent)
+            return rise * self.time(top)
+        return self.time(lowest * (top / lowest) ** rise)
