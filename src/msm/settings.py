@@ -273,7 +273,7 @@ class SampleConfig(_Block):
     )
     order: Literal[1, 2] = Field(
         default=1,
-        description="to generate; 2: each step also uses the one before, which few steps need (with grid log)",
+        description="to generate; 2: each step also uses the one before, which few steps need, with grid log",
     )
     warm_start: float | None = Field(
         default=None,
