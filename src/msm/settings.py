@@ -370,7 +370,7 @@ class Config(_Block):
         problem = self.inverse_problem
         if problem is None and data.kind == "raw":
             step = {} if self.sample.preset else {"step_size": "proximal"}
-            problem = InverseProblemConfig(operator="undersampling", **step)
+            problem = InverseProblemConfig.model_validate({"operator": "undersampling", **step})
             object.__setattr__(self, "inverse_problem", problem)
         if problem is not None:
             _check_problem(problem, data)
