@@ -61,7 +61,7 @@ def check(records: dict) -> dict:
     """What `best` gains over `published` at 600 calls: mean over slices, standard error, slices that are better."""
     result = {}
     for calls, metric in itertools.product((30, 60, 600), ("psnr", "ssim")):
-        better, usual = records["best"].get(f"{calls} calls"), records["published"].get("600 calls")
+        better, usual = (records.get(p, {}).get(f"{n} calls") for p, n in (("best", calls), ("published", 600)))
         if better and usual:
             gains = [x - y for x, y in zip(better[metric], usual[metric], strict=True)]
             result[f"best at {calls} - published at 600, {metric}"] = {
@@ -77,9 +77,9 @@ def plot(records: dict, path: Path) -> None:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     for axes, metric, label in zip(figure.subplots(1, 2), ("psnr", "ssim"), ("PSNR, dB", "SSIM"), strict=True):
         for preset in ("published", "best"):
-            one = {int(key.split()[0]): mean(r[metric]) for key, r in records[preset].items() if "," not in key}
-            points = sorted((calls, value) for calls, value in one.items() if calls > 3)  # one step is no image
-            axes.semilogx(*zip(*points), "o-", label=preset)
+            one = {int(key.split()[0]): mean(r[metric]) for key, r in records.get(preset, {}).items() if "," not in key}
+            calls = sorted(calls for calls in one if calls > 3)  # a single step of the published grid makes no image
+            axes.semilogx(calls, [one[n] for n in calls], "o-", label=preset)
         ticks = sorted({line for lines in axes.lines for line in lines.get_xdata()})
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()

@@ -138,9 +138,7 @@ def main() -> None:
     for field in ("exponential, length 4 px", "power 1/f²"):
         truth = covariances()[field]
         for name, run in RUNS.items():
-            law = {
-                kind: distances(generated(truth, *run, kind == "exact"), truth) for kind in ("average", "exact")
-            }
+            law = {kind: distances(generated(truth, *run, kind == "exact"), truth) for kind in ("average", "exact")}
             result["generate"].setdefault(field, {})[name] = law
             print(field, name, json.dumps(rounded(law)), flush=True)
     posterior = Posterior()
