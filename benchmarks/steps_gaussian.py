@@ -12,6 +12,7 @@ Everything is linear in z, so second moments are computed, step by step, and onl
 
 import argparse
 import json
+from itertools import pairwise
 from math import log, sqrt
 from pathlib import Path
 
@@ -110,7 +111,7 @@ class Posterior:
         if start is not None and prior is not None:
             mean = sqrt(alpha_bars[1]) * self.proximal(prior, start) @ self.y
             covariance = (1 - alpha_bars[1]) * self.eye
-        for a, below in zip(alpha_bars[1:], alpha_bars[2:]):
+        for a, below in pairwise(alpha_bars[1:]):
             sigma = sqrt(1 / a - 1)
             step = 2 * self.h.T if prior is None else self.proximal(prior, sigma)
             denoise = self.prior @ torch.linalg.inv(self.prior + sigma**2 * self.eye) / sqrt(a)
@@ -122,6 +123,7 @@ class Posterior:
         return mean, covariance
 
     def distance(self, mean: Tensor, covariance: Tensor) -> dict[str, float]:
+        """Distances of a Gaussian from the true posterior; the error of its mean in units of the posterior's spread."""
         floor = 1e-7 * self.eye  # the samples have no noise where y tells all
         truth, error = self.covariance + floor, mean - self.mean
         result = distances(covariance + floor, truth)
