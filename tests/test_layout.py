@@ -29,7 +29,8 @@ ALLOWED = {
     "sense": {"transforms", "linear"},
     "denoiser": {"schedule", "transforms", "sense"},
     "losses": {"denoiser", "measurement", "schedule", "masks"},
-    "sampling": {"denoiser", "schedule", "masks", "transforms", "linear", "sense"},
+    "likelihood": {"linear", "sense", "transforms"},
+    "sampling": {"denoiser", "likelihood", "schedule", "masks", "transforms", "sense"},
     "batches": {"settings", "losses", "masks", "measurement", "data"},
     "checkpoints": LEAF,
     "stopping": LEAF,
@@ -59,8 +60,9 @@ ALLOWED = {
     "plots": {"charts", "intervals", "records", "tables", "uncertainty"},
     "gallery": {"records", "report"},
     "page": {"config", "gallery", "plots", "records", "report", "tables"},
-    "settings": LEAF,
-    "config": {"published", "settings"},
+    "presets": LEAF,
+    "settings": {"presets"},
+    "config": {"presets", "published", "settings"},
     "published": LEAF,
 }
 

@@ -51,6 +51,26 @@ def test_grid(schedule):
     for steps in (0, 1001):
         with pytest.raises(ValueError, match="steps"):
             schedule.grid(steps)
+    with pytest.raises(ValueError, match='grid must be "time" or "log"'):
+        schedule.grid(3, "rho")
+
+
+def test_log_grid_divides_sigma_evenly(schedule):
+    sigma = schedule.sigma(schedule.grid(9, "log")).double()
+    assert_close(sigma[[0, -1]], schedule.sigmas[[0, -1]].double())
+    assert_close(sigma[1:] / sigma[:-1], (sigma[-1] / sigma[0]).pow(1 / 8).expand(8), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("spacing", ["time", "log"])
+def test_grid_from_a_noise_level(schedule, spacing):
+    times = schedule.grid(5, spacing, 1.0)
+    assert times[0] == 0 and schedule.sigma(times[-1]).item() == pytest.approx(1, rel=1e-4)
+    even = times if spacing == "time" else schedule.sigma(times).log()
+    assert_close(even.diff(), even.diff().mean().expand(4), rtol=1e-3, atol=0)
+    assert schedule.sigma(schedule.grid(1, spacing, 1.0)).item() == pytest.approx(1, rel=1e-4)
+    for start in (0.01, 158.0):
+        with pytest.raises(ValueError, match="first noise level"):
+            schedule.grid(5, spacing, start)
 
 
 def test_buffer_is_not_saved(schedule):

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from .presets import preset
 from .published import ConfigError, dump, parse, read
 from .settings import (
     BoxMaskConfig,
@@ -67,7 +68,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Args:
         path: the YAML file.
         overrides: "block.key=value" in this library's names, the value written as in YAML: "train.lr=2e-5",
-            "network.channel_mult=[1, 2, 2]", "data.mask={kind: box, drop: 0.2}", "data.limit=null".
+            "network.channel_mult=[1, 2, 2]", "data.mask={kind: box, drop: 0.2}", "data.limit=null". What comes later
+            counts; "sample.preset=best" replaces all that the preset chooses.
 
     Returns:
         The checked settings.
@@ -84,6 +86,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         warnings.warn(str(message), ConfigWarning, stacklevel=2)
     for override in overrides:
         raw = _override(raw, override, f"{path} (override {override})")
+        if override.partition("=")[0].strip() == "sample.preset":
+            raw = _without_preset(raw)
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -112,6 +116,13 @@ def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
         return {**block, key: value}
 
     return put(raw, keys, "")
+
+
+def _without_preset(raw: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the settings without those that a preset chooses: a preset on the command line beats the file."""
+    chosen = {"masks", *preset("best"), *preset("best", inverse_problem=True)}
+    blocks = {name: raw[name] for name in ("sample", "inverse_problem") if isinstance(raw.get(name), dict)}
+    return raw | {n: {k: v for k, v in block.items() if k not in chosen} for n, block in blocks.items()}
 
 
 _UNKNOWN = ("extra_forbidden", "invalid_key")

@@ -166,6 +166,9 @@ def posterior_samples(
             noise_std=problem.noise_std,
             covering=settings.masks == "covering",
             score=settings.score,
+            grid=settings.grid,
+            warm_start=settings.warm_start,
+            proximal_iterations=problem.proximal_iterations,
             callback=lambda *_: advance(len(numbers)),
         )
         return seen.input.cpu(), seen.transform.adjoint(z).cpu()
@@ -214,6 +217,8 @@ def prior_samples(
             eta=settings.eta,
             covering=settings.masks == "covering",
             score=settings.score,
+            grid=settings.grid,
+            order=settings.order,
             callback=lambda *_: advance(len(numbers)),
         )
         return transform.adjoint(z).cpu()

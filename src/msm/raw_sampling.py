@@ -27,11 +27,13 @@ from .data.raw import Scan, padded_size, unfit
 from .data.store import DataError
 from .denoiser import Denoiser, PartialDenoiser
 from .evaluation import make_masks
+from .likelihood import PROXIMAL_ITERATIONS
 from .masks import Masks
 from .operators import Undersampling
 from .processes import processes, shared_out
 from .report import Column, spread, write_comparison
 from .sampling import Score, reconstruct
+from .schedule import Grid
 from .transforms import MultiCoil
 from .volumes import VolumeWriter
 
@@ -52,6 +54,9 @@ def sample_scan(
     step_size: float | Literal["proximal"] = "proximal",
     covering: bool = True,
     score: Score = "average",
+    grid: Grid = "time",
+    warm_start: float | None = None,
+    proximal_iterations: int = PROXIMAL_ITERATIONS,
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     advance: Advance = lambda n: None,
@@ -71,6 +76,9 @@ def sample_scan(
         step_size: "proximal", or γ.
         covering: whether the masks of a step cover k-space together.
         score: "average" or "chain".
+        grid: spacing of the steps.
+        warm_start: noise level to begin at, with a linear reconstruction.
+        proximal_iterations: conjugate-gradient steps of the proximal step.
         batch_size: samples at a time; changes no result. Of several processes each does some of the batches.
         device: where to compute.
         advance: told how many sampler steps were done, a step of each sample counting one.
@@ -98,6 +106,9 @@ def sample_scan(
             noise_std=noise_std,
             covering=covering,
             score=score,
+            grid=grid,
+            warm_start=warm_start,
+            proximal_iterations=proximal_iterations,
             callback=lambda *_: advance(len(numbers)),
         )
         return transform.adjoint(z).cpu()
@@ -168,6 +179,7 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
     how = {
         "sample": config.sample.model_dump(mode="json", exclude={"count", "batch_size"}),
         "step_size": config.inverse_problem.step_size,
+        "proximal_iterations": config.inverse_problem.proximal_iterations,
         "mask": config.data.mask.model_dump(mode="json"),
         "diffusion": config.diffusion.model_dump(exclude={"train_steps"}),
         "weights_sha256": weights,
@@ -251,6 +263,9 @@ def _samples(
         step_size=problem.step_size,
         covering=settings.masks == "covering",
         score=settings.score,
+        grid=settings.grid,
+        warm_start=settings.warm_start,
+        proximal_iterations=problem.proximal_iterations,
         batch_size=settings.batch_size,
         device=next(denoiser.parameters()).device,
         advance=advance,

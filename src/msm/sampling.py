@@ -8,36 +8,21 @@ variance-preserving iterate, z_t = sqrt(ᾱ_t) z + sqrt(1−ᾱ_t) n.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from typing import Literal, Protocol
+from math import log, sqrt
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
 from .denoiser import Denoiser
-from .linear import conjugate_gradient
+from .likelihood import PROXIMAL_ITERATIONS, Operator, proximal_step
 from .masks import Chain, Masks
-from .schedule import VPSchedule
-from .sense import ImagePrior, solve
+from .schedule import Grid, VPSchedule
+from .sense import ImagePrior
 from .transforms import Transform
 
 Callback = Callable[[int, Tensor, Tensor], None]
 Score = Literal["average", "chain"]
-
-PROXIMAL_ITERATIONS = 6
-
-
-class Operator(Protocol):
-    """H of an inverse problem y = H z + e, under deepinv's names."""
-
-    def A(self, z: Tensor) -> Tensor:
-        """H z."""
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """Hᴴ y."""
-
-    def A_dagger(self, y: Tensor) -> Tensor:
-        """H⁺ y."""
 
 
 @torch.no_grad()
@@ -53,6 +38,8 @@ def generate(
     eta: float = 1.0,
     covering: bool = True,
     score: Score = "average",
+    grid: Grid = "time",
+    order: Literal[1, 2] = 1,
     callback: Callback | None = None,
 ) -> Tensor:
     """Draw full measurements z from the model (SPEC §5).
@@ -73,19 +60,25 @@ def generate(
             at drop 0.4), or K + 1 for Cartesian masks (5 at R = 4). The chain calls the denoiser on masks sparser
             than the measured ones: it must be trained on sub-masks (train.submask_share, train.submask_keep), see
             docs/chain.md.
+        grid: spacing of the steps, as in `VPSchedule.grid`: "time", published; or "log", for few steps.
+        order: 2 extrapolates ẑ from the step before, at no cost (see `extrapolate`).
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
         z (len(seeds), *shape).
 
     Raises:
-        ValueError: if steps, draws, eta or score is out of range.
+        ValueError: if steps, draws, eta, score, grid or order is out of range.
     """
-    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score)
+    if order not in (1, 2):
+        raise ValueError(f"order must be 1 or 2, got {order}")
+    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score, grid)
     z, z_hat = process.start()
     for level, drawn, noise in process:
+        before = z_hat
         z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta)
-        z = ddim(z, z_hat, level, eta, noise[:, -1])
+        ahead = extrapolate(z_hat, before, level) if order == 2 else z_hat
+        z = ddim(z, ahead, level, eta, noise[:, -1])
         if callback is not None:
             callback(level.index, z, z_hat)
     return z
@@ -108,6 +101,9 @@ def reconstruct(
     noise_std: float = 0.0,
     covering: bool = True,
     score: Score = "average",
+    grid: Grid = "time",
+    warm_start: float | None = None,
+    proximal_iterations: int = PROXIMAL_ITERATIONS,
     callback: Callback | None = None,
 ) -> Tensor:
     """Draw posterior samples of z given y = H z + e (SPEC §6).
@@ -128,16 +124,23 @@ def reconstruct(
         draws: masks, and network calls, per step (w); for the average only.
         eta: share of fresh noise in each update.
         step_size: γ of the likelihood step, or "proximal", which needs no tuning.
-        noise_std: σ_y, standard deviation of e per real component; used by the proximal step only.
+        noise_std: σ_y, standard deviation of e per real component; used by the proximal step and the warm start.
         covering: as in `generate`.
         score: as in `generate`.
+        grid: as in `generate`.
+        warm_start: noise level σ to begin at, with a linear reconstruction of y (the proximal step from ẑ = 0) and
+            noise of that level; None: begin with noise alone. It saves the steps above σ, and biases the samples
+            towards that reconstruction where its error, frequency by frequency, is not small against σ.
+        proximal_iterations: conjugate-gradient steps of the proximal step and the warm start; not fewer are done than
+            the denoiser's `sense_iterations`.
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
         z (len(seeds), *shape).
 
     Raises:
-        ValueError: if there is not one seed per item of y, or steps, draws, eta or score is out of range.
+        ValueError: if there is not one seed per item of y, or steps, draws, eta, score, grid or warm_start is out of
+            range.
     """
     if len(seeds) != len(y):
         raise ValueError(f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds")
@@ -146,12 +149,19 @@ def reconstruct(
         assert not isinstance(step_size, str)
         return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
 
-    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score)
+    process = ReverseProcess(
+        denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score, grid, warm_start
+    )
     z, z_hat = process.start()
     proximal = step_size == "proximal"
-    prior = getattr(denoiser, "prior", ImagePrior())
-    iterations = max(PROXIMAL_ITERATIONS, getattr(denoiser, "sense_iterations", 0))
-    towards_y = proximal_step(y, operator, transform, noise_std, prior, iterations) if proximal else gradient_step
+    towards_y: Callable[[Tensor, float], Tensor] = gradient_step
+    if proximal or warm_start is not None:
+        prior = getattr(denoiser, "prior", ImagePrior())
+        iterations = max(proximal_iterations, getattr(denoiser, "sense_iterations", 0))
+        linear = proximal_step(y, operator, transform, noise_std, prior, iterations)
+        towards_y = linear if proximal else gradient_step
+        if warm_start is not None:
+            z, z_hat = process.noisy(linear(z_hat, warm_start), z)
     each_draw = gradient_step if z.is_complex() and not proximal and score == "average" else None
     for level, drawn, noise in process:
         z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
@@ -198,6 +208,8 @@ class ReverseProcess:
         eta: float,
         covering: bool,
         score: Score,
+        grid: Grid,
+        start: float | None = None,
     ):
         if score not in ("average", "chain"):
             raise ValueError(f'score must be "average" or "chain", got {score!r}')
@@ -211,8 +223,9 @@ class ReverseProcess:
         self.masks, self.shape, self.covering, self.score = masks, tuple(shape), covering, score
         self.renoised = draws if score == "average" else 0
         schedule = getattr(denoiser, "schedule", None) or VPSchedule()
-        self.times = schedule.grid(steps).to(self.device)
-        self.alpha_bars = [0.0, *schedule.alpha_bar(schedule.grid(steps)).tolist()[::-1], 1.0]
+        times = schedule.grid(steps, grid, start)
+        self.times = times.to(self.device)
+        self.alpha_bars = [0.0, *schedule.alpha_bar(times).tolist()[::-1], 1.0]
         self.streams = [Generator(self.device).manual_seed(seed) for seed in seeds]
         self.variates = self._per_sample(torch.rand, (steps, max(1, self.renoised), masks.variates))
 
@@ -220,6 +233,11 @@ class ReverseProcess:
         """z_T ~ N(0, I) and the estimate ẑ = 0 that goes with it, each (B, *shape)."""
         z = self._normal(1)[:, 0]
         return z, torch.zeros_like(z)
+
+    def noisy(self, z_hat: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The iterate of the first level around an estimate ẑ, and ẑ, each (B, *shape)."""
+        alpha_bar = self.alpha_bars[1]
+        return sqrt(alpha_bar) * z_hat + sqrt(1 - alpha_bar) * noise, z_hat
 
     def __iter__(self) -> Iterator[tuple[Level, Tensor | Chain, Tensor]]:
         steps = len(self.times)
@@ -330,66 +348,25 @@ def ddim(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> T
     return ddim_kernel(z_hat, eps, noise, level.below, level.alpha_bar, eta, level.index == 0)
 
 
+def extrapolate(z_hat: Tensor, before: Tensor, level: Level) -> Tensor:
+    """ẑ as it will be in the middle of a step, in log σ, on the line through it and the one `before`; all (B, *shape).
+
+    The first step has no step before, and the last one ends at σ = 0, infinitely far: both keep ẑ.
+
+    Source: DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2); with fresh noise, its SDE form.
+    """
+    if level.above == 0 or level.index == 0:
+        return z_hat
+    above, here, below = (0.5 * log(1 / a - 1) for a in (level.above, level.alpha_bar, level.below))  # log σ
+    return torch.lerp(before, z_hat, 1 + (here - below) / (2 * (above - here)))
+
+
 def posterior_update(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> Tensor:
     """sqrt(ᾱ₋) ẑ + sqrt(1−ᾱ₋) (η n + sqrt(1−η²) ε̂), the update of SPEC §6; all tensors (B, *shape)."""
     eps = predicted_noise(z, z_hat, level)
     fresh = sqrt(1 - level.below) * eta
     old = sqrt(1 - level.below) * sqrt(1 - eta**2)
     return (sqrt(level.below) * z_hat).add_(noise, alpha=fresh).add_(eps, alpha=old)
-
-
-def proximal_step(
-    y: Tensor,
-    operator: Operator,
-    transform: Transform,
-    noise_std: float,
-    prior: ImagePrior = ImagePrior(),
-    iterations: int = PROXIMAL_ITERATIONS,
-) -> Callable[[Tensor, float], Tensor]:
-    """The step (ẑ, σ_t) -> ẑ that moves the estimated image towards y as far as both deserve to be trusted.
-
-    If x is known up to an error of covariance C around x̂, and y up to white noise σ_y, its best estimate is the
-    minimiser of ‖H T x − y‖²/σ_y² + (x − x̂)ᴴ C⁻¹ (x − x̂): with ẑ = T x̂ the step is
-
-        ẑ ← ẑ + T (Tᴴ Hᴴ H T + σ_y² C⁻¹)⁻¹ Tᴴ Hᴴ (y − H ẑ).
-
-    Photos: C = σ_t² I. MRI: C⁻¹ = 1/σ_t² + (prior covariance)⁻¹, a smooth phase and a natural spectrum (`msm.sense`).
-    A few conjugate-gradient steps leave alone what y hardly sees.
-
-    Args:
-        y: observations (B, …); for MRI, of the shape of z.
-        operator: H.
-        transform: T.
-        noise_std: σ_y.
-        prior: MRI: phase and spectrum of the images.
-        iterations: conjugate-gradient steps.
-
-    Source: the data step of DiffPIR (Zhu et al. 2023, eq. 13), in image space.
-    """
-
-    def forward(x: Tensor) -> Tensor:
-        return operator.A(transform.forward(x))
-
-    def adjoint(residual: Tensor) -> Tensor:
-        return transform.adjoint(operator.A_adjoint(residual))
-
-    def white(z_hat: Tensor, sigma: float) -> Tensor:
-        ridge, b = (noise_std / sigma) ** 2, adjoint(y - operator.A(z_hat))
-        x = conjugate_gradient(lambda x: adjoint(forward(x)) + ridge * x, b, iterations)
-        return z_hat + transform.forward(x)
-
-    if not y.is_complex():
-        return white
-    phase = prior.phase(operator.A_adjoint(y), transform, noise_std)
-    precision = prior.precision(y.shape[-2:], prior.phase_residual, y.device)
-
-    def smooth_phase(z_hat: Tensor, sigma: float) -> Tensor:
-        ridges = (precision + sigma**-2) * noise_std**2
-        b = adjoint(y - operator.A(z_hat))
-        m = solve(lambda x: adjoint(forward(x)), b, phase, ridges, 1.0, iterations)
-        return z_hat + transform.forward(phase * m)
-
-    return smooth_phase
 
 
 def predicted_noise(z: Tensor, z_hat: Tensor, level: Level) -> Tensor:

@@ -5,8 +5,12 @@ sigma_t = sqrt((1 − alpha_bar_t) / alpha_bar_t), so that z_t / sqrt(alpha_bar_
 0 … 999; between two integers sigma is linear in t, which makes every noise level reachable.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+Grid = Literal["time", "log"]
 
 
 class VPSchedule(nn.Module):
@@ -60,19 +64,32 @@ class VPSchedule(nn.Module):
         low, high = self.sigmas[above - 1], self.sigmas[above]
         return (above - 1) + (sigma - low) / (high - low)
 
-    def grid(self, steps: int) -> Tensor:
-        """Evenly spaced ascending times, from 0: grid(200) is 0, 5, …, 995.
+    def grid(self, steps: int, spacing: Grid = "time", start: float | None = None) -> Tensor:
+        """Ascending times of the steps, from 0: grid(200) is 0, 5, …, 995.
 
         Args:
             steps: number of times, 1 … 1000.
+            spacing: "time", even steps of t; or "log", even steps of log sigma_t, which spends fewer of them where
+                noise hides everything and more where detail is made.
+            start: the largest noise level, above the schedule's smallest (0.01); None: that of the whole schedule.
 
         Returns:
-            Times, shape (steps,), float32; fractional where 1000 is no multiple of `steps`.
+            Times, shape (steps,), float32; fractional where they have to be.
 
         Raises:
-            ValueError: if `steps` is out of range.
+            ValueError: if steps, spacing or start is out of range.
         """
-        total = len(self.sigmas)
+        total, device = len(self.sigmas), self.sigmas.device
+        lowest, highest = self.sigmas[[0, -1]].tolist()
         if not 1 <= steps <= total:
             raise ValueError(f"steps must be between 1 and {total}, got {steps}")
-        return torch.arange(steps, device=self.sigmas.device, dtype=torch.float32) * (total / steps)
+        if spacing not in ("time", "log"):
+            raise ValueError(f'grid must be "time" or "log", got {spacing!r}')
+        if start is not None and not lowest < start <= highest:
+            raise ValueError(f"the first noise level must be above {lowest:.3g}, up to {highest:.4g}, got {start}")
+        if spacing == "time" and start is None:
+            return torch.arange(steps, device=device, dtype=torch.float32) * (total / steps)
+        top, rise = highest if start is None else start, torch.linspace(1, 0, steps, device=device).flip(0)
+        if spacing == "time":
+            return rise * self.time(top)
+        return self.time(lowest * (top / lowest) ** rise)

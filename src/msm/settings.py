@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic import model_validator as check
 from pydantic_core import PydanticCustomError
 
+from .presets import Preset, preset
+
 Precision = Literal["no", "bf16", "fp16"]
 Size = Annotated[int, Field(ge=8, le=4096, description="side of the square image, in pixels")]
 
@@ -240,6 +242,12 @@ class TrainConfig(_Block):
 class SampleConfig(_Block):
     """The sampler (SPEC §5)."""
 
+    preset: Preset | None = Field(
+        default=None,
+        description="values for what is not given of steps, draws, eta, masks, score, grid, order, warm_start and "
+        "inverse_problem.step_size. paper: as the paper says; published: as the authors' code is set; best: as "
+        "measured here, a tenth of their network calls. On the command line it replaces what the file says of these",
+    )
     count: int = Field(default=8, ge=1, description="images to generate, or test images to reconstruct")
     samples: int = Field(
         default=1, ge=1, description="posterior samples a measurement; not given: 8 for data.kind raw, else 1"
@@ -257,6 +265,23 @@ class SampleConfig(_Block):
         default="average",
         description="how a step's masks make one estimate; chain takes as many masks as it needs instead of draws, "
         "and a network trained on sub-masks (train.submask_share, train.submask_keep)",
+    )
+    grid: Literal["time", "log"] = Field(
+        default="time",
+        description="spacing of the steps; time: even, published; log: even in the logarithm of the noise level, for "
+        "few steps",
+    )
+    order: Literal[1, 2] = Field(
+        default=1,
+        description="to generate; 2: each step also uses the one before, which few steps need, with grid log",
+    )
+    warm_start: float | None = Field(
+        default=None,
+        gt=0.01,
+        le=157,
+        description="inverse problems: noise level to begin at, with a linear reconstruction instead of noise alone; "
+        "biased towards it where its error is not small against this level, 1 for MRI with a measured centre; null: "
+        "begin with noise",
     )
     seed: int = Field(default=0, ge=0, description="seed of the first sample; sample i has seed + i")
     mixed_precision: Precision = Field(
@@ -302,6 +327,9 @@ class InverseProblemConfig(_Block):
         description="gamma of the likelihood step; not given: 1.75 for images, 2 for MRI. proximal: weighed by "
         "noise_std against the diffusion noise, and through the coil maps for MRI",
     )
+    proximal_iterations: int = Field(
+        default=6, ge=1, le=100, description="conjugate-gradient steps of the proximal step and of the warm start"
+    )
 
     @check(mode="after")
     def _parameters(self) -> InverseProblemConfig:
@@ -341,21 +369,35 @@ class Config(_Block):
         _check_mask("data.mask", data.mask, data.image_size)
         problem = self.inverse_problem
         if problem is None and data.kind == "raw":
-            problem = InverseProblemConfig(operator="undersampling", step_size="proximal")
+            step = {} if self.sample.preset else {"step_size": "proximal"}
+            problem = InverseProblemConfig.model_validate({"operator": "undersampling", **step})
             object.__setattr__(self, "inverse_problem", problem)
         if problem is not None:
             _check_problem(problem, data)
-            self._settle(problem)
+        self._settle()
+        if problem is not None and self.sample.order == 2:
+            raise _refuse("sample.order", "found 2; it is to generate, use 1 for inverse problems")
+        if problem is None and self.sample.warm_start is not None:
+            raise _refuse("sample.warm_start", f"found {self.sample.warm_start}; it is for inverse problems, use null")
         return self
 
-    def _settle(self, problem: InverseProblemConfig) -> None:
+    def _settle(self) -> None:
         """Put in the values that depend on another block, so that the recorded config shows what ran."""
-        if "eta" not in self.sample.model_fields_set:
-            object.__setattr__(self, "sample", self.sample.model_copy(update={"eta": 0.85}))
-        if self.data.kind == "raw" and "samples" not in self.sample.model_fields_set:
-            object.__setattr__(self, "sample", self.sample.model_copy(update={"samples": 8}))
-        if self.data.is_mri and "step_size" not in problem.model_fields_set:
-            object.__setattr__(self, "inverse_problem", problem.model_copy(update={"step_size": 2.0}))
+        values: dict[str, Any] = {}
+        if self.sample.preset:
+            solve = self.inverse_problem is not None
+            values = preset(self.sample.preset, inverse_problem=solve, mri=self.data.is_mri)
+            values["masks"] = "covering" if values.pop("covering") else "iid"
+        elif self.inverse_problem is not None:
+            values = {"eta": 0.85, "step_size": 2.0 if self.data.is_mri else 1.75}
+        if self.data.kind == "raw":
+            values["samples"] = 8
+        for name in ("sample", "inverse_problem"):
+            block = getattr(self, name)
+            if block is not None:
+                free = type(block).model_fields.keys() - block.model_fields_set
+                update = {key: value for key, value in values.items() if key in free}
+                object.__setattr__(self, name, block.model_copy(update=update))
 
 
 def _check_mask(field: str, mask: AnyMask, size: int) -> None:
