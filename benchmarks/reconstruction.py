@@ -1,11 +1,12 @@
 """Reconstruction quality of the bundled models against classical methods, on held-out images. Writes JSON.
 
-    python benchmarks/reconstruction.py brain FOLDER OUT.json --acceleration 4 --steps 20 50
-    python benchmarks/reconstruction.py faces FOLDER OUT.json --steps 20 100 --draws 2 --samples 4
+    python benchmarks/reconstruction.py brain FOLDER OUT.json --samples 4
+    python benchmarks/reconstruction.py faces FOLDER OUT.json --preset best published
 
 FOLDER holds magnitude slices or photos. Brain: its first COUNT images by name are measured by 8 simulated coils,
 noise 0.01; CG-SENSE, L1-wavelet and TV are tuned on the images after them. Faces: the first COUNT photos, with a hole
-of half the side and ×4. Scores: convention plain, mean over the images. A run adds to OUT.json.
+of half the side and ×4. MSM by presets (`msm.presets`). Scores: convention plain, mean over the images. A run adds to
+OUT.json.
 """
 
 import argparse
@@ -26,7 +27,6 @@ from msm.metrics import image_metrics, psnr
 from msm.network import ADMNetwork
 from msm.processes import arithmetic
 from msm.report import write_text
-from msm.settings import CartesianMaskConfig, InverseProblemConfig
 
 ASSETS = Path(msm.__file__).parent / "assets"
 TUNING = 8  # images kept apart to tune the classical methods
@@ -81,18 +81,16 @@ def classical_photo(items, problem, config) -> dict:
     return results | {"bicubic": scores(bicubic(seen.y, problem.factor), truth)}
 
 
-def msm_scores(denoiser, items, config, problem, sampler: dict) -> dict:
-    samples = sampler["samples"]
-    sample = config.sample.model_copy(update=sampler | {"batch_size": 16})
-    settled = config.model_copy(update={"inverse_problem": problem, "sample": sample})
+def msm_scores(denoiser, items, config) -> dict:
+    """One posterior sample, and the mean of all if there are several."""
     started = time.perf_counter()
     with arithmetic(config.sample.mixed_precision):
-        _, drawn = posterior_samples(denoiser, items, settled)
+        _, drawn = posterior_samples(denoiser, items, config)
     seconds = round((time.perf_counter() - started) / len(items), 2)
     truth = torch.stack([item.image for item in items])
     result = {"one sample": scores(drawn[:, 0], truth), "seconds_per_image": seconds}
-    if samples > 1:
-        result[f"mean of {samples}"] = scores(drawn.mean(1), truth)
+    if config.sample.samples > 1:
+        result[f"mean of {config.sample.samples}"] = scores(drawn.mean(1), truth)
     return result
 
 
@@ -103,47 +101,39 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", type=Path, help="default: the bundled ones")
     parser.add_argument("--count", type=int)
-    parser.add_argument("--steps", type=int, nargs="*", default=[20])
-    parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--eta", type=float, default=1.0)
+    parser.add_argument("--preset", choices=["paper", "published", "best"], nargs="*", default=["best"])
     parser.add_argument("--samples", type=int, default=1)
     parser.add_argument("--acceleration", type=int, nargs="+", default=[4, 6, 8])
-    parser.add_argument("--step-size", default="proximal", help="proximal, or a number: the published rule")
     options = parser.parse_args()
     weights = options.weights or ASSETS / options.kind
     config = load_config(weights / "config.yaml")
     data, count = config.data, options.count or {"brain": 64, "faces": 35}[options.kind]
-    step = options.step_size if options.step_size == "proximal" else float(options.step_size)
     denoiser = make_denoiser(ADMNetwork.load(weights), config.diffusion).eval()
     if options.kind == "brain":
         found = slices(options.folder, "test", 0, data.image_size, data.coils, data.seed)
         items = list(itertools.islice(found, count + TUNING))
-        masks = [CartesianMaskConfig(acceleration=r, center=data.mask.center) for r in options.acceleration]
         problems = {
-            f"R = {m.acceleration:g}": InverseProblemConfig(operator="undersampling", mask=m, step_size=step)
-            for m in masks
+            f"R = {r}": f"{{operator: undersampling, mask: {{kind: cartesian, acceleration: {r}, center: 5}}}}"
+            for r in options.acceleration
         }
     else:
         items = list(itertools.islice(photos(options.folder, "test", count, data.image_size, data.channels), count))
-        problems = {
-            "box": InverseProblemConfig(operator="box", hole=data.image_size // 2, step_size=step),
-            "x4": InverseProblemConfig(operator="super_resolution", factor=4, step_size=step),
-        }
-    sampler = {"draws": options.draws, "eta": options.eta, "samples": options.samples}
+        problems = {"box": "{operator: box, hole: 32}", "x4": "{operator: super_resolution, factor: 4}"}
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
     for name, problem in problems.items():
         record = records.setdefault(name, {})
+        given = [f"inverse_problem={problem}", f"sample.samples={options.samples}", "sample.batch_size=16"]
         if "classical" not in record:
+            config = load_config(weights / "config.yaml", given)
             record["classical"] = (
-                classical_mri(items[:count], items[count:], problem, config)
+                classical_mri(items[:count], items[count:], config.inverse_problem, config)
                 if options.kind == "brain"
-                else classical_photo(items, problem, config)
+                else classical_photo(items, config.inverse_problem, config)
             )
-        for steps in options.steps:
-            key = f"MSM, {steps} × {options.draws} calls, η = {options.eta:g}, step {options.step_size}"
-            record.setdefault(key, {}).update(
-                msm_scores(denoiser, items[:count], config, problem, sampler | {"steps": steps})
-            )
+        for preset in options.preset:
+            config = load_config(weights / "config.yaml", [*given, f"sample.preset={preset}"])
+            key = f"MSM, preset {preset}, {config.sample.steps} × {config.sample.draws} calls"
+            record.setdefault(key, {}).update(msm_scores(denoiser, items[:count], config))
             print(name, key, json.dumps(record[key]), flush=True)
             write_text(options.out, json.dumps(records, indent=1) + "\n")
         write_text(options.out, json.dumps(records, indent=1) + "\n")
