@@ -17,7 +17,8 @@ def preset(name: Preset, *, inverse_problem: bool = False, mri: bool = False) ->
 
     Args:
         name: "paper", 200 steps whose masks are drawn independently, one a step to generate; "published", 200 steps of
-            two masks (photos) or three (else) that cover the image together; "best", 20 steps, to generate and for MRI even in log σ.
+            two masks (photos) or three (else) that cover the image together; "best", 20 steps, even in log σ to
+            generate and for MRI.
         inverse_problem: whether they are for `reconstruct`.
         mri: whether z is k-space of several coils.
 
