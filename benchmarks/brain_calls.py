@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 import msm
 from msm.config import load_config
 from msm.data.images import slices
-from msm.evaluation import make_denoiser, posterior_samples
+from msm.evaluation import make_denoiser, observe, posterior_samples
+from msm.likelihood import proximal_step
 from msm.metrics import image_metrics
 from msm.network import ADMNetwork
 from msm.report import write_text
@@ -57,6 +58,15 @@ def measure(denoiser, items, config) -> dict:
     return result
 
 
+def linear_start(denoiser, items, config) -> dict:
+    """Scores of what `best` starts from, before any network call."""
+    seen, iterations = observe(items, config.inverse_problem, config.data), config.inverse_problem.proximal_iterations
+    step = proximal_step(seen.y, seen.operator, seen.transform, seen.noise_std, denoiser.prior, iterations)
+    x_hat = seen.transform.adjoint(step(torch.zeros_like(seen.y), config.sample.warm_start))
+    found = image_metrics(x_hat, torch.stack([item.image for item in items]), convention="plain")
+    return {"psnr": rounded(found["psnr"]), "ssim": rounded(found["ssim"])}
+
+
 def check(records: dict) -> dict:
     """What `best` gains over `published` at 600 calls: mean over slices, standard error, slices that are better."""
     result: dict = {}
@@ -80,7 +90,9 @@ def plot(records: dict, path: Path) -> None:
             one = {int(key.split()[0]): mean(r[metric]) for key, r in records.get(preset, {}).items() if "," not in key}
             calls = sorted(calls for calls in one if calls > 3)  # a single step of the published grid makes no image
             axes.semilogx(calls, [one[n] for n in calls], "o-", label=preset)
-        ticks = sorted({line for lines in axes.lines for line in lines.get_xdata()})
+        if start := records.get("linear start of best"):
+            axes.axhline(mean(start[metric]), color="grey", linestyle="--", label="linear start of best, no network")
+        ticks = sorted({x for line in axes.lines for x in line.get_xdata() if x > 1})
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
         axes.set(xlabel="network calls a sample", ylabel=label)
@@ -111,6 +123,8 @@ def main() -> None:
                 denoiser = make_denoiser(ADMNetwork.load(WEIGHTS), config.diffusion).eval()
                 found = slices(options.folder, "test", 0, 64, config.data.coils, config.data.seed)
                 items = list(itertools.islice(found, 0, 64, 8))
+            if config.sample.warm_start:
+                records["linear start of best"] = linear_start(denoiser, items, config)
             done[key] = measure(denoiser, items, config)
             print(preset, key, json.dumps(done[key]), flush=True)
             write_text(options.out, json.dumps(records, indent=1) + "\n")

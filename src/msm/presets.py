@@ -17,7 +17,8 @@ def preset(name: Preset, *, inverse_problem: bool = False, mri: bool = False) ->
 
     Args:
         name: "paper", 200 steps whose masks are drawn independently, one a step to generate; "published", 200 steps of
-            two masks (photos) or three (else) that cover the image together; "best", 20 steps, even in log σ.
+            two masks (photos) or three (else) that cover the image together; "best", 20 steps, even in log σ to
+            generate and for MRI.
         inverse_problem: whether they are for `reconstruct`.
         mri: whether z is k-space of several coils.
 
@@ -27,15 +28,15 @@ def preset(name: Preset, *, inverse_problem: bool = False, mri: bool = False) ->
     if name not in ("paper", "published", "best"):
         raise ValueError(f"preset must be paper, published or best, got {name!r}")
     chosen: dict[str, Any] = {"steps": 200, "draws": 3, "eta": 1.0, "covering": name != "paper", "score": "average"}
-    chosen["grid"] = "log" if name == "best" else "time"
     if name == "best":
         chosen["steps"] = 20
     if not inverse_problem:
-        return chosen | {"draws": 1 if name == "paper" else 3, "order": 2 if name == "best" else 1}
-    chosen |= {"draws": 3 if mri else 2, "eta": 0.85, "warm_start": None}
+        best = {"grid": "log", "order": 2}
+        return chosen | (best if name == "best" else {"draws": 1 if name == "paper" else 3, "grid": "time", "order": 1})
+    chosen |= {"draws": 3 if mri else 2, "eta": 0.85, "grid": "time", "warm_start": None, "proximal_iterations": 6}
     if name != "best":
-        return chosen | {"step_size": 2.0 if mri else 1.75, "proximal_iterations": 6}
-    chosen |= {"step_size": "proximal", "proximal_iterations": 20}
-    # MRI measures the centre of k-space: a linear reconstruction is wrong by far less than 1 at any frequency. The
-    # brightness of a hole in a photo it does not know at all.
-    return chosen | ({"warm_start": 1.0} if mri else {})
+        return chosen | {"step_size": 2.0 if mri else 1.75}
+    # MRI measures the centre of k-space: what is left to find is fine, and a linear reconstruction is wrong by far less
+    # than 1 at any frequency. Photos have holes, whose large scales take their steps at high noise, from noise alone.
+    best_mri = {"grid": "log", "warm_start": 1.0, "proximal_iterations": 20}
+    return chosen | {"step_size": "proximal"} | (best_mri if mri else {})
