@@ -1,0 +1,288 @@
+"""MSM against methods with networks, at equal data, network and training, on brain slices. Writes JSON and a page.
+
+    python benchmarks/rivals.py train ssdu STORE RUN              # STORE: msm acquire configs/demo/brain.yaml
+    python benchmarks/rivals.py train ambient STORE RUN
+    python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN [--methods ...]
+    python benchmarks/rivals.py table
+
+The oracle is trained by `msm train` itself, on fully sampled acquisitions: data.mask.acceleration=1 data.coils=1.
+What else is to be given there, and what was found, stands in docs/results.md; `table` writes its tables anew from
+docs/results/rivals.json. All methods reconstruct the same measurements of the first COUNT images by name; settings are
+those of the highest mean PSNR at the first acceleration on the images after them. A run adds to the records.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rival_methods import Bounded, Physics, ambient_loss, ddnm, diffpir, dps, image_mean, ssdu_image, ssdu_loss
+from torch import Generator, Tensor
+
+from msm import CartesianMasks, MultiCoil, reconstruct
+from msm.baselines import tune
+from msm.classical import MRI
+from msm.config import Config, load_config
+from msm.data.acquire import Source
+from msm.data.images import slices
+from msm.data.store import MeasurementStore
+from msm.denoiser import PartialDenoiser
+from msm.evaluation import Observation, make_denoiser, make_masks, observe
+from msm.intervals import Estimate, difference, mean
+from msm.metrics import image_metrics, psnr
+from msm.network import ADMNetwork
+from msm.report import write_text
+from msm.sampling import ReverseProcess
+from msm.settings import CartesianMaskConfig, InverseProblemConfig
+from msm.training import Trainer
+
+ROOT = Path(__file__).parents[1]
+RECORDS, PAGE = ROOT / "docs/results/rivals.json", ROOT / "docs/results.md"
+NOISE_STD, CALLS, DRAWS, TUNING = 0.01, 60, 4, 4
+HELD_OUT = 0.4  # SSDU's share
+MSM = "MSM"
+
+
+# Training
+
+
+def make_rival(network: ADMNetwork, config: Config) -> PartialDenoiser:
+    """A denoiser whose loss reaches beyond its input: Ambient's and SSDU's."""
+    denoiser = make_denoiser(network, config.diffusion)
+    denoiser.parametrisation = Bounded(denoiser.prior, iterations=config.diffusion.sense_iterations)
+    return denoiser
+
+
+def ambient_keep(acceleration: float) -> float:
+    """Share of the acquired columns that Ambient keeps: R becomes R + 1, as Aali et al. have it."""
+    return acceleration / (acceleration + 1)
+
+
+def train(kind: str, store: Path, folder: Path, images: int) -> None:
+    """Train a rival as `msm train` trains MSM; the same command again goes on from the newest checkpoint."""
+    overrides = [f"train.images={images}", "train.mixed_precision=no", "train.checkpoint_images=800"]
+    config = load_config(ROOT / "configs/demo/brain.yaml", [f"setting.save_dir={folder}", *overrides])
+    torch.manual_seed(config.train.seed)
+    denoiser = make_rival(ADMNetwork(**config.network.model_dump()), config)
+    masks = make_masks(config.data.mask, config.data.image_size)
+    trainer = Trainer(denoiser, MeasurementStore(store), masks, folder, config.train)
+    generator = Generator().manual_seed(config.train.seed)
+    keep = ambient_keep(config.data.mask.acceleration)
+    trainer.loss = ssdu_loss(HELD_OUT, generator) if kind == "ssdu" else ambient_loss(masks, keep, generator)
+    cost = folder / "cost.json"
+    before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0
+    trainer.run()
+    write_text(cost, json.dumps({"images": images, "cpu_seconds": round(before + time.process_time())}) + "\n")
+
+
+# Reconstruction
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of the comparison.
+
+    Args:
+        run: (denoiser, observation, setting) -> images (B, 1, H, W).
+        trained: name of the run whose network it calls; "" for none.
+        calls: network calls an image.
+        backward: whether each call is differentiated too, which costs about two calls more.
+        grid: settings to choose from.
+    """
+
+    run: Callable[[PartialDenoiser | None, Observation, tuple], Tensor]
+    trained: str = ""
+    calls: int = CALLS
+    backward: bool = False
+    grid: tuple[tuple, ...] = ((),)
+
+
+def image_process(seen: Observation, eta: float) -> ReverseProcess:
+    """Levels and noise of a reverse process in image space, one seed an image."""
+    count, _, height, width = seen.y.shape
+    size, ones = (height, width), torch.ones(1, 1, height, width, dtype=seen.y.dtype)
+    masks = CartesianMasks(size, 1, 0)
+    return ReverseProcess(
+        torch.nn.Identity(), MultiCoil(ones), masks, (1, *size), range(count), CALLS, 1, eta, False, "average"
+    )
+
+
+def sample_image(sampler: Callable[..., Tensor], further: bool, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    """A posterior sample by a sampler of `rival_methods`; further: with Ambient's fixed mask, not the oracle's."""
+    process, physics = image_process(seen, 1.0), Physics(seen.operator, seen.transform)
+    size = tuple(seen.y.shape[-2:])
+    if further:
+        mask = CartesianMasks(size, 5, 5).sample(len(seen.y), Generator().manual_seed(0))
+        posterior_mean = image_mean(denoiser, mask, seen.transform)
+    else:
+        whole = torch.ones(len(seen.y), 1, *size, dtype=torch.bool)
+        posterior_mean = image_mean(denoiser, whole, MultiCoil(torch.ones(1, 1, *size, dtype=seen.y.dtype)))
+    return sampler(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
+
+
+def sample_msm(acceleration: float, draws: int, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    """A posterior sample by MSM's sampler with masks of an acceleration."""
+    masks = CartesianMasks(tuple(seen.y.shape[-2:]), acceleration, 5)
+    z = reconstruct(
+        *(denoiser, seen.y, seen.operator, seen.transform, masks, tuple(seen.y.shape[1:])),
+        **{"seeds": range(len(seen.y)), "steps": CALLS // draws, "draws": draws, "eta": 1.0},
+        **{"step_size": "proximal", "noise_std": seen.noise_std},
+    )
+    return seen.transform.adjoint(z)
+
+
+def linear_start(_, seen: Observation, setting: tuple) -> Tensor:
+    """Phase-constrained SENSE, from which all networks start."""
+    sense, sigma = Bounded(), torch.full((len(seen.y), 1, 1, 1), setting[0])
+    phase, m_0 = sense.linear_estimate(seen.y, seen.operator.mask, sigma, seen.transform)
+    return phase * m_0
+
+
+def ssdu(denoiser, seen: Observation, setting: tuple) -> Tensor:
+    return ssdu_image(denoiser, seen.y, seen.operator.mask, seen.transform)
+
+
+ZETAS = ((0.3,), (1.0,), (3.0,), (10.0,))
+PIR = partial(diffpir, noise_std=NOISE_STD)
+METHODS = {
+    "zero-filled": Method(lambda _, seen, setting: seen.input, calls=0),
+    "TV": Method(lambda _, seen, setting: MRI["TV"].run(seen, setting), calls=0, grid=MRI["TV"].grid),
+    "linear start": Method(linear_start, calls=0, grid=((0.01,), (0.03,), (0.1,))),
+    "SSDU": Method(ssdu, "ssdu", 1),
+    "A-DPS": Method(partial(sample_image, dps, True), "ambient", backward=True, grid=ZETAS),
+    MSM: Method(partial(sample_msm, 4, DRAWS), "msm"),
+    "oracle, DPS": Method(partial(sample_image, dps, False), "oracle", backward=True, grid=ZETAS),
+    "oracle, DDNM": Method(partial(sample_image, ddnm, False), "oracle"),
+    "oracle, DiffPIR": Method(
+        partial(sample_image, PIR, False), "oracle", grid=tuple(itertools.product((1.0, 10.0), (0.3, 1.0)))
+    ),
+    "oracle, MSM's sampler": Method(partial(sample_msm, 1, 1), "oracle"),
+}
+
+
+def load(method: Method, runs: dict[str, Path], config: Config) -> PartialDenoiser | None:
+    """The denoiser of a method, from the run that trained it."""
+    if not method.trained:
+        return None
+    network = ADMNetwork.load(runs[method.trained] / "weights").eval().requires_grad_(False)
+    bounded = method.trained in ("ssdu", "ambient")
+    return make_rival(network, config) if bounded else make_denoiser(network, config.diffusion)
+
+
+def problem(acceleration: float) -> InverseProblemConfig:
+    mask = CartesianMaskConfig(acceleration=acceleration, center=5)
+    return InverseProblemConfig(operator="undersampling", mask=mask, noise_std=NOISE_STD)
+
+
+def evaluate(folder: Path, runs: dict[str, Path], names: list[str], accelerations: list[float], count: int) -> None:
+    """Reconstruct by each method and add its scores to the records."""
+    config = load_config(ROOT / "configs/demo/brain.yaml")
+    data = config.data
+    found = list(itertools.islice(slices(folder, "test", 0, data.image_size, data.coils, data.seed), count + TUNING))
+    items, apart = found[:count], found[count:]
+    records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {"training": {}, "scores": {}}
+    records["training"] |= {name: json.loads((run / "cost.json").read_text()) for name, run in runs.items()}
+    for name in names:
+        method = METHODS[name]
+        if method.trained and method.trained not in runs:
+            continue
+        run = partial(method.run, load(method, runs, config))
+        setting = choose(run, method.grid, apart, accelerations[0], config)
+        for acceleration in accelerations:
+            seen, started = observe(items, problem(acceleration), data), time.process_time()
+            x_hat = run(seen, setting)
+            seconds = round((time.process_time() - started) / count, 2)
+            scores = image_metrics(x_hat, truth(items), convention="plain")
+            about = {"trained": method.trained, "calls": method.calls, "backward": method.backward}
+            rounded = {key: [round(value, 4) for value in values] for key, values in scores.items()}
+            entry = about | {"setting": setting, "cpu_seconds_per_image": seconds} | rounded
+            records["scores"].setdefault(f"R = {acceleration:g}", {})[name] = entry
+            print(name, acceleration, setting, f"{mean(scores['psnr']).value:.2f} dB, {seconds} s", flush=True)
+            write_text(RECORDS, json.dumps(records) + "\n")
+
+
+def truth(items: list[Source]) -> Tensor:
+    return torch.stack([item.image for item in items])
+
+
+def choose(run: Callable[..., Tensor], grid: tuple, apart: list[Source], acceleration: float, config: Config) -> tuple:
+    """The setting of the highest mean PSNR on images kept apart."""
+    if len(grid) == 1:
+        return grid[0]
+    seen = observe(apart, problem(acceleration), config.data)
+    return tune(partial(run, seen), grid, truth(apart), partial(psnr, convention="plain"))
+
+
+# The page
+
+
+def interval(e: Estimate, digits: int, sign: str = "") -> str:
+    if e.low is None or e.high is None:
+        return f"{e.value:{sign}.{digits}f}"
+    return f"{e.value:{sign}.{digits}f} [{e.low:{sign}.{digits}f}, {e.high:{sign}.{digits}f}]"
+
+
+def tables(records: dict) -> str:
+    """The tables of the page, in Markdown."""
+    lines = ["| network | training images | CPU minutes |", "|---|---|---|"]
+    for name, cost in records["training"].items():
+        lines.append(f"| {name} | {cost['images']:,} | {cost['cpu_seconds'] / 60:.0f} |")
+    for problem_name, scores in records["scores"].items():
+        count = len(scores[MSM]["psnr"])
+        lines += ["", f"### {problem_name}, {count} slices", ""]
+        columns = ["method", "network calls", "PSNR, dB", "SSIM", "NMSE", "PSNR − MSM's", "s an image"]
+        lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+        for name in (name for name in METHODS if name in scores):
+            s = scores[name]
+            apart = "" if name == MSM else interval(difference(s["psnr"], scores[MSM]["psnr"]), 2, "+")
+            calls = f"{s['calls']}, with gradients" if s["backward"] else str(s["calls"])
+            row = [f"**{name}**" if name == MSM else name, calls, interval(mean(s["psnr"]), 2)]
+            row += [interval(mean(s["ssim"]), 3), interval(mean(s["nmse"]), 3), apart]
+            lines.append(f"| {' | '.join([*row, str(s['cpu_seconds_per_image'])])} |")
+        settings = [f"{n} {tuple(s['setting'])}" for n, s in scores.items() if len(METHODS[n].grid) > 1]
+        lines += ["", f"Settings chosen: {', '.join(settings)}."]
+    return "\n".join(lines)
+
+
+def with_tables(page: str, records: dict) -> str:
+    """The page with the tables between its two marks written anew."""
+    begin, end = "<!-- rivals -->\n", "\n<!-- end of rivals -->"
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{PAGE}: the marks {begin.strip()} and {end.strip()} are missing; put them back")
+    return before + begin + tables(records) + end + after
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train")
+    training.add_argument("kind", choices=["ssdu", "ambient"])
+    training.add_argument("store", type=Path)
+    training.add_argument("run", type=Path)
+    training.add_argument("--images", type=int, default=10240)
+    evaluation = commands.add_parser("evaluate")
+    evaluation.add_argument("folder", type=Path)
+    evaluation.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER")
+    evaluation.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    evaluation.add_argument("--acceleration", type=float, nargs="+", default=[4, 8])
+    evaluation.add_argument("--count", type=int, default=16)
+    commands.add_parser("table")
+    options = parser.parse_args()
+    if options.command == "train":
+        train(options.kind, options.store, options.run, options.images)
+    elif options.command == "evaluate":
+        runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
+        evaluate(options.folder, runs, options.methods, options.acceleration, options.count)
+    else:
+        write_text(PAGE, with_tables(PAGE.read_text(), json.loads(RECORDS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
