@@ -64,7 +64,7 @@ class Physics:
         return self.transform.adjoint(self.operator.A_adjoint(y))
 
     def towards(self, x: Tensor, y: Tensor, ridge: float) -> Tensor:
-        """argmin ‖y − A x'‖² + ridge ‖x' − x‖² over x'; with ridge 0, x + A⁺(y − A x)."""
+        """The argmin of ‖y − A x'‖² + ridge ‖x' − x‖² over x'; with ridge 0, x + A⁺(y − A x)."""
         b = self.adjoint(y - self.forward(x))
         return x + conjugate_gradient(lambda v: self.adjoint(self.forward(v)) + ridge * v, b, DATA_ITERATIONS)
 
