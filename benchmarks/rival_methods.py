@@ -41,7 +41,7 @@ class Bounded(Sense):
     that they have at a noise level whose error is as large.
     """
 
-    floor = 0.1
+    floor = 0.05
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """1/c², with σ_t raised to the floor."""

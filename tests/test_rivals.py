@@ -1,4 +1,4 @@
-"""The methods that the benchmarks compare MSM with: what their samplers draw, and what their losses show the network."""
+"""What the rivals of MSM in the benchmarks draw, and what their losses show the network."""
 
 import json
 import sys
