@@ -1,14 +1,14 @@
-"""MSM against methods with networks, at equal data, network and training, on brain slices. Writes JSON and a page.
+"""MSM against methods with networks, at equal data, network and training, on MRI. Writes JSON and a page.
 
-    python benchmarks/rivals.py train ssdu STORE RUN              # STORE: msm acquire configs/demo/brain.yaml
-    python benchmarks/rivals.py train ambient STORE RUN
-    python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN [--methods ...]
+    python benchmarks/rivals.py train ssdu CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
+    python benchmarks/rivals.py train ambient CONFIG …
+    python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN [--methods …]
     python benchmarks/rivals.py table
 
-The oracle is trained by `msm train` itself, on fully sampled acquisitions: data.mask.acceleration=1 data.coils=1.
-What else is to be given there, and what was found, stands in docs/results.md; `table` writes its tables anew from
-docs/results/rivals.json. All methods reconstruct the same measurements of the first COUNT images by name; settings are
-those of the highest mean PSNR at the first acceleration on the images after them. A run adds to the records.
+STORE is what `msm acquire` writes for CONFIG, the same that MSM was trained on; MSM and the oracle are trained by
+`msm train`. The commands that made docs/results/rivals.json stand in docs/results.md, whose tables `table` writes anew
+from it. All methods reconstruct the same measurements of the first COUNT images by name; settings are those of the
+highest mean PSNR at the first acceleration on the images after them. A run adds to the records.
 """
 
 import argparse
@@ -24,12 +24,12 @@ import torch
 from rival_methods import Bounded, Physics, ambient_loss, ddnm, diffpir, dps, image_mean, ssdu_image, ssdu_loss
 from torch import Generator, Tensor
 
-from msm import CartesianMasks, MultiCoil, reconstruct
+from msm import MultiCoil, reconstruct
 from msm.baselines import tune
 from msm.classical import MRI
-from msm.config import Config, load_config
+from msm.cli import sources
+from msm.config import Config, dump_config, load_config
 from msm.data.acquire import Source
-from msm.data.images import slices
 from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
 from msm.evaluation import Observation, make_denoiser, make_masks, observe
@@ -58,26 +58,27 @@ def make_rival(network: ADMNetwork, config: Config) -> PartialDenoiser:
     return denoiser
 
 
-def ambient_keep(acceleration: float) -> float:
-    """Share of the acquired columns that Ambient keeps: R becomes R + 1, as Aali et al. have it."""
-    return acceleration / (acceleration + 1)
+def ambient_masks(config: Config) -> CartesianMaskConfig:
+    """The family of Ambient's further-corrupted masks: R becomes R + 1, as Aali et al. have it."""
+    return config.data.mask.model_copy(update={"acceleration": config.data.mask.acceleration + 1})
 
 
-def train(kind: str, store: Path, folder: Path, images: int) -> None:
+def train(kind: str, config: Config) -> None:
     """Train a rival as `msm train` trains MSM; the same command again goes on from the newest checkpoint."""
-    overrides = [f"train.images={images}", "train.mixed_precision=no", "train.checkpoint_images=800"]
-    config = load_config(ROOT / "configs/demo/brain.yaml", [f"setting.save_dir={folder}", *overrides])
-    torch.manual_seed(config.train.seed)
+    folder, settings = config.setting.save_dir, config.train
+    torch.manual_seed(settings.seed)
     denoiser = make_rival(ADMNetwork(**config.network.model_dump()), config)
     masks = make_masks(config.data.mask, config.data.image_size)
-    trainer = Trainer(denoiser, MeasurementStore(store), masks, folder, config.train)
-    generator = Generator().manual_seed(config.train.seed)
-    keep = ambient_keep(config.data.mask.acceleration)
+    trainer = Trainer(denoiser, MeasurementStore(config.setting.dataset_dir), masks, folder, settings)
+    generator = Generator().manual_seed(settings.seed)
+    keep = config.data.mask.acceleration / ambient_masks(config).acceleration
     trainer.loss = ssdu_loss(HELD_OUT, generator) if kind == "ssdu" else ambient_loss(masks, keep, generator)
     cost = folder / "cost.json"
     before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0
+    write_text(folder / "config.yaml", dump_config(config))
     trainer.run()
-    write_text(cost, json.dumps({"images": images, "cpu_seconds": round(before + time.process_time())}) + "\n")
+    seconds = round(before + time.process_time())
+    write_text(cost, json.dumps({"images": settings.images, "cpu_seconds": seconds}) + "\n")
 
 
 # Reconstruction
@@ -88,102 +89,119 @@ class Method:
     """A method of the comparison.
 
     Args:
-        run: (denoiser, observation, setting) -> images (B, 1, H, W).
+        run: (config of MSM, denoiser, observation, setting) -> images (B, 1, H, W).
         trained: name of the run whose network it calls; "" for none.
         calls: network calls an image.
         backward: whether each call is differentiated too, which costs about two calls more.
         grid: settings to choose from.
     """
 
-    run: Callable[[PartialDenoiser | None, Observation, tuple], Tensor]
+    run: Callable[[Config, PartialDenoiser | None, Observation, tuple], Tensor]
     trained: str = ""
     calls: int = CALLS
     backward: bool = False
     grid: tuple[tuple, ...] = ((),)
 
 
-def image_process(seen: Observation, eta: float) -> ReverseProcess:
+def image_process(seen: Observation) -> ReverseProcess:
     """Levels and noise of a reverse process in image space, one seed an image."""
-    count, _, height, width = seen.y.shape
-    size, ones = (height, width), torch.ones(1, 1, height, width, dtype=seen.y.dtype)
-    masks = CartesianMasks(size, 1, 0)
+    size = tuple(seen.y.shape[-2:])
+    masks = make_masks(CartesianMaskConfig(acceleration=1), size)
     return ReverseProcess(
-        torch.nn.Identity(), MultiCoil(ones), masks, (1, *size), range(count), CALLS, 1, eta, False, "average"
+        *(torch.nn.Identity(), one_coil(seen), masks, (1, *size), range(len(seen.y)), CALLS),
+        *(1, 1.0, False, "average"),
     )
 
 
-def sample_image(sampler: Callable[..., Tensor], further: bool, denoiser, seen: Observation, setting: tuple) -> Tensor:
-    """A posterior sample by a sampler of `rival_methods`; further: with Ambient's fixed mask, not the oracle's."""
-    process, physics = image_process(seen, 1.0), Physics(seen.operator, seen.transform)
-    size = tuple(seen.y.shape[-2:])
-    if further:
-        mask = CartesianMasks(size, 5, 5).sample(len(seen.y), Generator().manual_seed(0))
-        posterior_mean = image_mean(denoiser, mask, seen.transform)
-    else:
-        whole = torch.ones(len(seen.y), 1, *size, dtype=torch.bool)
-        posterior_mean = image_mean(denoiser, whole, MultiCoil(torch.ones(1, 1, *size, dtype=seen.y.dtype)))
+def one_coil(seen: Observation) -> MultiCoil:
+    """T that sees the whole image: what white noise in the image is to the oracle."""
+    return MultiCoil(torch.ones(1, 1, *seen.y.shape[-2:], dtype=seen.y.dtype))
+
+
+def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen: Observation, setting: tuple):
+    """A posterior sample by the oracle and a sampler of `rival_methods`."""
+    whole = torch.ones(len(seen.y), 1, *seen.y.shape[-2:], dtype=torch.bool)
+    process, physics = image_process(seen), Physics(seen.operator, seen.transform)
+    posterior_mean = image_mean(denoiser, whole, one_coil(seen))
     return sampler(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
 
 
-def sample_msm(acceleration: float, draws: int, denoiser, seen: Observation, setting: tuple) -> Tensor:
-    """A posterior sample by MSM's sampler with masks of an acceleration."""
-    masks = CartesianMasks(tuple(seen.y.shape[-2:]), acceleration, 5)
+def ambient_sample(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    """A posterior sample by A-DPS: every image has one further-corrupted mask, at all levels."""
+    family = make_masks(ambient_masks(config), tuple(seen.y.shape[-2:]))
+    mask = family.sample(len(seen.y), Generator().manual_seed(0))
+    process, physics = image_process(seen), Physics(seen.operator, seen.transform)
+    posterior_mean = image_mean(denoiser, mask, seen.transform)
+    return dps(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
+
+
+def msm_sample(draws: int, whole: bool, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    """A posterior sample by MSM's sampler, with the masks of training, or one that keeps the whole."""
+    mask = CartesianMaskConfig(acceleration=1) if whole else config.data.mask
     z = reconstruct(
-        *(denoiser, seen.y, seen.operator, seen.transform, masks, tuple(seen.y.shape[1:])),
-        **{"seeds": range(len(seen.y)), "steps": CALLS // draws, "draws": draws, "eta": 1.0},
-        **{"step_size": "proximal", "noise_std": seen.noise_std},
+        *(denoiser, seen.y, seen.operator, seen.transform, make_masks(mask, tuple(seen.y.shape[-2:]))),
+        **{"shape": tuple(seen.y.shape[1:]), "seeds": range(len(seen.y)), "steps": CALLS // draws, "draws": draws},
+        **{"eta": 1.0, "step_size": "proximal", "noise_std": seen.noise_std},
     )
     return seen.transform.adjoint(z)
 
 
-def linear_start(_, seen: Observation, setting: tuple) -> Tensor:
+def linear_start(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
     """Phase-constrained SENSE, from which all networks start."""
     sense, sigma = Bounded(), torch.full((len(seen.y), 1, 1, 1), setting[0])
     phase, m_0 = sense.linear_estimate(seen.y, seen.operator.mask, sigma, seen.transform)
     return phase * m_0
 
 
-def ssdu(denoiser, seen: Observation, setting: tuple) -> Tensor:
+def ssdu(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
     return ssdu_image(denoiser, seen.y, seen.operator.mask, seen.transform)
+
+
+def zero_filled(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    return seen.input
+
+
+def total_variation(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    return MRI["TV"].run(seen, setting)
 
 
 ZETAS = ((0.3,), (1.0,), (3.0,), (10.0,))
 PIR = partial(diffpir, noise_std=NOISE_STD)
 METHODS = {
-    "zero-filled": Method(lambda _, seen, setting: seen.input, calls=0),
-    "TV": Method(lambda _, seen, setting: MRI["TV"].run(seen, setting), calls=0, grid=MRI["TV"].grid),
+    "zero-filled": Method(zero_filled, calls=0),
+    "TV": Method(total_variation, calls=0, grid=MRI["TV"].grid),
     "linear start": Method(linear_start, calls=0, grid=((0.01,), (0.03,), (0.1,))),
     "SSDU": Method(ssdu, "ssdu", 1),
-    "A-DPS": Method(partial(sample_image, dps, True), "ambient", backward=True, grid=ZETAS),
-    MSM: Method(partial(sample_msm, 4, DRAWS), "msm"),
-    "oracle, DPS": Method(partial(sample_image, dps, False), "oracle", backward=True, grid=ZETAS),
-    "oracle, DDNM": Method(partial(sample_image, ddnm, False), "oracle"),
+    "A-DPS": Method(ambient_sample, "ambient", backward=True, grid=ZETAS),
+    MSM: Method(partial(msm_sample, DRAWS, False), "msm"),
+    "oracle, DPS": Method(partial(oracle_sample, dps), "oracle", backward=True, grid=ZETAS),
+    "oracle, DDNM": Method(partial(oracle_sample, ddnm), "oracle"),
     "oracle, DiffPIR": Method(
-        partial(sample_image, PIR, False), "oracle", grid=tuple(itertools.product((1.0, 10.0), (0.3, 1.0)))
+        partial(oracle_sample, PIR), "oracle", grid=tuple(itertools.product((1.0, 10.0), (0.3, 1.0)))
     ),
-    "oracle, MSM's sampler": Method(partial(sample_msm, 1, 1), "oracle"),
+    "oracle, MSM's sampler": Method(partial(msm_sample, 1, True), "oracle"),
 }
 
 
-def load(method: Method, runs: dict[str, Path], config: Config) -> PartialDenoiser | None:
+def load(method: Method, runs: dict[str, Path]) -> PartialDenoiser | None:
     """The denoiser of a method, from the run that trained it."""
     if not method.trained:
         return None
+    config = load_config(runs[method.trained] / "config.yaml")
     network = ADMNetwork.load(runs[method.trained] / "weights").eval().requires_grad_(False)
     bounded = method.trained in ("ssdu", "ambient")
     return make_rival(network, config) if bounded else make_denoiser(network, config.diffusion)
 
 
-def problem(acceleration: float) -> InverseProblemConfig:
-    mask = CartesianMaskConfig(acceleration=acceleration, center=5)
+def problem(acceleration: float, config: Config) -> InverseProblemConfig:
+    mask = config.data.mask.model_copy(update={"acceleration": acceleration})
     return InverseProblemConfig(operator="undersampling", mask=mask, noise_std=NOISE_STD)
 
 
 def evaluate(folder: Path, runs: dict[str, Path], names: list[str], accelerations: list[float], count: int) -> None:
     """Reconstruct by each method and add its scores to the records."""
-    config = load_config(ROOT / "configs/demo/brain.yaml")
-    data = config.data
-    found = list(itertools.islice(slices(folder, "test", 0, data.image_size, data.coils, data.seed), count + TUNING))
+    config = load_config(runs["msm"] / "config.yaml")
+    found = list(itertools.islice(sources(config.data, folder, "test"), count + TUNING))
     items, apart = found[:count], found[count:]
     records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {"training": {}, "scores": {}}
     records["training"] |= {name: json.loads((run / "cost.json").read_text()) for name, run in runs.items()}
@@ -191,10 +209,10 @@ def evaluate(folder: Path, runs: dict[str, Path], names: list[str], acceleration
         method = METHODS[name]
         if method.trained and method.trained not in runs:
             continue
-        run = partial(method.run, load(method, runs, config))
+        run = partial(method.run, config, load(method, runs))
         setting = choose(run, method.grid, apart, accelerations[0], config)
         for acceleration in accelerations:
-            seen, started = observe(items, problem(acceleration), data), time.process_time()
+            seen, started = observe(items, problem(acceleration, config), config.data), time.process_time()
             x_hat = run(seen, setting)
             seconds = round((time.process_time() - started) / count, 2)
             scores = image_metrics(x_hat, truth(items), convention="plain")
@@ -214,7 +232,7 @@ def choose(run: Callable[..., Tensor], grid: tuple, apart: list[Source], acceler
     """The setting of the highest mean PSNR on images kept apart."""
     if len(grid) == 1:
         return grid[0]
-    seen = observe(apart, problem(acceleration), config.data)
+    seen = observe(apart, problem(acceleration, config), config.data)
     return tune(partial(run, seen), grid, truth(apart), partial(psnr, convention="plain"))
 
 
@@ -264,9 +282,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train")
     training.add_argument("kind", choices=["ssdu", "ambient"])
-    training.add_argument("store", type=Path)
-    training.add_argument("run", type=Path)
-    training.add_argument("--images", type=int, default=10240)
+    training.add_argument("config", type=Path)
+    training.add_argument("overrides", nargs="*", metavar="key=value")
     evaluation = commands.add_parser("evaluate")
     evaluation.add_argument("folder", type=Path)
     evaluation.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER")
@@ -276,7 +293,7 @@ def main() -> None:
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "train":
-        train(options.kind, options.store, options.run, options.images)
+        train(options.kind, load_config(options.config, options.overrides))
     elif options.command == "evaluate":
         runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
         evaluate(options.folder, runs, options.methods, options.acceleration, options.count)
