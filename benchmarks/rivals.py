@@ -81,6 +81,13 @@ def train(kind: str, config: Config) -> None:
     write_text(cost, json.dumps({"images": settings.images, "cpu_seconds": seconds}) + "\n")
 
 
+def training_cost(run: Path) -> dict[str, int]:
+    """Images a run was trained on and, where it was measured, the CPU seconds; `msm train` logs the images only."""
+    if (run / "cost.json").exists():
+        return json.loads((run / "cost.json").read_text())
+    return {"images": json.loads((run / "log.jsonl").read_text().splitlines()[-1])["images"]}
+
+
 # Reconstruction
 
 
@@ -208,7 +215,7 @@ def evaluate(folder: Path, runs: dict[str, Path], names: list[str], acceleration
     found = list(itertools.islice(sources(config.data, folder, "test"), count + TUNING))
     items, apart = found[:count], found[count:]
     records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {"training": {}, "scores": {}}
-    records["training"] |= {name: json.loads((run / "cost.json").read_text()) for name, run in runs.items()}
+    records["training"] |= {name: training_cost(run) for name, run in runs.items()}
     for name in names:
         method = METHODS[name]
         if method.trained and method.trained not in runs:
@@ -253,7 +260,8 @@ def tables(records: dict) -> str:
     """The tables of the page, in Markdown."""
     lines = ["| network | training images | CPU minutes |", "|---|---|---|"]
     for name, cost in records["training"].items():
-        lines.append(f"| {name} | {cost['images']:,} | {cost['cpu_seconds'] / 60:.0f} |")
+        minutes = f"{cost['cpu_seconds'] / 60:.0f}" if "cpu_seconds" in cost else "not measured"
+        lines.append(f"| {name} | {cost['images']:,} | {minutes} |")
     for problem_name, scores in records["scores"].items():
         count = len(scores[MSM]["psnr"])
         lines += ["", f"### {problem_name}, {count} slices", ""]
