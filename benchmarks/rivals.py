@@ -274,6 +274,8 @@ def tables(records: dict) -> str:
             row = [f"**{name}**" if name == MSM else name, calls, interval(mean(s["psnr"]), 2)]
             row += [interval(mean(s["ssim"]), 3), interval(mean(s["nmse"]), 3), apart]
             lines.append(f"| {' | '.join([*row, str(s['cpu_seconds_per_image'])])} |")
+        if missing := [name for name in METHODS if name not in scores]:
+            lines += ["", f"Not measured yet: {'; '.join(missing)}."]
         chosen = {n: ", ".join(map(str, s["setting"])) for n, s in scores.items() if len(METHODS[n].grid) > 1}
         lines += ["", f"Settings chosen: {'; '.join(f'{name} {setting}' for name, setting in chosen.items())}."]
     return "\n".join(lines)
