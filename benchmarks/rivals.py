@@ -1,0 +1,319 @@
+"""MSM against methods with networks, at equal data, network and training, on MRI. Writes JSON and a page.
+
+    python benchmarks/rivals.py train ssdu CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
+    python benchmarks/rivals.py train ambient CONFIG …
+    python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN [--methods …]
+    python benchmarks/rivals.py table
+
+STORE is what `msm acquire` writes for CONFIG, the same that MSM was trained on; MSM and the oracle are trained by
+`msm train`. The commands that made docs/results/rivals.json stand in docs/results.md, whose tables `table` writes anew
+from it. All methods reconstruct the same measurements of the first COUNT images by name; settings are those of the
+highest mean PSNR at the first acceleration on the images after them. A run adds to the records.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rival_methods import Bounded, Physics, ambient_loss, ddnm, diffpir, dps, image_mean, ssdu_image, ssdu_loss
+from torch import Generator, Tensor
+
+from msm import MultiCoil, reconstruct
+from msm.baselines import tune
+from msm.classical import MRI
+from msm.cli import sources
+from msm.config import Config, dump_config, load_config
+from msm.data.acquire import Source
+from msm.data.store import MeasurementStore
+from msm.denoiser import PartialDenoiser
+from msm.evaluation import Observation, make_denoiser, make_masks, observe
+from msm.intervals import Estimate, difference, mean
+from msm.metrics import image_metrics, psnr
+from msm.network import ADMNetwork
+from msm.report import write_text
+from msm.sampling import ReverseProcess
+from msm.settings import CartesianMaskConfig, InverseProblemConfig
+from msm.training import Trainer
+
+ROOT = Path(__file__).parents[1]
+RECORDS, PAGE = ROOT / "docs/results/rivals.json", ROOT / "docs/results.md"
+NOISE_STD, CALLS, DRAWS, TUNING = 0.01, 60, 4, 4
+HELD_OUT = 0.4  # SSDU's share
+MSM = "MSM"
+
+
+# Training
+
+
+def make_rival(network: ADMNetwork, config: Config) -> PartialDenoiser:
+    """A denoiser whose loss reaches beyond its input: Ambient's and SSDU's."""
+    denoiser = make_denoiser(network, config.diffusion)
+    denoiser.parametrisation = Bounded(denoiser.prior, iterations=config.diffusion.sense_iterations)
+    return denoiser
+
+
+def ambient_masks(config: Config) -> CartesianMaskConfig:
+    """The family of Ambient's further-corrupted masks: R becomes R + 1, as Aali et al. have it."""
+    return config.data.mask.model_copy(update={"acceleration": config.data.mask.acceleration + 1})
+
+
+def train(kind: str, config: Config) -> None:
+    """Train a rival as `msm train` trains MSM; the same command again goes on from the newest checkpoint."""
+    folder, settings = config.setting.save_dir, config.train
+    torch.manual_seed(settings.seed)
+    denoiser = make_rival(ADMNetwork(**config.network.model_dump()), config)
+    masks = make_masks(config.data.mask, config.data.image_size)
+    trainer = Trainer(denoiser, MeasurementStore(config.setting.dataset_dir), masks, folder, settings)
+    generator = Generator().manual_seed(settings.seed)
+    keep = config.data.mask.acceleration / ambient_masks(config).acceleration
+    trainer.loss = ssdu_loss(HELD_OUT, generator) if kind == "ssdu" else ambient_loss(masks, keep, generator)
+    cost = folder / "cost.json"
+    before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0
+    write_text(folder / "config.yaml", dump_config(config))
+    trainer.run()
+    seconds = round(before + time.process_time())
+    write_text(cost, json.dumps({"images": settings.images, "cpu_seconds": seconds}) + "\n")
+
+
+def training_cost(run: Path) -> dict[str, int]:
+    """Images a run was trained on and, where it was measured, the CPU seconds; `msm train` logs the images only."""
+    if (run / "cost.json").exists():
+        return json.loads((run / "cost.json").read_text())
+    return {"images": json.loads((run / "log.jsonl").read_text().splitlines()[-1])["images"]}
+
+
+# Reconstruction
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of the comparison.
+
+    Args:
+        run: (config of MSM, denoiser, observation, setting) -> images (B, 1, H, W).
+        trained: name of the run whose network it calls; "" for none.
+        calls: network calls an image.
+        backward: whether each call is differentiated too, which costs about two calls more.
+        grid: settings to choose from.
+    """
+
+    run: Callable[[Config, PartialDenoiser | None, Observation, tuple], Tensor]
+    trained: str = ""
+    calls: int = CALLS
+    backward: bool = False
+    grid: tuple[tuple, ...] = ((),)
+
+
+def image_process(seen: Observation) -> ReverseProcess:
+    """Levels and noise of a reverse process in image space, one seed an image."""
+    size = tuple(seen.y.shape[-2:])
+    masks = make_masks(CartesianMaskConfig(acceleration=1), size)
+    return ReverseProcess(
+        *(torch.nn.Identity(), one_coil(seen), masks, (1, *size), range(len(seen.y)), CALLS),
+        *(1, 1.0, False, "average"),
+    )
+
+
+def one_coil(seen: Observation) -> MultiCoil:
+    """T that sees the whole image: what white noise in the image is to the oracle."""
+    return MultiCoil(torch.ones(1, 1, *seen.y.shape[-2:], dtype=seen.y.dtype))
+
+
+def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen: Observation, setting: tuple):
+    """A posterior sample by the oracle and a sampler of `rival_methods`."""
+    whole = torch.ones(len(seen.y), 1, *seen.y.shape[-2:], dtype=torch.bool)
+    process, physics = image_process(seen), Physics(seen.operator, seen.transform)
+    posterior_mean = image_mean(denoiser, whole, one_coil(seen))
+    return sampler(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
+
+
+def ambient_sample(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    """A posterior sample by A-DPS: every image has one further-corrupted mask, at all levels."""
+    family = make_masks(ambient_masks(config), tuple(seen.y.shape[-2:]))
+    mask = family.sample(len(seen.y), Generator().manual_seed(0))
+    process, physics = image_process(seen), Physics(seen.operator, seen.transform)
+    posterior_mean = image_mean(denoiser, mask, seen.transform)
+    return dps(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
+
+
+def msm_sample(samples: int, draws: int, whole: bool, config: Config, denoiser, seen: Observation, setting: tuple):
+    """Mean of posterior samples by MSM's sampler, with the masks of training, or one that keeps the whole."""
+    mask = CartesianMaskConfig(acceleration=1) if whole else config.data.mask
+    count, masks, total = len(seen.y), make_masks(mask, tuple(seen.y.shape[-2:])), 0
+    for first in range(0, samples * count, count):
+        z = reconstruct(
+            *(denoiser, seen.y, seen.operator, seen.transform, masks, tuple(seen.y.shape[1:])),
+            **{"seeds": range(first, first + count), "steps": CALLS // draws, "draws": draws},
+            **{"eta": 1.0, "step_size": "proximal", "noise_std": seen.noise_std},
+        )
+        total = total + seen.transform.adjoint(z) / samples
+    return total
+
+
+def linear_start(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    """Phase-constrained SENSE, from which all networks start."""
+    sense, sigma = Bounded(), torch.full((len(seen.y), 1, 1, 1), setting[0])
+    phase, m_0 = sense.linear_estimate(seen.y, seen.operator.mask, sigma, seen.transform)
+    return phase * m_0
+
+
+def ssdu(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    return ssdu_image(denoiser, seen.y, seen.operator.mask, seen.transform)
+
+
+def zero_filled(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    return seen.input
+
+
+def total_variation(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    return MRI["TV"].run(seen, setting)
+
+
+ZETAS = ((0.3,), (1.0,), (3.0,), (10.0,))
+PIR = partial(diffpir, noise_std=NOISE_STD)
+METHODS = {
+    "zero-filled": Method(zero_filled, calls=0),
+    "TV": Method(total_variation, calls=0, grid=MRI["TV"].grid),
+    "linear start": Method(linear_start, calls=0, grid=((0.01,), (0.03,), (0.1,))),
+    "SSDU": Method(ssdu, "ssdu", 1),
+    "A-DPS": Method(ambient_sample, "ambient", backward=True, grid=ZETAS),
+    MSM: Method(partial(msm_sample, 1, DRAWS, False), "msm"),
+    "MSM, mean of 4": Method(partial(msm_sample, 4, DRAWS, False), "msm", calls=4 * CALLS),
+    "oracle, DPS": Method(partial(oracle_sample, dps), "oracle", backward=True, grid=ZETAS),
+    "oracle, DDNM": Method(partial(oracle_sample, ddnm), "oracle"),
+    "oracle, DiffPIR": Method(
+        partial(oracle_sample, PIR), "oracle", grid=tuple(itertools.product((1.0, 10.0), (0.3, 1.0)))
+    ),
+    "oracle, MSM's sampler": Method(partial(msm_sample, 1, 1, True), "oracle"),
+}
+
+
+def load(method: Method, runs: dict[str, Path]) -> PartialDenoiser | None:
+    """The denoiser of a method, from the run that trained it."""
+    if not method.trained:
+        return None
+    config = load_config(runs[method.trained] / "config.yaml")
+    network = ADMNetwork.load(runs[method.trained] / "weights").eval().requires_grad_(False)
+    bounded = method.trained in ("ssdu", "ambient")
+    return make_rival(network, config) if bounded else make_denoiser(network, config.diffusion)
+
+
+def problem(acceleration: float, config: Config) -> InverseProblemConfig:
+    mask = config.data.mask.model_copy(update={"acceleration": acceleration})
+    return InverseProblemConfig(operator="undersampling", mask=mask, noise_std=NOISE_STD)
+
+
+def evaluate(folder: Path, runs: dict[str, Path], names: list[str], accelerations: list[float], count: int) -> None:
+    """Reconstruct by each method and add its scores to the records."""
+    config = load_config(runs["msm"] / "config.yaml")
+    found = list(itertools.islice(sources(config.data, folder, "test"), count + TUNING))
+    items, apart = found[:count], found[count:]
+    records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {"training": {}, "scores": {}}
+    records["training"] |= {name: training_cost(run) for name, run in runs.items()}
+    for name in names:
+        method = METHODS[name]
+        if method.trained and method.trained not in runs:
+            continue
+        run = partial(method.run, config, load(method, runs))
+        setting = choose(run, method.grid, apart, accelerations[0], config)
+        for acceleration in accelerations:
+            seen, started = observe(items, problem(acceleration, config), config.data), time.process_time()
+            x_hat = run(seen, setting)
+            seconds = round((time.process_time() - started) / count, 2)
+            scores = image_metrics(x_hat, truth(items), convention="plain")
+            about = {"trained": method.trained, "calls": method.calls, "backward": method.backward}
+            rounded = {key: [round(value, 4) for value in values] for key, values in scores.items()}
+            entry = about | {"setting": setting, "cpu_seconds_per_image": seconds} | rounded
+            records["scores"].setdefault(f"R = {acceleration:g}", {})[name] = entry
+            print(name, acceleration, setting, f"{mean(scores['psnr']).value:.2f} dB, {seconds} s", flush=True)
+            write_text(RECORDS, json.dumps(records) + "\n")
+
+
+def truth(items: list[Source]) -> Tensor:
+    return torch.stack([item.image for item in items])
+
+
+def choose(run: Callable[..., Tensor], grid: tuple, apart: list[Source], acceleration: float, config: Config) -> tuple:
+    """The setting of the highest mean PSNR on images kept apart."""
+    if len(grid) == 1:
+        return grid[0]
+    seen = observe(apart, problem(acceleration, config), config.data)
+    return tune(partial(run, seen), grid, truth(apart), partial(psnr, convention="plain"))
+
+
+# The page
+
+
+def interval(e: Estimate, digits: int, sign: str = "") -> str:
+    if e.low is None or e.high is None:
+        return f"{e.value:{sign}.{digits}f}"
+    return f"{e.value:{sign}.{digits}f} [{e.low:{sign}.{digits}f}, {e.high:{sign}.{digits}f}]"
+
+
+def tables(records: dict) -> str:
+    """The tables of the page, in Markdown."""
+    lines = ["| network | training images | CPU minutes |", "|---|---|---|"]
+    for name, cost in records["training"].items():
+        minutes = f"{cost['cpu_seconds'] / 60:.0f}" if "cpu_seconds" in cost else "not measured"
+        lines.append(f"| {name} | {cost['images']:,} | {minutes} |")
+    for problem_name, scores in records["scores"].items():
+        count = len(scores[MSM]["psnr"])
+        lines += ["", f"### {problem_name}, {count} slices", ""]
+        columns = ["method", "network calls", "PSNR, dB", "SSIM", "NMSE", "PSNR − MSM's", "s an image"]
+        lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+        for name in (name for name in METHODS if name in scores):
+            s = scores[name]
+            apart = "" if name == MSM else interval(difference(s["psnr"], scores[MSM]["psnr"]), 2, "+")
+            calls = f"{s['calls']}, with gradients" if s["backward"] else str(s["calls"])
+            row = [f"**{name}**" if name == MSM else name, calls, interval(mean(s["psnr"]), 2)]
+            row += [interval(mean(s["ssim"]), 3), interval(mean(s["nmse"]), 3), apart]
+            lines.append(f"| {' | '.join([*row, str(s['cpu_seconds_per_image'])])} |")
+        if missing := [name for name in METHODS if name not in scores]:
+            lines += ["", f"Not measured yet: {'; '.join(missing)}."]
+        chosen = {n: ", ".join(map(str, s["setting"])) for n, s in scores.items() if len(METHODS[n].grid) > 1}
+        lines += ["", f"Settings chosen: {'; '.join(f'{name} {setting}' for name, setting in chosen.items())}."]
+    return "\n".join(lines)
+
+
+def with_tables(page: str, records: dict) -> str:
+    """The page with the tables between its two marks written anew."""
+    begin, end = "<!-- rivals -->\n", "<!-- end of rivals -->"
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{PAGE}: the marks {begin.strip()} and {end.strip()} are missing; put them back")
+    return before + begin + tables(records) + "\n" + end + after
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train")
+    training.add_argument("kind", choices=["ssdu", "ambient"])
+    training.add_argument("config", type=Path)
+    training.add_argument("overrides", nargs="*", metavar="key=value")
+    evaluation = commands.add_parser("evaluate")
+    evaluation.add_argument("folder", type=Path)
+    evaluation.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER")
+    evaluation.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    evaluation.add_argument("--acceleration", type=float, nargs="+", default=[4, 8])
+    evaluation.add_argument("--count", type=int, default=16)
+    commands.add_parser("table")
+    options = parser.parse_args()
+    if options.command == "train":
+        train(options.kind, load_config(options.config, options.overrides))
+    elif options.command == "evaluate":
+        runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
+        evaluate(options.folder, runs, options.methods, options.acceleration, options.count)
+    else:
+        write_text(PAGE, with_tables(PAGE.read_text(), json.loads(RECORDS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
