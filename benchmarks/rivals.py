@@ -27,15 +27,16 @@ from torch import Generator, Tensor
 from msm import MultiCoil, reconstruct
 from msm.baselines import tune
 from msm.classical import MRI
-from msm.cli import sources
 from msm.config import Config, dump_config, load_config
 from msm.data.acquire import Source
 from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
 from msm.evaluation import Observation, make_denoiser, make_masks, observe
+from msm.inputs import sources
 from msm.intervals import Estimate, difference, mean
 from msm.metrics import image_metrics, psnr
 from msm.network import ADMNetwork
+from msm.presets import preset
 from msm.report import write_text
 from msm.sampling import ReverseProcess
 from msm.settings import CartesianMaskConfig, InverseProblemConfig
@@ -43,7 +44,7 @@ from msm.training import Trainer
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "docs/results/rivals.json", ROOT / "docs/results.md"
-NOISE_STD, CALLS, DRAWS, TUNING = 0.01, 60, 4, 4
+NOISE_STD, CALLS, DRAWS, TUNING = 0.01, 60, 3, 4
 HELD_OUT = 0.4  # SSDU's share
 MSM = "MSM"
 
@@ -116,7 +117,7 @@ def image_process(seen: Observation) -> ReverseProcess:
     masks = make_masks(CartesianMaskConfig(acceleration=1), size)
     return ReverseProcess(
         *(torch.nn.Identity(), one_coil(seen), masks, (1, *size), range(len(seen.y)), CALLS),
-        *(1, 1.0, False, "average"),
+        *(1, 1.0, False, "average", "time"),
     )
 
 
@@ -143,14 +144,14 @@ def ambient_sample(config: Config, denoiser, seen: Observation, setting: tuple) 
 
 
 def msm_sample(samples: int, draws: int, whole: bool, config: Config, denoiser, seen: Observation, setting: tuple):
-    """Mean of posterior samples by MSM's sampler, with the masks of training, or one that keeps the whole."""
+    """Mean of posterior samples by MSM's preset `best`, with the masks of training, or one that keeps the whole."""
     mask = CartesianMaskConfig(acceleration=1) if whole else config.data.mask
     count, masks, total = len(seen.y), make_masks(mask, tuple(seen.y.shape[-2:])), 0
     for first in range(0, samples * count, count):
         z = reconstruct(
             *(denoiser, seen.y, seen.operator, seen.transform, masks, tuple(seen.y.shape[1:])),
-            **{"seeds": range(first, first + count), "steps": CALLS // draws, "draws": draws},
-            **{"eta": 1.0, "step_size": "proximal", "noise_std": seen.noise_std},
+            **{"seeds": range(first, first + count), "noise_std": seen.noise_std},
+            **preset("best", inverse_problem=True, mri=True) | {"steps": CALLS // draws, "draws": draws},
         )
         total = total + seen.transform.adjoint(z) / samples
     return total

@@ -31,7 +31,7 @@ def drawn(sampler, oracle, y, mask, steps=60):
     """Samples (B, 1, 8, 8) with the exact posterior mean of a Gaussian field, B observations."""
     process = ReverseProcess(
         *(oracle, Identity(), BoxMasks(oracle.size), (1, *oracle.size), range(len(y)), steps),
-        *(1, 1.0, False, "average"),
+        *(1, 1.0, False, "average", "time"),
     )
     whole = torch.ones(len(y), 1, *oracle.size, dtype=torch.bool)
     physics = Physics(Undersampling(mask), Identity())
