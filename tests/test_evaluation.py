@@ -146,8 +146,12 @@ def test_demo_inputs_are_real_images_of_full_range():
 
 @pytest.mark.parametrize(("text", "show", "methods"), [(MRI, brain, 18), (PHOTOS, faces, 8)])
 def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
-    denoiser, config = denoiser_and_config(tmp_path, text)
-    show(denoiser, config, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    denoiser, _ = denoiser_and_config(tmp_path, text)
+
+    def configured(problem):
+        return load_config(tmp_path / "config.yaml", [f"inverse_problem={problem}"])
+
+    show(denoiser, configured, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
     (table,) = (tmp_path / "out").glob("*.csv")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len({row["method"] for row in rows}) == methods

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from .classical import fitting
 from .config import Config
@@ -19,59 +20,63 @@ from .data.demo import brain_slices, portrait
 from .denoiser import PartialDenoiser
 from .evaluation import coil_maps, observe, posterior_samples, prior_samples, score, summary
 from .report import Column, error_map, print_table, spread, write_comparison, write_csv, write_picture
-from .settings import CartesianMaskConfig, InverseProblemConfig
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Configured = Callable[[str], Config]  # the bundled config with an inverse problem, "null" to generate
 
 ACCELERATIONS = (4, 6, 8)
 
 
-def brain(denoiser: PartialDenoiser, config: Config, folder: Path, progress: Progress) -> None:
+def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
     """Reconstruct brain slices at R = 4, 6 and 8, and generate new ones."""
+    config = configured("null")
     items = brain_slices(config.data.image_size, config.data.coils)
     center = getattr(config.data.mask, "center", 0)
     rows = []
     for acceleration in ACCELERATIONS:
-        mask = CartesianMaskConfig(acceleration=acceleration, center=center)
-        problem = InverseProblemConfig(operator="undersampling", mask=mask, step_size="proximal")
-        rows += _solve(denoiser, config, items, problem, f"brain R{acceleration}", folder, progress)
-    settings = config.sample.model_copy(update={"count": 8, "eta": 1.0})
-    with progress("brain, new slices", settings.count * settings.steps) as advance:
-        generated = prior_samples(denoiser, config.data, settings, coil_maps(items), advance)
-    write_picture(folder / "brain_generated.png", generated)
+        mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {center}}}"
+        settled = configured(f"{{operator: undersampling, mask: {mask}}}")
+        rows += _solve(denoiser, settled, items, f"brain R{acceleration}", folder, progress)
+    _generate(denoiser, config, coil_maps(items), "brain, new slices", folder / "brain_generated.png", progress)
     write_csv(folder / "brain.csv", rows)
 
 
-def faces(denoiser: PartialDenoiser, config: Config, folder: Path, progress: Progress) -> None:
+def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
     """Fill a hole in a portrait, enlarge it four times, and generate new faces."""
+    config = configured("null")
     items = [portrait(config.data.image_size)]
-    hole = InverseProblemConfig(operator="box", hole=config.data.image_size // 2, step_size="proximal")
-    small = InverseProblemConfig(operator="super_resolution", factor=4, step_size="proximal")
+    hole = configured(f"{{operator: box, hole: {config.data.image_size // 2}}}")
+    small = configured("{operator: super_resolution, factor: 4}")
     rows = []
-    for problem, label in ((hole, "face hole"), (small, "face x4")):
-        rows += _solve(denoiser, config, items, problem, label, folder, progress)
-    settings = config.sample.model_copy(update={"count": 8, "eta": 1.0})
-    with progress("new faces", settings.count * settings.steps) as advance:
-        generated = prior_samples(denoiser, config.data, settings, None, advance)
-    write_picture(folder / "faces_generated.png", generated)
+    for settled, label in ((hole, "face hole"), (small, "face x4")):
+        rows += _solve(denoiser, settled, items, label, folder, progress)
+    _generate(denoiser, config, None, "new faces", folder / "faces_generated.png", progress)
     write_csv(folder / "faces.csv", rows)
+
+
+def _generate(
+    denoiser: PartialDenoiser, config: Config, maps: Tensor | None, label: str, path: Path, progress: Progress
+) -> None:
+    """Write a picture of new images."""
+    with progress(label, config.sample.count * config.sample.steps) as advance:
+        generated = prior_samples(denoiser, config.data, config.sample, maps, advance)
+    write_picture(path, generated)
 
 
 def _solve(
     denoiser: PartialDenoiser,
     config: Config,
     items: list[Source],
-    problem: InverseProblemConfig,
     label: str,
     folder: Path,
     progress: Progress,
 ) -> list[dict[str, str]]:
     """Solve one inverse problem in every way, draw a figure, print a table; returns the scores."""
-    settled = config.model_copy(update={"inverse_problem": problem})
     steps = len(items) * config.sample.samples * config.sample.steps
     with progress(label, steps) as advance:
-        inputs, samples = posterior_samples(denoiser, items, settled, advance)
-    seen = observe(items, problem, config.data, seed=config.sample.seed)
+        inputs, samples = posterior_samples(denoiser, items, config, advance)
+    assert config.inverse_problem is not None
+    seen = observe(items, config.inverse_problem, config.data, seed=config.sample.seed)
     truth, names = torch.stack([item.image for item in items]), [item.name for item in items]
     unprocessed = "zero-filled" if config.data.is_mri else "input"
     classical = {name: method.run(seen, method.usual) for name, method in fitting(seen).items()}
