@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from msm import BoxMasks, VPSchedule
+from msm.schedule import Grid
 
 SIZE, DROP, VARIANCE, STEPS = 16, 0.4, 0.25, 200
 NOISE_LEVELS = (0.0, 0.1, 0.5, 2.0)
@@ -99,14 +100,17 @@ class Sampler:
         eta: share of fresh noise.
         steps: reverse steps.
         seed: of the masks.
+        grid: spacing of the steps.
     """
 
-    def __init__(self, truth: Tensor, family: BoxMasks, number: int, eta: float, steps: int, seed: int):
+    def __init__(
+        self, truth: Tensor, family: BoxMasks, number: int, eta: float, steps: int, seed: int, grid: Grid = "time"
+    ):
         self.truth, self.family, self.number, self.eta = truth, family, number, eta
         self.eye = torch.eye(len(truth))
         self.generator = torch.Generator().manual_seed(seed)
         schedule = VPSchedule()
-        self.alpha_bars = [0.0, *schedule.alpha_bar(schedule.grid(steps)).double().tolist()[::-1], 1.0]
+        self.alpha_bars = [0.0, *schedule.alpha_bar(schedule.grid(steps, grid)).double().tolist()[::-1], 1.0]
 
     def run(self, step) -> Tensor:
         """Covariance of the last z, by one of the methods below for a step."""
@@ -171,11 +175,12 @@ def ddim_factors(a: float, target: float, source: float, eta: float) -> tuple[fl
 def samplers(truth: Tensor, family: BoxMasks, number: int, seed: int) -> dict[str, dict]:
     """The samplers at 600 calls, with the exact one beside them."""
     out = {}
-    for eta in (1.0, 0.0):
-        sampler = Sampler(truth, family, number, eta, STEPS, seed)
+    grids: list[tuple[float, Grid]] = [(1.0, "time"), (0.0, "time"), (1.0, "log")]
+    for eta, grid in grids:
+        sampler = Sampler(truth, family, number, eta, STEPS, seed, grid)
         exact = sampler.run(sampler.exact)
         drawn = {"average": sampler.run(sampler.average), "chain": sampler.run(sampler.chain), "exact": exact}
-        out[f"η = {eta:g}"] = {
+        out[f"η = {eta:g}" + ", log" * (grid == "log")] = {
             name: distances(covariance, truth) | {"kl_to_exact": kl_per_pixel(covariance, exact)}
             for name, covariance in drawn.items()
         }
