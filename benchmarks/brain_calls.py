@@ -97,7 +97,7 @@ def plot(records: dict, path: Path) -> None:
         axes.minorticks_off()
         axes.set(xlabel="network calls a sample", ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     partial = path.with_name(path.name + ".partial.png")
     figure.savefig(partial, dpi=120)
     partial.replace(path)
