@@ -157,9 +157,9 @@ def msm_sample(samples: int, draws: int, whole: bool, config: Config, denoiser, 
     return total
 
 
-def linear_start(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
-    """Phase-constrained SENSE, from which all networks start."""
-    sense, sigma = Bounded(), torch.full((len(seen.y), 1, 1, 1), setting[0])
+def linear(iterations: int, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    """Phase-constrained SENSE; by 4 iterations it is what all networks start from."""
+    sense, sigma = Bounded(iterations=iterations), torch.full((len(seen.y), 1, 1, 1), setting[0])
     phase, m_0 = sense.linear_estimate(seen.y, seen.operator.mask, sigma, seen.transform)
     return phase * m_0
 
@@ -181,7 +181,8 @@ PIR = partial(diffpir, noise_std=NOISE_STD)
 METHODS = {
     "zero-filled": Method(zero_filled, calls=0),
     "TV": Method(total_variation, calls=0, grid=MRI["TV"].grid),
-    "linear start": Method(linear_start, calls=0, grid=((0.01,), (0.03,), (0.1,))),
+    "linear start": Method(partial(linear, 4), calls=0, grid=((0.01,), (0.03,), (0.1,))),
+    "the same, 20 iterations": Method(partial(linear, 20), calls=0, grid=((0.01,), (0.03,), (0.1,))),
     "SSDU": Method(ssdu, "ssdu", 1),
     "A-DPS": Method(ambient_sample, "ambient", backward=True, grid=ZETAS),
     MSM: Method(partial(msm_sample, 1, DRAWS, False), "msm"),
