@@ -213,7 +213,7 @@ class Recursion:
         moments[:, z, z] += 0 if last else fresh * diagonal
         return moments
 
-    def _update(self, moments, count, a, below, last, ahead):
+    def _update(self, moments, count, a, below, last, ahead=0.0):
         """ẑ from the sum, the likelihood step, and the next z from ẑ, or from ẑ + ahead (ẑ − the ẑ before)."""
         z, z_hat, total, one = self._parts()
         average = torch.zeros_like(moments)
