@@ -26,7 +26,7 @@ from msm.likelihood import proximal_step
 from msm.metrics import image_metrics
 from msm.network import ADMNetwork
 from msm.report import write_text
-from msm.uncertainty import intervals, rank_counts, spread_and_error
+from msm.uncertainty import foreground, intervals, rank_counts, spread_and_error
 
 WEIGHTS = Path(msm.__file__).parent / "assets" / "brain"
 PROBLEM = "inverse_problem={operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 5}}"
@@ -39,14 +39,14 @@ def rounded(values: list[float]) -> list[float]:
 def measure(denoiser, items, config) -> dict:
     """Scores of one sample, of the mean, and the calibration where there are several."""
     started = time.process_time()
-    _, drawn = posterior_samples(denoiser, items, config)
+    inputs, drawn = posterior_samples(denoiser, items, config)
     seconds = (time.process_time() - started) / len(items) / config.sample.samples
     truth = torch.stack([item.image for item in items])
     one = image_metrics(drawn[:, 0], truth, convention="plain")
     result = {"seconds_per_sample": round(seconds, 2), "psnr": rounded(one["psnr"]), "ssim": rounded(one["ssim"])}
     if config.sample.samples > 1:
         average = image_metrics(drawn.mean(1), truth, convention="plain")
-        body = truth.abs() > 0.02
+        body = foreground(inputs)
         widest = intervals(rank_counts(drawn, truth, body).sum(0).tolist())[0]
         announced, actual = zip(*spread_and_error(drawn, truth, body))
         result |= {
