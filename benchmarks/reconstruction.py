@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 import msm
-from msm.baselines import bicubic, biharmonic, cg_sense, l1_wavelet, total_variation, tune
+from msm.baselines import bicubic, biharmonic, tune
+from msm.classical import MRI
 from msm.config import load_config
 from msm.data.images import photos, slices
 from msm.evaluation import make_denoiser, observe, posterior_samples
@@ -43,31 +44,15 @@ def classical_mri(items, tuning, problem, config) -> dict:
     results = {}
     seen, apart = (observe(group, problem, config.data) for group in (items, tuning))
     truth, truth_apart = (torch.stack([item.image for item in group]) for group in (items, tuning))
-
-    def sense(observed, setting):
-        weight, iterations = setting
-        return cg_sense(
-            observed.y, observed.operator.mask, observed.transform, regularisation=weight, iterations=iterations
-        )
-
-    def wavelet(observed, setting):
-        weight, name = setting
-        given = (observed.y, observed.operator.mask, observed.transform)
-        return l1_wavelet(*given, regularisation=weight, iterations=100, wavelet=name)
-
-    def variation(observed, weight):
-        given = (observed.y, observed.operator.mask, observed.transform)
-        return total_variation(*given, regularisation=weight, iterations=200)
-
     results["zero-filled"] = scores(seen.input, truth)
     grids = {
-        "CG-SENSE": (sense, itertools.product((3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), (4, 7, 10, 30))),
-        "L1-wavelet": (wavelet, itertools.product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3), ("haar", "db4", "sym8"))),
-        "TV": (variation, (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)),
+        "CG-SENSE": itertools.product((3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), (4, 7, 10, 30)),
+        "L1-wavelet": itertools.product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3), ("haar", "db4", "sym8")),
+        "TV": MRI["TV"].grid,
     }
-    for name, (method, grid) in grids.items():
-        best = tune(partial(method, apart), grid, truth_apart, plain_psnr)
-        results[name] = {"setting": best, **scores(method(seen, best), truth)}
+    for name, grid in grids.items():
+        best = tune(partial(MRI[name].run, apart), grid, truth_apart, plain_psnr)
+        results[name] = {"setting": best, **scores(MRI[name].run(seen, best), truth)}
     return results
 
 

@@ -347,7 +347,7 @@ def test_golden_mri_steps_differ_by_the_noise_of_the_renoising_only(golden, tmp_
     if run["lam"] is not None:
         operator, y = Keep(vectors["inverse_mask"].bool()), golden_complex(vectors["inverse_y"])
 
-        def likelihood(s_hat):
+        def likelihood(s_hat, sigma):
             return s_hat - run["lam"] * operator.A_dagger(operator.A(s_hat) - y)
 
     def close(ours, key):

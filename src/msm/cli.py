@@ -223,23 +223,18 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
     Reconstructs brain slices from undersampled k-space (R = 4, 6, 8), fills and enlarges a portrait, and generates
     new brains and faces. Both networks have never seen a clean image. Writes figures and tables.
     """
-    from .config import Config, load_config
-    from .demo import brain, faces
+    from functools import partial
+
+    from .demo import ASSETS, brain, bundled, faces
     from .processes import arithmetic
     from .runs import progress_bar
     from .weights import trained_denoiser
 
     for name, show in (("brain", brain), ("faces", faces)):
-        weights = Path(__file__).parent / "assets" / name
-        best = [f"setting.pretrained_model_dir={weights}", "sample.preset=best"]
-
-        def configured(problem: str, file: Path = weights / "config.yaml", best: list[str] = best) -> Config:
-            return load_config(file, [*best, f"inverse_problem={problem}"])
-
-        config = configured("null")
-        denoiser = trained_denoiser(config, weights / "config.yaml")
+        config = bundled(name, "null")
+        denoiser = trained_denoiser(config, ASSETS / name / "config.yaml")
         with arithmetic(config.sample.mixed_precision):
-            show(denoiser, configured, output, progress_bar)
+            show(denoiser, partial(bundled, name), output, progress_bar)
     pictures = ", ".join(sorted(path.name for path in output.glob("*.png")))
     print(f"{output}: {pictures}; scores in brain.csv and faces.csv")
 

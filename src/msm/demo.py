@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .classical import fitting
-from .config import Config
+from .config import Config, load_config
 from .data.acquire import Source
 from .data.demo import brain_slices, portrait
 from .denoiser import PartialDenoiser
@@ -22,9 +22,17 @@ from .evaluation import coil_maps, observe, posterior_samples, prior_samples, sc
 from .report import Column, error_map, print_table, spread, write_comparison, write_csv, write_picture
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-Configured = Callable[[str], Config]  # the bundled config with an inverse problem, "null" to generate
+Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
 
+ASSETS = Path(__file__).parent / "assets"
 ACCELERATIONS = (4, 6, 8)
+
+
+def bundled(name: str, problem: str) -> Config:
+    """The config of bundled weights, with the preset `best` and an inverse problem; "null" to generate."""
+    weights = ASSETS / name
+    given = [f"setting.pretrained_model_dir={weights}", "sample.preset=best", f"inverse_problem={problem}"]
+    return load_config(weights / "config.yaml", given)
 
 
 def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:

@@ -25,6 +25,24 @@ class Operator(Protocol):
         """H⁺ y."""
 
 
+Step = Callable[[Tensor, float], Tensor]
+
+
+def gradient_step(y: Tensor, operator: Operator, step_size: float) -> Step:
+    """The published step (ẑ, σ_t) -> ẑ − γ H⁺(H ẑ − y), the same at every σ_t.
+
+    Args:
+        y: observations (B, …).
+        operator: H.
+        step_size: γ.
+    """
+
+    def step(z_hat: Tensor, sigma: float) -> Tensor:
+        return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
+
+    return step
+
+
 def proximal_step(
     y: Tensor,
     operator: Operator,
@@ -32,7 +50,7 @@ def proximal_step(
     noise_std: float,
     prior: ImagePrior = ImagePrior(),
     iterations: int = PROXIMAL_ITERATIONS,
-) -> Callable[[Tensor, float], Tensor]:
+) -> Step:
     """The step (ẑ, σ_t) -> ẑ that moves the estimated image towards y as far as both deserve to be trusted.
 
     If x is known up to an error of covariance C around x̂, and y up to white noise σ_y, its best estimate is the

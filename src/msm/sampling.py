@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .denoiser import Denoiser
-from .likelihood import PROXIMAL_ITERATIONS, Operator, proximal_step
+from .likelihood import PROXIMAL_ITERATIONS, Operator, Step, gradient_step, proximal_step
 from .masks import Chain, Masks
 from .schedule import Grid, VPSchedule
 from .sense import ImagePrior
@@ -115,7 +115,7 @@ def reconstruct(
     Args:
         denoiser: partial denoiser.
         y: observations (B, …), one item per seed; repeat y to draw several samples of it.
-        operator: H with A and A_dagger: any deepinv physics object works.
+        operator: H with A, A_adjoint and A_dagger: any deepinv physics object works.
         transform: T.
         masks: mask family that the denoiser was trained on; H may be another.
         shape: shape of one z, (C or coils, H, W).
@@ -144,25 +144,18 @@ def reconstruct(
     """
     if len(seeds) != len(y):
         raise ValueError(f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds")
-
-    def gradient_step(z_hat: Tensor, sigma: float | None = None) -> Tensor:
-        assert not isinstance(step_size, str)
-        return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
-
     process = ReverseProcess(
         denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score, grid, warm_start
     )
     z, z_hat = process.start()
-    proximal = step_size == "proximal"
-    towards_y: Callable[[Tensor, float], Tensor] = gradient_step
-    if proximal or warm_start is not None:
+    if step_size == "proximal" or warm_start is not None:
         prior = getattr(denoiser, "prior", ImagePrior())
         iterations = max(proximal_iterations, getattr(denoiser, "sense_iterations", 0))
         linear = proximal_step(y, operator, transform, noise_std, prior, iterations)
-        towards_y = linear if proximal else gradient_step
-        if warm_start is not None:
-            z, z_hat = process.noisy(linear(z_hat, warm_start), z)
-    each_draw = gradient_step if z.is_complex() and not proximal and score == "average" else None
+    if warm_start is not None:
+        z, z_hat = process.noisy(linear(z_hat, warm_start), z)
+    towards_y = linear if step_size == "proximal" else gradient_step(y, operator, step_size)
+    each_draw = towards_y if z.is_complex() and step_size != "proximal" and score == "average" else None
     for level, drawn, noise in process:
         z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
         corrected = z_hat if each_draw else towards_y(z_hat, level.sigma)
@@ -274,7 +267,7 @@ def estimate(
     transform: Transform,
     level: Level,
     eta: float,
-    likelihood: Callable[[Tensor], Tensor] | None = None,
+    likelihood: Step | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The iterate and ẑ, by the chain rule or as `aggregate` does; the chain leaves the iterate as it is."""
     if isinstance(drawn, Chain):
@@ -312,7 +305,7 @@ def aggregate(
     transform: Transform,
     level: Level,
     eta: float,
-    likelihood: Callable[[Tensor], Tensor] | None = None,
+    likelihood: Step | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoise under each mask in turn and average what they say of each entry (SPEC §5, the inner loop).
 
@@ -335,7 +328,7 @@ def aggregate(
     for mask, n in zip(masks.unbind(1), noise.unbind(1)):
         s_hat = denoiser(z, mask, level.t, transform)
         if likelihood is not None:
-            s_hat = torch.where(mask, likelihood(s_hat), 0)
+            s_hat = torch.where(mask, likelihood(s_hat, level.sigma), 0)
         eps = predicted_noise(z, s_hat, level)
         z = torch.where(mask, ddim_kernel(s_hat, eps, n, level.alpha_bar, level.above, eta, level.index == 0), z)
         total, count = total.add_(s_hat), count.add_(mask)

@@ -244,9 +244,10 @@ class SampleConfig(_Block):
 
     preset: Preset | None = Field(
         default=None,
-        description="values for what is not given of steps, draws, eta, masks, score, grid, order, warm_start and "
-        "inverse_problem.step_size. paper: as the paper says; published: as the authors' code is set; best: as "
-        "measured here, a tenth of their network calls. On the command line it replaces what the file says of these",
+        description="values for what is not given of steps, draws, eta, masks, score, grid, order, warm_start, "
+        "inverse_problem.step_size and .proximal_iterations. paper: as the paper says; published: as the authors' code "
+        "is set; best: as measured here, a tenth of their network calls. On the command line it replaces what the file "
+        "says of these",
     )
     count: int = Field(default=8, ge=1, description="images to generate, or test images to reconstruct")
     samples: int = Field(
@@ -389,7 +390,8 @@ class Config(_Block):
             values = preset(self.sample.preset, inverse_problem=solve, mri=self.data.is_mri)
             values["masks"] = "covering" if values.pop("covering") else "iid"
         elif self.inverse_problem is not None:
-            values = {"eta": 0.85, "step_size": 2.0 if self.data.is_mri else 1.75}
+            published = preset("published", inverse_problem=True, mri=self.data.is_mri)
+            values = {name: published[name] for name in ("eta", "step_size")}
         if self.data.kind == "raw":
             values["samples"] = 8
         for name in ("sample", "inverse_problem"):
