@@ -75,3 +75,17 @@ def test_grid_from_a_noise_level(schedule, spacing):
 
 def test_buffer_is_not_saved(schedule):
     assert schedule.state_dict() == {}
+
+
+def test_training_grids(schedule):
+    assert_close(schedule.training_grid(200), schedule.grid(200))
+    assert (schedule.sigma(schedule.grid(1000)) > 2).float().mean().item() == pytest.approx(0.6, abs=0.01)
+    times = schedule.training_grid(200, "cosine")
+    sigma = schedule.sigma(times)
+    assert (times.diff() >= 0).all() and times.min() >= 0 and times.max() <= 999
+    assert (sigma < 0.3).float().mean().item() == 0.5
+    assert_close(sigma[150], torch.tensor(0.3 * 2.4407), rtol=1e-3, atol=0)  # 0.3 tan(π/2 · 0.7525)
+    with pytest.raises(ValueError, match="training grid"):
+        schedule.training_grid(200, "log")
+    with pytest.raises(ValueError, match="steps"):
+        schedule.training_grid(0, "cosine")

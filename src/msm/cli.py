@@ -113,6 +113,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         folder,
         config.train,
         train_steps=config.diffusion.train_steps,
+        train_grid=config.diffusion.train_grid,
         on_start=on_start,
         on_checkpoint=on_checkpoint,
     )

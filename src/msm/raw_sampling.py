@@ -181,7 +181,7 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
         "step_size": config.inverse_problem.step_size,
         "proximal_iterations": config.inverse_problem.proximal_iterations,
         "mask": config.data.mask.model_dump(mode="json"),
-        "diffusion": config.diffusion.model_dump(exclude={"train_steps"}),
+        "diffusion": config.diffusion.model_dump(exclude={"train_steps", "train_grid"}),
         "weights_sha256": weights,
     }
     writers = {

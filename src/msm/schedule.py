@@ -5,12 +5,14 @@ sigma_t = sqrt((1 − alpha_bar_t) / alpha_bar_t), so that z_t / sqrt(alpha_bar_
 0 … 999; between two integers sigma is linear in t, which makes every noise level reachable.
 """
 
+from math import pi
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 Grid = Literal["time", "log"]
+TrainingGrid = Literal["time", "cosine"]
 
 
 class VPSchedule(nn.Module):
@@ -93,3 +95,27 @@ class VPSchedule(nn.Module):
         if spacing == "time":
             return rise * self.time(top)
         return self.time(lowest * (top / lowest) ** rise)
+
+    def training_grid(self, steps: int, spacing: TrainingGrid = "time") -> Tensor:
+        """Ascending times that training draws from, all alike.
+
+        Args:
+            steps: number of times, 1 … 1000.
+            spacing: "time", as `grid`, published: three fifths of the times are above sigma = 2, where noise hides all
+                but the coarsest shapes; or "cosine", the noise levels of a cosine schedule with half of them below
+                0.3, about the standard deviation of our images: more of the training goes where detail is made.
+
+        Returns:
+            Times, shape (steps,), float32.
+
+        Raises:
+            ValueError: if steps or spacing is out of range.
+
+        Source: Nichol, Dhariwal 2021 (cosine schedule); Hoogeboom, Heek, Salimans 2023 (its shift).
+        """
+        if spacing == "time":
+            return self.grid(steps)
+        if spacing != "cosine":
+            raise ValueError(f'training grid must be "time" or "cosine", got {spacing!r}')
+        shares = (torch.arange(len(self.grid(steps)), device=self.sigmas.device) + 0.5) / steps
+        return self.time(0.3 * torch.tan(pi / 2 * shares))

@@ -30,6 +30,7 @@ from .losses import noiseless_loss, noisy_loss
 from .masks import Masks
 from .memory import out_of_memory
 from .processes import processes, usable
+from .schedule import TrainingGrid
 from .settings import TrainConfig
 from .stopping import stop_asked
 
@@ -54,6 +55,7 @@ class Trainer:
         folder: run folder.
         settings: `train` block of the config.
         train_steps: number of times of the training grid (SPEC §2).
+        train_grid: their spacing, as in `VPSchedule.training_grid`.
         on_start: called before the first step, once the checkpoint to go on from is found to fit.
         on_checkpoint: called with the number of images seen, while the network holds the averaged weights.
 
@@ -70,6 +72,7 @@ class Trainer:
         settings: TrainConfig,
         *,
         train_steps: int = 200,
+        train_grid: TrainingGrid = "time",
         on_start: Callable[[], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
     ):
@@ -85,7 +88,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", settings.keep_checkpoints)
         self.data, self.masks, self.on_start, self.on_checkpoint = data, masks, on_start, on_checkpoint
         self.loss: Callable[..., Tensor] = noiseless_loss
-        self.grid = denoiser.schedule.grid(train_steps)
+        self.grid = denoiser.schedule.training_grid(train_steps, train_grid)
         self.total_steps = math.ceil(settings.images / settings.batch_size)
         self.network: Any = denoiser.network  # unwrapped: what is saved and averaged
         weights, decay = self.network.parameters(), settings.weight_decay
