@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
 from msm.operators import build
-from msm.sampling import Level, aggregate, ddim, generate, posterior_update, proximal_step, reconstruct
+from msm.sampling import Level, ReverseProcess, aggregate, ddim, generate, posterior_update, proximal_step, reconstruct
 from msm.sense import ImagePrior
 from msm.transforms import Identity, MultiCoil, fft2c
 
@@ -91,6 +91,15 @@ def test_full_mask_is_ddim_written_by_hand():
         v = (1 - below) / (1 - a) * (1 - a / below)
         z = sqrt(below) * s_hat + sqrt(max(1 - below - v, 0)) * eps + (i > 0) * sqrt(v) * n[1:]
     assert_close(actual, z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("maps", [None, torch.ones(1, 1, 8, 8, dtype=torch.complex64)])
+def test_only_the_last_level_gets_no_fresh_noise(maps):
+    transform = Identity() if maps is None else MultiCoil(maps)
+    process = ReverseProcess(GaussianOracle(), transform, BOXES, SHAPE, [1, 2], 3, 2, 1.0, True, "average", "time")
+    *before, last = [noise for _, _, noise in process]
+    assert last.dtype == before[0].dtype and last.shape == before[0].shape == (2, 3, *SHAPE)
+    assert all(noise.abs().min() > 0 for noise in before) and last.abs().max() == 0
 
 
 def run_both(seeds, batch_size, covering):
@@ -285,7 +294,7 @@ def golden_step(golden, folder, name, index):
         run["alpha_bar_t_minus_1"],
     )
     masks = torch.stack([vectors[f"mask_{j}"] for j in range(w)], 1).bool()
-    noise = torch.stack([vectors[f"loop_noise_{j}"] for j in range(w)], 1)
+    noise = torch.stack([vectors[f"loop_noise_{j}"] for j in range(w)], 1) * (level.index > 0)
     z = vectors["z_in"]
     before = vectors.get(f"run{index}_carried_prediction_before", torch.zeros_like(z))
     denoiser = golden_denoiser(golden, "adm_tiny_rgb", folder)
@@ -325,7 +334,7 @@ def test_golden_mri_steps_differ_by_the_noise_of_the_renoising_only(golden, tmp_
     alpha_bars = run["alpha_bar_t"], run["alpha_bar_t_plus_1"], run["alpha_bar_t_minus_1"]
     level = Level(run["respaced_index"], t, *alpha_bars)
     masks = torch.stack([vectors[f"mask_{j}"] for j in range(w)], 1).bool()
-    noise = torch.stack([golden_complex(vectors[f"loop_noise_{j}"]) for j in range(w)], 1)
+    noise = torch.stack([golden_complex(vectors[f"loop_noise_{j}"]) for j in range(w)], 1) * (level.index > 0)
     z, transform = golden_complex(vectors["z_in"]), MultiCoil(golden_maps(vectors["smps"]))
     before = vectors.get(f"run{index}_carried_prediction_before")
     before = torch.zeros_like(z) if before is None else golden_complex(before)

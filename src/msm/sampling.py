@@ -186,7 +186,7 @@ class ReverseProcess:
 
     Every sample has a random stream of its own, seeded by its seed; masks of all steps are drawn at the start.
     Iterating gives, from the noisiest level down, (level, masks (B, draws, 1, H, W), noise (B, draws + 1, *shape)),
-    or (level, chain, noise (B, 1, *shape)).
+    or (level, chain, noise (B, 1, *shape)). The last level gets no fresh noise, as published: zeros.
     """
 
     def __init__(
@@ -238,7 +238,8 @@ class ReverseProcess:
             index = steps - 1 - k
             above, here, below = self.alpha_bars[k : k + 3]
             level = Level(index, self.times[index], here, above, below)
-            yield level, self._masks(self.variates[:, k]), self._normal(self.renoised + 1)
+            number = self.renoised + 1
+            yield level, self._masks(self.variates[:, k]), self._normal(number) if index else self._zeros(number)
 
     def _masks(self, u: Tensor) -> Tensor | Chain:
         """The masks of a step from its variates (B, draws, `variates`)."""
@@ -249,6 +250,11 @@ class ReverseProcess:
         if not self.dtype.is_complex:
             return self._per_sample(torch.randn, (number, *self.shape))
         return torch.view_as_complex(self._per_sample(torch.randn, (number, *self.shape, 2)))
+
+    def _zeros(self, number: int) -> Tensor:
+        """As `_normal`, of no variance and without memory of its own."""
+        zero = torch.zeros((), dtype=self.dtype, device=self.device)
+        return zero.expand(len(self.streams), number, *self.shape)
 
     def _per_sample(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         """Random numbers (B, *shape), each item from its own stream."""
@@ -330,7 +336,7 @@ def aggregate(
         if likelihood is not None:
             s_hat = torch.where(mask, likelihood(s_hat, level.sigma), 0)
         eps = predicted_noise(z, s_hat, level)
-        z = torch.where(mask, ddim_kernel(s_hat, eps, n, level.alpha_bar, level.above, eta, level.index == 0), z)
+        z = torch.where(mask, ddim_kernel(s_hat, eps, n, level.alpha_bar, level.above, eta), z)
         total, count = total.add_(s_hat), count.add_(mask)
     return z, torch.where(count > 0, total.mul_(count.clamp(min=1).reciprocal()), z_hat)
 
@@ -338,7 +344,7 @@ def aggregate(
 def ddim(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> Tensor:
     """One DDIM step from z_t to the next cleaner level (SPEC §5); all tensors (B, *shape)."""
     eps = predicted_noise(z, z_hat, level)
-    return ddim_kernel(z_hat, eps, noise, level.below, level.alpha_bar, eta, level.index == 0)
+    return ddim_kernel(z_hat, eps, noise, level.below, level.alpha_bar, eta)
 
 
 def extrapolate(z_hat: Tensor, before: Tensor, level: Level) -> Tensor:
@@ -367,16 +373,11 @@ def predicted_noise(z: Tensor, z_hat: Tensor, level: Level) -> Tensor:
     return torch.sub(z, z_hat, alpha=sqrt(level.alpha_bar)).mul_(1 / sqrt(1 - level.alpha_bar))
 
 
-def ddim_kernel(
-    z_hat: Tensor, eps: Tensor, noise: Tensor, target: float, source: float, eta: float, last: bool
-) -> Tensor:
-    """Go from ᾱ = source to the cleaner ᾱ = target, with a share η of fresh noise (Song et al. 2021, eq. 12).
-
-    The last level gets no fresh noise, as published.
-    """
+def ddim_kernel(z_hat: Tensor, eps: Tensor, noise: Tensor, target: float, source: float, eta: float) -> Tensor:
+    """Go from ᾱ = source to the cleaner ᾱ = target, with a share η of fresh noise (Song et al. 2021, eq. 12)."""
     fresh = eta**2 * (1 - target) / (1 - source) * (1 - source / target)
     mean = (sqrt(target) * z_hat).add_(eps, alpha=sqrt(1 - target - fresh))
-    return mean if last else mean.add_(noise, alpha=sqrt(fresh))
+    return mean.add_(noise, alpha=sqrt(fresh))
 
 
 def _device(denoiser: Denoiser) -> torch.device:
