@@ -345,12 +345,13 @@ def test_golden_mri_steps_differ_by_the_noise_of_the_renoising_only(golden, tmp_
         seen.append((z_t, mask))
         return denoiser(z_t, mask, t, transform)
 
-    def published_noise(z, s_hat, level):
+    def published_mix(z, s_hat, level, noise, clean, old, fresh):
         z_t, mask = seen[-1]
         sigma = denoiser.schedule.sigma(t)
         x_hat = denoiser.parametrisation.estimate(denoiser.network, z_t, mask, t.expand(1), sigma, transform)
         u = transform.adjoint(torch.where(mask, z_t, 0))
-        return transform.forward((u - sqrt(level.alpha_bar) * x_hat) / sqrt(1 - level.alpha_bar))
+        eps = transform.forward((u - sqrt(level.alpha_bar) * x_hat) / sqrt(1 - level.alpha_bar))
+        return clean * s_hat + old * eps + fresh * noise
 
     likelihood = None
     if run["lam"] is not None:
@@ -367,7 +368,7 @@ def test_golden_mri_steps_differ_by_the_noise_of_the_renoising_only(golden, tmp_
         arguments = (recorded, z, before, masks, noise, transform, level, run["eta"], likelihood)
         correct, _ = aggregate(*arguments)
         with monkeypatch.context() as patch:
-            patch.setattr("msm.sampling.predicted_noise", published_noise)
+            patch.setattr("msm.sampling.mix", published_mix)
             z, z_hat = aggregate(*arguments)
         update = ddim if run["lam"] is None else posterior_update
         z_next = update(z, z_hat, level, run["eta"], golden_complex(vectors["ddim_noise"]))

@@ -335,16 +335,14 @@ def aggregate(
         s_hat = denoiser(z, mask, level.t, transform)
         if likelihood is not None:
             s_hat = torch.where(mask, likelihood(s_hat, level.sigma), 0)
-        eps = predicted_noise(z, s_hat, level)
-        z = torch.where(mask, ddim_kernel(s_hat, eps, n, level.alpha_bar, level.above, eta), z)
+        z = torch.where(mask, ddim_kernel(z, s_hat, level, eta, n, level.alpha_bar, level.above), z)
         total, count = total.add_(s_hat), count.add_(mask)
     return z, torch.where(count > 0, total.mul_(count.clamp(min=1).reciprocal()), z_hat)
 
 
 def ddim(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> Tensor:
     """One DDIM step from z_t to the next cleaner level (SPEC §5); all tensors (B, *shape)."""
-    eps = predicted_noise(z, z_hat, level)
-    return ddim_kernel(z_hat, eps, noise, level.below, level.alpha_bar, eta)
+    return ddim_kernel(z, z_hat, level, eta, noise, level.below, level.alpha_bar)
 
 
 def extrapolate(z_hat: Tensor, before: Tensor, level: Level) -> Tensor:
@@ -362,22 +360,22 @@ def extrapolate(z_hat: Tensor, before: Tensor, level: Level) -> Tensor:
 
 def posterior_update(z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor) -> Tensor:
     """sqrt(ᾱ₋) ẑ + sqrt(1−ᾱ₋) (η n + sqrt(1−η²) ε̂), the update of SPEC §6; all tensors (B, *shape)."""
-    eps = predicted_noise(z, z_hat, level)
-    fresh = sqrt(1 - level.below) * eta
-    old = sqrt(1 - level.below) * sqrt(1 - eta**2)
-    return (sqrt(level.below) * z_hat).add_(noise, alpha=fresh).add_(eps, alpha=old)
+    left = sqrt(1 - level.below)
+    return mix(z, z_hat, level, noise, sqrt(level.below), left * sqrt(1 - eta**2), left * eta)
 
 
-def predicted_noise(z: Tensor, z_hat: Tensor, level: Level) -> Tensor:
-    """ε = (z_t − sqrt(ᾱ) ẑ) / sqrt(1−ᾱ), in measurement space."""
-    return torch.sub(z, z_hat, alpha=sqrt(level.alpha_bar)).mul_(1 / sqrt(1 - level.alpha_bar))
-
-
-def ddim_kernel(z_hat: Tensor, eps: Tensor, noise: Tensor, target: float, source: float, eta: float) -> Tensor:
+def ddim_kernel(
+    z: Tensor, z_hat: Tensor, level: Level, eta: float, noise: Tensor, target: float, source: float
+) -> Tensor:
     """Go from ᾱ = source to the cleaner ᾱ = target, with a share η of fresh noise (Song et al. 2021, eq. 12)."""
     fresh = eta**2 * (1 - target) / (1 - source) * (1 - source / target)
-    mean = (sqrt(target) * z_hat).add_(eps, alpha=sqrt(1 - target - fresh))
-    return mean.add_(noise, alpha=sqrt(fresh))
+    return mix(z, z_hat, level, noise, sqrt(target), sqrt(1 - target - fresh), sqrt(fresh))
+
+
+def mix(z: Tensor, z_hat: Tensor, level: Level, noise: Tensor, clean: float, old: float, fresh: float) -> Tensor:
+    """The iterate clean · ẑ + old · ε̂ + fresh · n with ε̂ = (z_t − sqrt(ᾱ) ẑ) / sqrt(1−ᾱ), without making ε̂."""
+    of_z = old / sqrt(1 - level.alpha_bar)
+    return (z_hat * (clean - of_z * sqrt(level.alpha_bar))).add_(z, alpha=of_z).add_(noise, alpha=fresh)
 
 
 def _device(denoiser: Denoiser) -> torch.device:
