@@ -3,6 +3,7 @@
     python benchmarks/rivals.py train ssdu CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
     python benchmarks/rivals.py train ambient CONFIG …
     python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN [--methods …]
+    python benchmarks/rivals.py generate IMAGES --runs msm=RUN oracle=RUN ambient=RUN
     python benchmarks/rivals.py table
 
 STORE is what `msm acquire` writes for CONFIG, the same that MSM was trained on; MSM and the oracle are trained by
@@ -24,7 +25,7 @@ import torch
 from rival_methods import Bounded, Physics, ambient_loss, ddnm, diffpir, dps, image_mean, ssdu_image, ssdu_loss
 from torch import Generator, Tensor
 
-from msm import MultiCoil, reconstruct
+from msm import MultiCoil, generate, reconstruct
 from msm.baselines import tune
 from msm.classical import MRI
 from msm.config import Config, dump_config, load_config
@@ -33,18 +34,19 @@ from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
 from msm.evaluation import Observation, make_denoiser, make_masks, observe
 from msm.inputs import sources
-from msm.intervals import Estimate, difference, mean
+from msm.intervals import Estimate, difference, mean, of_sets
 from msm.metrics import image_metrics, psnr
 from msm.network import ADMNetwork
+from msm.perceptual import wavelet_distance, wavelet_features
 from msm.presets import preset
 from msm.report import write_text
-from msm.sampling import ReverseProcess
+from msm.sampling import ReverseProcess, ddim
 from msm.settings import CartesianMaskConfig, InverseProblemConfig
 from msm.training import Trainer
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "docs/results/rivals.json", ROOT / "docs/results.md"
-NOISE_STD, CALLS, DRAWS, TUNING = 0.01, 60, 3, 4
+NOISE_STD, CALLS, DRAWS, TUNING, GENERATED_AT_ONCE = 0.01, 60, 3, 4, 16
 HELD_OUT = 0.4  # SSDU's share
 MSM = "MSM"
 
@@ -249,6 +251,76 @@ def choose(run: Callable[..., Tensor], grid: tuple, apart: list[Source], acceler
     return tune(partial(run, seen), grid, truth(apart), partial(psnr, convention="plain"))
 
 
+# Generation
+
+
+def oracle_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
+    """Images of the oracle: one mask, which keeps the whole of one coil that sees everything."""
+    size = transform.maps.shape[-2:]
+    masks, whole = (
+        make_masks(CartesianMaskConfig(acceleration=1), tuple(size)),
+        MultiCoil(torch.ones_like(transform.maps[:1, :1])),
+    )
+    return whole.adjoint(
+        generate(denoiser, whole, masks, (1, *size), seeds=seeds, **preset("best") | {"steps": CALLS, "draws": 1})
+    )
+
+
+def msm_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
+    """Images of MSM by its preset `best`."""
+    masks, shape = make_masks(config.data.mask, tuple(transform.maps.shape[-2:])), tuple(transform.maps.shape[1:])
+    options = preset("best") | {"steps": CALLS // DRAWS, "draws": DRAWS}
+    return transform.adjoint(generate(denoiser, transform, masks, shape, seeds=seeds, **options))
+
+
+def ambient_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
+    """Images of Ambient diffusion: ancestral steps in image space, each image with one further-corrupted mask."""
+    size = tuple(transform.maps.shape[-2:])
+    mask = make_masks(ambient_masks(config), size).sample(len(seeds), Generator().manual_seed(seeds[0]))
+    whole = MultiCoil(torch.ones_like(transform.maps[:1, :1]))
+    process = ReverseProcess(
+        *(torch.nn.Identity(), whole, make_masks(CartesianMaskConfig(acceleration=1), size), (1, *size), seeds, CALLS),
+        *(1, 1.0, False, "average", "log"),
+    )
+    posterior_mean, (x, _) = image_mean(denoiser, mask, transform), process.start()
+    with torch.no_grad():
+        for level, _, noise in process:
+            x = ddim(x, posterior_mean(x, level), level, 1.0, noise[:, -1])
+    return x
+
+
+GENERATORS = {"oracle": oracle_images, "msm": msm_images, "ambient": ambient_images}
+
+
+def generate_all(folder: Path, runs: dict[str, Path], count: int) -> None:
+    """Generate by each network and add the Fréchet distances from real slices to the records."""
+    config = load_config(runs["msm"] / "config.yaml")
+    items = list(sources(config.data, folder, "test"))
+    real = wavelet_features(truth(items).abs())
+    records = json.loads(RECORDS.read_text())
+    found = records.setdefault("generation", {})
+    half = len(real) // 2
+    found["real slices"] = distance_record(real[:half], real[half:]) | {"calls": 0}
+    for name in (name for name in GENERATORS if name in runs):
+        own = load_config(runs[name] / "config.yaml")
+        network = ADMNetwork.load(runs[name] / "weights").eval().requires_grad_(False)
+        denoiser = make_rival(network, own) if name == "ambient" else make_denoiser(network, own.diffusion)
+        images = []
+        for first in range(0, count, GENERATED_AT_ONCE):
+            seeds = range(first, min(first + GENERATED_AT_ONCE, count))
+            maps = torch.stack([items[k % len(items)].maps for k in seeds])
+            images.append(GENERATORS[name](config, denoiser, MultiCoil(maps), seeds).abs())
+        found[name] = distance_record(wavelet_features(torch.cat(images)), real) | {"calls": CALLS}
+        print(name, found[name], flush=True)
+        write_text(RECORDS, json.dumps(records) + "\n")
+
+
+def distance_record(features: Tensor, reference: Tensor) -> dict:
+    """FD-wavelet with its interval, and the numbers of images."""
+    e = of_sets(wavelet_distance, features, reference)
+    return {"fd_wavelet": [e.value, e.low, e.high], "count": len(features), "reference": len(reference)}
+
+
 # The page
 
 
@@ -280,6 +352,17 @@ def tables(records: dict) -> str:
             lines += ["", f"Not measured yet: {'; '.join(missing)}."]
         chosen = {n: ", ".join(map(str, s["setting"])) for n, s in scores.items() if len(METHODS[n].grid) > 1}
         lines += ["", f"Settings chosen: {'; '.join(f'{name} {setting}' for name, setting in chosen.items())}."]
+    if "generation" in records:
+        lines += [
+            "",
+            "### Generated slices",
+            "",
+            "| images of | network calls | images | FD-wavelet |",
+            "|---|---|---|---|",
+        ]
+        for name, entry in sorted(records["generation"].items(), key=lambda item: item[1]["fd_wavelet"][0]):
+            e = Estimate(*entry["fd_wavelet"], entry["count"])
+            lines.append(f"| {name} | {entry['calls']} | {entry['count']} | {interval(e, 1)} |")
     return "\n".join(lines)
 
 
@@ -306,15 +389,22 @@ def main() -> None:
     evaluation.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     evaluation.add_argument("--acceleration", type=float, nargs="+", default=[4, 8])
     evaluation.add_argument("--count", type=int, default=16)
+    generation = commands.add_parser("generate")
+    generation.add_argument("folder", type=Path)
+    generation.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER")
+    generation.add_argument("--count", type=int, default=128)
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "train":
         train(options.kind, load_config(options.config, options.overrides))
-    elif options.command == "evaluate":
-        runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
-        evaluate(options.folder, runs, options.methods, options.acceleration, options.count)
-    else:
+    elif options.command == "table":
         write_text(PAGE, with_tables(PAGE.read_text(), json.loads(RECORDS.read_text())))
+    else:
+        runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
+        if options.command == "generate":
+            generate_all(options.folder, runs, options.count)
+        else:
+            evaluate(options.folder, runs, options.methods, options.acceleration, options.count)
 
 
 if __name__ == "__main__":

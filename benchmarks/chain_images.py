@@ -1,0 +1,116 @@
+"""Average against chain on photos: Fréchet distance and variance of generated sets. Writes JSON and a picture.
+
+    python benchmarks/chain_images.py PHOTOS OUT.json --runs measured=RUN submasks=RUN oracle=RUN [--calls 600]
+
+Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measured masks only, "submasks" sub-masks of
+them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
+takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
+nothing but the score looks at them. A run adds to OUT.json, passes over what is there, and draws OUT.png.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.utils import make_grid, save_image
+
+from msm import BoxMasks, Identity, generate
+from msm.config import load_config
+from msm.evaluation import make_denoiser, make_masks
+from msm.inputs import sources
+from msm.intervals import of_sets
+from msm.memory import keep_memory
+from msm.network import ADMNetwork
+from msm.perceptual import wavelet_distance, wavelet_features
+from msm.presets import preset
+from msm.report import write_text
+
+SETS = {  # network, score, network calls a step
+    "average, measured masks": ("measured", "average", 3),
+    "average, sub-masks too": ("submasks", "average", 3),
+    "chain, sub-masks too": ("submasks", "chain", 3),
+    "oracle": ("oracle", "average", 1),
+}
+BATCH = 50
+SHOWN = 12  # images of a set in the picture
+
+
+def draw(run: Path, score: str, draws: int, calls: int, count: int) -> Tensor:
+    """Images (count, C, H, W) of the preset `best`, number i from seed i."""
+    config = load_config(run / "config.yaml")
+    denoiser = make_denoiser(ADMNetwork.load(run / "weights"), config.diffusion).eval()
+    size, whole = config.data.image_size, draws == 1
+    masks = BoxMasks(size, 0.0) if whole else make_masks(config.data.mask, size)
+    options = preset("best") | {"steps": calls // draws, "draws": draws, "score": score}
+    parts = [range(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
+    return torch.cat(
+        [generate(denoiser, Identity(), masks, (config.data.channels, size, size), seeds=s, **options) for s in parts]
+    )
+
+
+def variances(images: Tensor) -> dict[str, float]:
+    """Variance over the set: of the mean brightness of an image, and of a pixel, on average."""
+    return {
+        "brightness": images.double().mean((1, 2, 3)).var().item(),
+        "pixel": images.double().var(0).mean().item(),
+    }
+
+
+def judge(images: Tensor, photos: Tensor) -> dict:
+    """FD-wavelet from all photos with its interval, and variances over theirs."""
+    distance = of_sets(wavelet_distance, wavelet_features(images), wavelet_features(photos))
+    real = variances(photos)
+    return {
+        "count": len(images),
+        "fd_wavelet": {"value": distance.value, "low": distance.low, "high": distance.high},
+        "variance_over_real": {name: value / real[name] for name, value in variances(images).items()},
+    }
+
+
+def gap_closed(found: dict) -> dict[str, float]:
+    """How much of the way from an average to the oracle the chain has come, in FD."""
+    fd = {name: entry["fd_wavelet"]["value"] for name, entry in found.items()}
+    chain, oracle = fd["chain, sub-masks too"], fd["oracle"]
+    averages = ("average, measured masks", "average, sub-masks too")
+    return {name: (fd[name] - chain) / (fd[name] - oracle) for name in averages}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--runs", nargs=3, required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--calls", type=int, nargs="+", default=[600])
+    parser.add_argument("--count", type=int, default=5000)
+    options = parser.parse_args()
+    keep_memory()
+    runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
+    config = load_config(runs["measured"] / "config.yaml")
+    photos = torch.stack([item.image for item in sources(config.data, options.photos, "train")])
+    records = json.loads(options.out.read_text()) if options.out.exists() else {}
+    for calls in options.calls:
+        found, rows = records.setdefault(f"{calls} calls", {}), [photos[:: len(photos) // SHOWN][:SHOWN]]
+        for name, (run, score, draws) in SETS.items():
+            if found.get(name, {}).get("count", 0) >= options.count:
+                continue
+            started = time.process_time()
+            images = draw(runs[run], score, draws, calls, options.count)
+            seconds = (time.process_time() - started) / options.count
+            rows.append(images[:SHOWN])
+            found[name] = judge(images, photos) | {"cpu_seconds_an_image": round(seconds, 3)}
+            print(calls, name, found[name], flush=True)
+            write_text(options.out, json.dumps(records, indent=1) + "\n")
+        half = len(photos) // 2
+        found["photos"] = judge(photos[:half], photos[half:])
+        found["gap closed"] = gap_closed(found)
+        write_text(options.out, json.dumps(records, indent=1) + "\n")
+        if len(rows) > len(SETS):
+            grid = make_grid(torch.cat(rows).clamp(-1, 1) / 2 + 0.5, SHOWN)
+            save_image(grid, options.out.with_suffix(f".{calls}.png"))
+
+
+if __name__ == "__main__":
+    main()
