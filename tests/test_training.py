@@ -58,6 +58,15 @@ def trainer(store, folder, on_checkpoint=None, data=None, **changes):
     return Trainer(denoiser, data, MASKS, folder, TrainConfig(**settings), on_checkpoint=on_checkpoint)
 
 
+def test_times_come_from_the_training_grid(store, tmp_path):
+    made = trainer(store, tmp_path)
+    denoiser = PartialDenoiser(made.network, VPSchedule())
+    settings = TrainConfig(images=400, batch_size=40)
+    cosine = Trainer(denoiser, made.data, MASKS, tmp_path, settings, train_steps=5, train_grid="cosine")
+    times = torch.cat([t for t, _, _ in cosine._loader()])
+    assert set(times.tolist()) == set(denoiser.schedule.training_grid(5, "cosine").tolist())
+
+
 def weights(folder):
     return ADMNetwork.load(folder / "weights").state_dict()
 
