@@ -72,7 +72,8 @@ def train(kind: str, config: Config) -> None:
     torch.manual_seed(settings.seed)
     denoiser = make_rival(ADMNetwork(**config.network.model_dump()), config)
     masks = make_masks(config.data.mask, config.data.image_size)
-    trainer = Trainer(denoiser, MeasurementStore(config.setting.dataset_dir), masks, folder, settings)
+    store, grid = MeasurementStore(config.setting.dataset_dir), config.diffusion.train_grid
+    trainer = Trainer(denoiser, store, masks, folder, settings, train_grid=grid)
     generator = Generator().manual_seed(settings.seed)
     keep = config.data.mask.acceleration / ambient_masks(config).acceleration
     trainer.loss = ssdu_loss(HELD_OUT, generator) if kind == "ssdu" else ambient_loss(masks, keep, generator)
