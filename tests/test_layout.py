@@ -45,6 +45,7 @@ ALLOWED = {
         "processes",
         "batches",
         "checkpoints",
+        "schedule",
         "stopping",
     },
     "baselines": {"transforms", "linear"},
