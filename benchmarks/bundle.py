@@ -25,7 +25,9 @@ def main() -> None:
     ADMNetwork.load(options.run / "weights").save(options.folder, dtype=torch.float16)
     shutil.copy(options.run / "weights" / "denoiser.json", options.folder)
     config = load_config(options.run / "config.yaml")
-    setting = config.setting.model_copy(update={"save_dir": Path("runs/demo"), "dataset_dir": None})
+    setting = config.setting.model_copy(
+        update={"save_dir": Path("runs/demo"), "dataset_dir": None, "pretrained_model_dir": None}
+    )
     bounded = config.diffusion.parametrisation == "sense"  # rounding of ε̂ is multiplied by σ_t
     precision = config.train.mixed_precision if bounded else "no"
     sampler = {"samples": options.samples, "batch_size": 16, "mixed_precision": precision}
