@@ -90,6 +90,7 @@ def samples_of(options, scan: Scan, maps: Tensor, noise_std: float) -> tuple[Ten
             steps=options.steps,
             draws=options.draws,
             eta=options.eta,
+            grid=options.grid,
             batch_size=options.batch_size,
         )
     return samples, round(time.perf_counter() - start, 1)
@@ -214,7 +215,9 @@ def phase(options) -> None:
 
 
 def sampler(options) -> dict[str, object]:
-    return {"calls": options.steps * options.draws, "steps": options.steps, "draws": options.draws, "eta": options.eta}
+    """The sampler's settings, for the record."""
+    chosen = {name: getattr(options, name) for name in ("steps", "draws", "eta", "grid")}
+    return {"calls": options.steps * options.draws, **chosen}
 
 
 def picture(options, name: str) -> Path:
@@ -238,7 +241,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--eta", type=float, default=1.0)
+    parser.add_argument("--eta", type=float, default=0.85)
+    parser.add_argument("--grid", choices=["time", "log"], default="log")
     parser.add_argument("--batch-size", type=int, default=2)
     options = parser.parse_args()
     if options.what != "phase" and options.weights is None:
