@@ -5,7 +5,7 @@
 Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measured masks only, "submasks" sub-masks of
 them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
 takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
-nothing but the score looks at them. A run adds to OUT.json, passes over what is there, and draws OUT.png.
+nothing but the score looks at them. A run adds to OUT.json, passes over what is there, and draws OUT.CALLS.png.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def judge(images: Tensor, photos: Tensor) -> dict:
 
 def gap_closed(found: dict) -> dict[str, float]:
     """How much of the way from an average to the oracle the chain has come, in FD."""
-    fd = {name: entry["fd_wavelet"]["value"] for name, entry in found.items()}
+    fd = {name: found[name]["fd_wavelet"]["value"] for name in SETS}
     chain, oracle = fd["chain, sub-masks too"], fd["oracle"]
     averages = ("average, measured masks", "average, sub-masks too")
     return {name: (fd[name] - chain) / (fd[name] - oracle) for name in averages}

@@ -35,12 +35,14 @@ from msm.denoiser import PartialDenoiser
 from msm.evaluation import Observation, make_denoiser, make_masks, observe
 from msm.inputs import sources
 from msm.intervals import Estimate, difference, mean, of_sets
+from msm.masks import Masks
 from msm.metrics import image_metrics, psnr
 from msm.network import ADMNetwork
 from msm.perceptual import wavelet_distance, wavelet_features
 from msm.presets import preset
 from msm.report import write_text
 from msm.sampling import ReverseProcess, ddim
+from msm.schedule import Grid
 from msm.settings import CartesianMaskConfig, InverseProblemConfig
 from msm.training import Trainer
 
@@ -114,34 +116,43 @@ class Method:
     grid: tuple[tuple, ...] = ((),)
 
 
-def image_process(seen: Observation) -> ReverseProcess:
-    """Levels and noise of a reverse process in image space, one seed an image."""
-    size = tuple(seen.y.shape[-2:])
-    masks = make_masks(CartesianMaskConfig(acceleration=1), size)
+def image_process(size: tuple[int, int], seeds: range, grid: Grid = "time") -> ReverseProcess:
+    """Levels and noise of a reverse process in image space."""
     return ReverseProcess(
-        *(torch.nn.Identity(), one_coil(seen), masks, (1, *size), range(len(seen.y)), CALLS),
-        *(1, 1.0, False, "average", "time"),
+        *(torch.nn.Identity(), one_coil(size), whole_masks(size), (1, *size), seeds, CALLS),
+        *(1, 1.0, False, "average", grid),
     )
 
 
-def one_coil(seen: Observation) -> MultiCoil:
+def whole_masks(size: tuple[int, int]) -> Masks:
+    """The family of the one mask that keeps everything."""
+    return make_masks(CartesianMaskConfig(acceleration=1), size)
+
+
+def one_coil(size: tuple[int, int]) -> MultiCoil:
     """T that sees the whole image: what white noise in the image is to the oracle."""
-    return MultiCoil(torch.ones(1, 1, *seen.y.shape[-2:], dtype=seen.y.dtype))
+    return MultiCoil(torch.ones(1, 1, *size, dtype=torch.complex64))
+
+
+def height_width(z: Tensor) -> tuple[int, int]:
+    """Size of the images of z (B, coils, H, W)."""
+    return z.shape[-2], z.shape[-1]
 
 
 def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen: Observation, setting: tuple):
     """A posterior sample by the oracle and a sampler of `rival_methods`."""
-    whole = torch.ones(len(seen.y), 1, *seen.y.shape[-2:], dtype=torch.bool)
-    process, physics = image_process(seen), Physics(seen.operator, seen.transform)
-    posterior_mean = image_mean(denoiser, whole, one_coil(seen))
+    size = height_width(seen.y)
+    whole = torch.ones(len(seen.y), 1, *size, dtype=torch.bool)
+    process, physics = image_process(size, range(len(seen.y))), Physics(seen.operator, seen.transform)
+    posterior_mean = image_mean(denoiser, whole, one_coil(size))
     return sampler(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
 
 
 def ambient_sample(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
     """A posterior sample by A-DPS: every image has one further-corrupted mask, at all levels."""
-    family = make_masks(ambient_masks(config), tuple(seen.y.shape[-2:]))
-    mask = family.sample(len(seen.y), Generator().manual_seed(0))
-    process, physics = image_process(seen), Physics(seen.operator, seen.transform)
+    size = height_width(seen.y)
+    mask = make_masks(ambient_masks(config), size).sample(len(seen.y), Generator().manual_seed(0))
+    process, physics = image_process(size, range(len(seen.y))), Physics(seen.operator, seen.transform)
     posterior_mean = image_mean(denoiser, mask, seen.transform)
     return dps(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
 
@@ -257,14 +268,10 @@ def choose(run: Callable[..., Tensor], grid: tuple, apart: list[Source], acceler
 
 def oracle_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
     """Images of the oracle: one mask, which keeps the whole of one coil that sees everything."""
-    size = transform.maps.shape[-2:]
-    masks, whole = (
-        make_masks(CartesianMaskConfig(acceleration=1), tuple(size)),
-        MultiCoil(torch.ones_like(transform.maps[:1, :1])),
-    )
-    return whole.adjoint(
-        generate(denoiser, whole, masks, (1, *size), seeds=seeds, **preset("best") | {"steps": CALLS, "draws": 1})
-    )
+    size = height_width(transform.maps)
+    options = preset("best") | {"steps": CALLS, "draws": 1}
+    z = generate(denoiser, one_coil(size), whole_masks(size), (1, *size), seeds=seeds, **options)
+    return one_coil(size).adjoint(z)
 
 
 def msm_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
@@ -276,14 +283,10 @@ def msm_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, 
 
 def ambient_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
     """Images of Ambient diffusion: ancestral steps in image space, each image with one further-corrupted mask."""
-    size = tuple(transform.maps.shape[-2:])
+    size = height_width(transform.maps)
     mask = make_masks(ambient_masks(config), size).sample(len(seeds), Generator().manual_seed(seeds[0]))
-    whole = MultiCoil(torch.ones_like(transform.maps[:1, :1]))
-    process = ReverseProcess(
-        *(torch.nn.Identity(), whole, make_masks(CartesianMaskConfig(acceleration=1), size), (1, *size), seeds, CALLS),
-        *(1, 1.0, False, "average", "log"),
-    )
-    posterior_mean, (x, _) = image_mean(denoiser, mask, transform), process.start()
+    posterior_mean, process = image_mean(denoiser, mask, transform), image_process(size, seeds, "log")
+    x, _ = process.start()
     with torch.no_grad():
         for level, _, noise in process:
             x = ddim(x, posterior_mean(x, level), level, 1.0, noise[:, -1])

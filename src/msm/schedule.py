@@ -113,9 +113,10 @@ class VPSchedule(nn.Module):
 
         Source: Nichol, Dhariwal 2021 (cosine schedule); Hoogeboom, Heek, Salimans 2023 (its shift).
         """
+        even = self.grid(steps)
         if spacing == "time":
-            return self.grid(steps)
+            return even
         if spacing != "cosine":
             raise ValueError(f'training grid must be "time" or "cosine", got {spacing!r}')
-        shares = (torch.arange(len(self.grid(steps)), device=self.sigmas.device) + 0.5) / steps
+        shares = even / len(self.sigmas) + 0.5 / steps
         return self.time(0.3 * torch.tan(pi / 2 * shares))
