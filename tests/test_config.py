@@ -177,6 +177,9 @@ def test_raw_files_need_no_inverse_problem():
     few = ["data.kind=raw", "inverse_problem={operator: undersampling, step_size: 1}", "sample={samples: 2}"]
     config = load_config(MRI, few)
     assert (config.inverse_problem.step_size, config.sample.samples) == (1, 2)
+    more = ["data.kind=raw", "inverse_problem={likelihood_weight: 3}"]
+    problem = load_config(MRI, more).inverse_problem
+    assert (problem.operator, problem.step_size, problem.likelihood_weight) == ("undersampling", "proximal", 3)
 
 
 def test_settings_are_frozen():
@@ -253,6 +256,7 @@ MISTAKES = [
     (FACES, "inverse_problem={operator: super_resolution, factor: 3}", "inverse_problem.factor: found 3"),
     (MRI, "inverse_problem={operator: box, hole: 64}", "inverse_problem.operator: found 'box'"),
     (MRI, "inverse_problem.mask.center=300", "inverse_problem.mask.center: found 300"),
+    (MRI, "inverse_problem.likelihood_weight=3", "inverse_problem.likelihood_weight: found 3; step_size 2 does not"),
     # the overrides themselves
     (FACES, "train.lr", "write for example train.lr=2e-5"),
     (FACES, "=1", "write for example train.lr=2e-5"),

@@ -19,6 +19,7 @@ from msm.metrics import psnr
 from msm.network import ADMNetwork
 from msm.processes import shared_out
 from msm.report import Column, displayable, error_map, spread, write_comparison, write_picture
+from msm.sampling import reconstruct
 from msm.schedule import VPSchedule
 
 
@@ -85,6 +86,23 @@ def test_posterior_samples_do_not_depend_on_the_batch(tmp_path, text):
     assert not torch.equal(samples[:, 0], samples[:, 1])
     one = config.model_copy(update={"sample": config.sample.model_copy(update={"batch_size": 1})})
     torch.testing.assert_close(posterior_samples(denoiser, items, one)[1], samples, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tempered_likelihood_is_one_of_less_noise(tmp_path, monkeypatch):
+    """p(y|z)^4 of noise σ_y is that of noise σ_y/2, up to a constant; y itself keeps its noise."""
+    denoiser, config = denoiser_and_config(tmp_path, MRI)
+    items, problem = brain_slices(16, 3)[:1], config.inverse_problem
+    tempered = problem.model_copy(update={"likelihood_weight": 4.0})
+    found = posterior_samples(denoiser, items, config.model_copy(update={"inverse_problem": tempered}))[1]
+    told = []
+
+    def half_the_noise(*given, noise_std, **rest):
+        told.append(noise_std)
+        return reconstruct(*given, noise_std=noise_std / 2, **rest)
+
+    monkeypatch.setattr("msm.evaluation.reconstruct", half_the_noise)
+    expected = posterior_samples(denoiser, items, config)[1]
+    assert set(told) == {problem.noise_std} and torch.equal(found, expected)
 
 
 def test_prior_samples_use_the_coil_maps_in_turn(tmp_path):

@@ -163,7 +163,7 @@ def posterior_samples(
             draws=settings.draws,
             eta=settings.eta,
             step_size=problem.step_size,
-            noise_std=problem.noise_std,
+            noise_std=problem.trusted_noise(problem.noise_std),
             covering=settings.masks == "covering",
             score=settings.score,
             grid=settings.grid,

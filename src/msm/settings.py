@@ -333,6 +333,12 @@ class InverseProblemConfig(_Block):
         description="gamma of the likelihood step; not given: 1.75 for images, 2 for MRI. proximal: weighed by "
         "noise_std against the diffusion noise, and through the coil maps for MRI",
     )
+    likelihood_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="power of p(y|z) in the posterior; above 1 the data count for more than their noise allows, as "
+        "they should where images are not like those of the training. Needs step_size proximal",
+    )
     proximal_iterations: int = Field(
         default=6, ge=1, le=100, description="conjugate-gradient steps of the proximal step and of the warm start"
     )
@@ -349,6 +355,10 @@ class InverseProblemConfig(_Block):
                 raise _refuse(name, f"found {getattr(self, name)!r}; {reason}")
         return self
 
+    def trusted_noise(self, noise_std: float) -> float:
+        """The σ_y that the sampler is told: p(y|z)^w is a likelihood of noise σ_y/√w."""
+        return noise_std / self.likelihood_weight**0.5
+
 
 class Config(_Block):
     """All settings of a run. `inverse_problem` is None for training and generation."""
@@ -360,6 +370,17 @@ class Config(_Block):
     train: TrainConfig = Field(default=TrainConfig(), description="the training loop")
     sample: SampleConfig = Field(default=SampleConfig(), description="the sampler")
     inverse_problem: InverseProblemConfig | None = Field(default=None, description="null for generation")
+
+    @check(mode="before")
+    @classmethod
+    def _raw_files_bring_their_operator(cls, blocks: Any) -> Any:
+        """The inverse problem of raw files is known but for what a user adds."""
+        if not isinstance(blocks, dict) or not _is(blocks.get("data"), "kind", "raw"):
+            return blocks
+        given = blocks.get("inverse_problem") or {}
+        step = {} if _is(blocks.get("sample"), "preset") else {"step_size": "proximal"}
+        known = {"operator": "undersampling"} | step
+        return blocks | {"inverse_problem": known | given if isinstance(given, dict) else given}
 
     @check(mode="after")
     def _blocks_agree(self) -> Config:
@@ -373,14 +394,13 @@ class Config(_Block):
         if self.diffusion.parametrisation == "sense" and not data.is_mri:
             raise _refuse("diffusion.parametrisation", "found 'sense'; it is for MRI, use epsilon for images")
         _check_mask("data.mask", data.mask, data.image_size)
-        problem = self.inverse_problem
-        if problem is None and data.kind == "raw":
-            step = {} if self.sample.preset else {"step_size": "proximal"}
-            problem = InverseProblemConfig.model_validate({"operator": "undersampling", **step})
-            object.__setattr__(self, "inverse_problem", problem)
-        if problem is not None:
-            _check_problem(problem, data)
+        if self.inverse_problem is not None:
+            _check_problem(self.inverse_problem, data)
         self._settle()
+        problem = self.inverse_problem
+        if problem is not None and problem.likelihood_weight != 1 and problem.step_size != "proximal":
+            reason = f"step_size {problem.step_size:g} does not know of the noise; use step_size: proximal"
+            raise _refuse("inverse_problem.likelihood_weight", f"found {problem.likelihood_weight:g}; {reason}")
         if problem is not None and self.sample.order == 2:
             raise _refuse("sample.order", "found 2; it is to generate, use 1 for inverse problems")
         if problem is None and self.sample.warm_start is not None:
@@ -405,6 +425,11 @@ class Config(_Block):
                 free = type(block).model_fields.keys() - block.model_fields_set
                 update = {key: value for key, value in values.items() if key in free}
                 object.__setattr__(self, name, block.model_copy(update=update))
+
+
+def _is(block: Any, key: str, value: Any = None) -> bool:
+    """Whether an unchecked block has this value of a key; without a value, any but null."""
+    return isinstance(block, dict) and (block.get(key) == value if value else block.get(key) is not None)
 
 
 def _check_mask(field: str, mask: AnyMask, size: int) -> None:
