@@ -36,7 +36,22 @@ def test_sense_estimates_are_as_exact_as_a_gaussian_image_allows():
         assert error == pytest.approx(1 / sense.loss_weight(torch.tensor(level)).item(), rel=0.15)
 
 
-@pytest.mark.parametrize("parametrisation", ["epsilon", "sense"])
+def test_edm_counts_the_network_by_what_a_linear_estimate_leaves():
+    """White images of standard deviation σ_x: the network that predicts zero is their exact denoiser, of error c²."""
+    generator, sigma_x = torch.Generator().manual_seed(0), 0.5
+    x, n = torch.randn(2, 1, 3, 200, 200, generator=generator).unbind()
+    x, mask = sigma_x * x, torch.rand(1, 1, 200, 200, generator=generator) < 0.4
+    denoiser = PartialDenoiser(Nothing(), VPSchedule(), "edm")
+    for level in (0.02, 0.5, 3.0, 100.0):
+        t = denoiser.schedule.time(torch.tensor([level]))
+        s_t = torch.where(mask, x + level * n, 0)
+        s_hat = denoiser(s_t / (1 + level**2) ** 0.5, mask, t, Identity())
+        torch.testing.assert_close(s_hat, sigma_x**2 / (sigma_x**2 + level**2) * s_t, rtol=1e-4, atol=1e-5)
+        error = (s_hat - x)[mask.expand_as(x)].square().mean()
+        assert error * denoiser.loss_weight(t)[0] == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize("parametrisation", ["epsilon", "edm", "sense"])
 def test_estimate_is_zero_off_the_mask_and_ignores_what_is_there(parametrisation):
     torch.manual_seed(0)
     transform, mask = coils(2, 3, 8), torch.rand(2, 1, 8, 8) < 0.5
@@ -57,7 +72,7 @@ def test_score_is_tweedies_formula():
 
 
 def test_unknown_parametrisation_is_refused():
-    with pytest.raises(ValueError, match="epsilon, sense"):
+    with pytest.raises(ValueError, match="epsilon, edm, sense"):
         PartialDenoiser(Nothing(), VPSchedule(), "v")
 
 

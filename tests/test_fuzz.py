@@ -345,7 +345,8 @@ def problems(draw):
     batch = draw(st.integers(1 if coils else 0, 3))  # see test_coils_of_an_empty_batch
     family = CartesianMasks((height, width), draw(st.sampled_from([1, 2.5, 10**6])), 1)
     if not coils:
-        return PartialDenoiser(Half(), VPSchedule()), Identity(), family, (batch, 3, height, width)
+        kind = draw(st.sampled_from(["epsilon", "edm"]))
+        return PartialDenoiser(Half(), VPSchedule(), kind), Identity(), family, (batch, 3, height, width)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     maps = torch.randn(batch, coils, height, width, dtype=torch.complex64, generator=generator)
     transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())

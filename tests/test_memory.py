@@ -60,7 +60,7 @@ class Half(nn.Module):
 
 @pytest.mark.parametrize("masks", [CartesianMasks(16, 4, 4), VariableDensityMasks(16, 4, 4)])
 @pytest.mark.parametrize("options", [{}, {"score": "chain"}, {"step_size": "proximal"}, {"step_size": 2.0}])
-@pytest.mark.parametrize("parametrisation", ["epsilon", "sense"])
+@pytest.mark.parametrize("parametrisation", ["epsilon", "edm", "sense"])
 def test_no_step_waits_for_a_value(parametrisation, options, masks):
     maps = torch.randn(2, 3, 16, 16, dtype=torch.complex64)
     transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())

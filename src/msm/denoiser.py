@@ -45,6 +45,37 @@ class Epsilon:
         return sigma**-2
 
 
+class Preconditioned:
+    """For photos: the network's output counts as much as σ_t leaves to be found, and no more.
+
+        x̂ = σ_x²/(σ_t² + σ_x²) · Tᴴ Sᵀ s_t + c U(u, t),        c = σ_t σ_x / sqrt(σ_t² + σ_x²)
+
+    for s_t = u / sqrt(ᾱ). c is the error of the best linear estimate of entries of standard deviation σ_x that know
+    nothing of each other: it tends to σ_t at low noise, as for ε, and to σ_x at high noise, where ε̂ counts σ_t times
+    and the least error of the network moves the brightness of a whole image.
+
+    Args:
+        image_std: σ_x, standard deviation of the images.
+
+    Source: Karras, Aittala, Aila, Laine, NeurIPS 2022, table 1; c_in is that of `Epsilon`.
+    """
+
+    def __init__(self, image_std: float = 0.5):
+        self.image_std = image_std
+
+    def estimate(
+        self, network: Network, z_t: Tensor, mask: Tensor, t: Tensor, sigma: Tensor, transform: Transform
+    ) -> Tensor:
+        """Estimate of the image (B, C, H, W) from the measured entries of z_t; t (B,), sigma (B, 1, 1, 1)."""
+        u = transform.adjoint(torch.where(mask, z_t, 0))
+        kept = self.image_std**2 / (sigma**2 + self.image_std**2)
+        return kept * (1 + sigma**2).sqrt() * u + self.loss_weight(sigma).rsqrt() * run_network(network, u, t)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """1/c²: the network's own squared error counts at every σ_t."""
+        return sigma**-2 + self.image_std**-2
+
+
 class Sense:
     """For several coils: the network corrects a linear estimate of the image instead of its adjoint.
 
@@ -96,7 +127,7 @@ class PartialDenoiser(nn.Module):
     Args:
         network: U_θ(u, t) -> same shape as u, real; complex images enter as two channels (real, imaginary).
         schedule: noise schedule.
-        parametrisation: "epsilon" (published) or "sense" (several coils).
+        parametrisation: "epsilon" (published), "edm" (photos) or "sense" (several coils).
         prior: what "sense", and the proximal step of the samplers, take to be known of MR images.
         sense_iterations: conjugate-gradient steps of "sense"; the proximal step takes as many, and six at least.
 
@@ -114,7 +145,11 @@ class PartialDenoiser(nn.Module):
         sense_iterations: int = 4,
     ):
         super().__init__()
-        known: dict[str, Epsilon | Sense] = {"epsilon": Epsilon(), "sense": Sense(prior, iterations=sense_iterations)}
+        known: dict[str, Epsilon | Preconditioned | Sense] = {
+            "epsilon": Epsilon(),
+            "edm": Preconditioned(),
+            "sense": Sense(prior, iterations=sense_iterations),
+        }
         if parametrisation not in known:
             raise ValueError(f"parametrisation must be one of {', '.join(known)}, got {parametrisation!r}")
         self.network, self.schedule, self.prior, self.sense_iterations = network, schedule, prior, sense_iterations
