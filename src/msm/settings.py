@@ -167,8 +167,8 @@ class DiffusionConfig(_Block):
     train_steps: int = Field(default=200, ge=1, le=1000, description="training grid: so many of 1000 steps")
     train_grid: Literal["time", "cosine"] = Field(
         default="time",
-        description="noise levels of training; time: even in t, published; cosine: half of them below 0.3, for sense "
-        "in short training: detail is learned there",
+        description="noise levels of training; time: even in t, published; cosine: half of them below 0.3, for short "
+        "training: detail is learned there",
     )
     phase_width: float = Field(
         default=2.0, gt=0, description="MRI: detail of the phase taken from the data, in cycles per field of view"
