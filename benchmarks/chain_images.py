@@ -5,7 +5,8 @@
 Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measured masks only, "submasks" sub-masks of
 them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
 takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
-nothing but the score looks at them. A run adds to OUT.json, passes over what is there, and draws OUT.CALLS.png.
+nothing but the scores looks at them: distance and variances of generated sets, and the error of one step's ẑ from
+noisy photos. A run adds to OUT.json, passes over what is there, and draws OUT.CALLS.png, a row for each set.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, generate
@@ -36,6 +37,7 @@ SETS = {  # network, score, network calls a step
 }
 BATCH = 50
 SHOWN = 12  # images of a set in the picture
+LEVELS = (0.05, 0.2, 0.5, 1.0, 3.0, 10.0)  # of denoising_errors
 
 
 def draw(run: Path, score: str, draws: int, calls: int, count: int) -> Tensor:
@@ -49,6 +51,31 @@ def draw(run: Path, score: str, draws: int, calls: int, count: int) -> Tensor:
     return torch.cat(
         [generate(denoiser, Identity(), masks, (config.data.channels, size, size), seeds=s, **options) for s in parts]
     )
+
+
+@torch.no_grad()
+def denoising_errors(run: Path, score: str, draws: int, photos: Tensor) -> dict[float, float]:
+    """Mean squared error per pixel of one step's ẑ, from noisy photos, by noise level."""
+    config = load_config(run / "config.yaml")
+    denoiser = make_denoiser(ADMNetwork.load(run / "weights"), config.diffusion).eval()
+    size, generator = config.data.image_size, Generator().manual_seed(0)
+    masks = BoxMasks(size, 0.0) if draws == 1 else make_masks(config.data.mask, size)
+    errors = {}
+    for sigma in LEVELS:
+        u = torch.rand(len(photos), draws, masks.variates, generator=generator)
+        z = (photos + sigma * torch.randn(photos.shape, generator=generator)) / (1 + sigma**2) ** 0.5
+        if score == "chain":
+            chain = masks.chain(u[:, 0])
+            seen, weights = chain.masks, chain.weights.expand(chain.masks.shape[:2])
+        else:
+            seen = masks.draw(u, covering=True)
+            weights = torch.ones(seen.shape[:2])
+        parts = [denoiser(z, mask, denoiser.schedule.time(sigma), Identity()) for mask in seen.unbind(1)]
+        total = sum(w[:, None, None, None] * part for w, part in zip(weights.unbind(1), parts))
+        if score == "average":
+            total = total / seen.sum(1).clamp(min=1)
+        errors[sigma] = round((total - photos).square().mean().item(), 5)
+    return errors
 
 
 def variances(images: Tensor) -> dict[str, float]:
@@ -91,8 +118,11 @@ def main() -> None:
     config = load_config(runs["measured"] / "config.yaml")
     photos = torch.stack([item.image for item in sources(config.data, options.photos, "train")])
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
+    records["denoising error by noise level"] = {
+        name: denoising_errors(runs[run], score, draws, photos) for name, (run, score, draws) in SETS.items()
+    }
     for calls in options.calls:
-        found, rows = records.setdefault(f"{calls} calls", {}), [photos[:: len(photos) // SHOWN][:SHOWN]]
+        found, rows = records.setdefault(f"{calls} calls", {}), []
         for name, (run, score, draws) in SETS.items():
             if found.get(name, {}).get("count", 0) >= options.count:
                 continue
@@ -107,7 +137,7 @@ def main() -> None:
         found["photos"] = judge(photos[:half], photos[half:])
         found["gap closed"] = gap_closed(found)
         write_text(options.out, json.dumps(records, indent=1) + "\n")
-        if len(rows) > len(SETS):
+        if len(rows) == len(SETS):
             grid = make_grid(torch.cat(rows).clamp(-1, 1) / 2 + 0.5, SHOWN)
             save_image(grid, options.out.with_suffix(f".{calls}.png"))
 

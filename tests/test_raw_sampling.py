@@ -239,6 +239,23 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
     assert "made with other settings or data; use another setting.save_dir" in capsys.readouterr().err
 
 
+def test_the_likelihood_weight_divides_the_estimated_noise(tmp_path, monkeypatch):
+    """By its root, for the sampler; the noise level that is recorded stays the estimated one."""
+    config, told = write_config(tmp_path, write_stack(tmp_path / "head.mrd", 1)), []
+    sample = raw_sampling.sample_scan
+
+    def listening(*given, noise_std, **options):
+        told.append(noise_std)
+        return sample(*given, noise_std=noise_std, **options)
+
+    monkeypatch.setattr(raw_sampling, "sample_scan", listening)
+    assert run(monkeypatch, "sample", config, "inverse_problem.likelihood_weight=4") == 0
+    with h5py.File(tmp_path / "out" / "head.h5") as file:
+        assert told == pytest.approx(file["noise_std"][:] / 2)
+        assert json.loads(file.attrs["provenance"])["likelihood_weight"] == 4
+    assert run(monkeypatch, "sample", config) == 2  # not mixed with results of another weight
+
+
 def test_a_damaged_partial_file_is_begun_anew(tmp_path):
     def writer():
         return VolumeWriter(tmp_path / "a.h5", 2, (4, 3), {"seed": 0})
