@@ -337,8 +337,8 @@ class InverseProblemConfig(_Block):
     likelihood_weight: float = Field(
         default=1.0,
         gt=0,
-        description="power of p(y|z) in the posterior; above 1 the data count for more than their noise allows, as "
-        "they should where images are not like those of the training. Needs step_size proximal",
+        description="power of p(y|z), for step_size proximal; above 1 trusts the data more, for images unlike those of "
+        "the training",
     )
     proximal_iterations: int = Field(
         default=6, ge=1, le=100, description="conjugate-gradient steps of the proximal step and of the warm start"
