@@ -19,15 +19,18 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, generate
-from msm.config import load_config
+from msm.config import Config, load_config
+from msm.denoiser import PartialDenoiser
 from msm.evaluation import make_denoiser, make_masks
 from msm.inputs import sources
 from msm.intervals import of_sets
+from msm.masks import Chain, Masks
 from msm.memory import keep_memory
 from msm.network import ADMNetwork
 from msm.perceptual import wavelet_distance, wavelet_features
 from msm.presets import preset
 from msm.report import write_text
+from msm.sampling import Level, combine
 
 SETS = {  # network, score, network calls a step
     "average, measured masks": ("measured", "average", 3),
@@ -40,41 +43,38 @@ SHOWN = 12  # images of a set in the picture
 LEVELS = (0.05, 0.2, 0.5, 1.0, 3.0, 10.0)  # of denoising_errors
 
 
-def draw(run: Path, score: str, draws: int, calls: int, count: int) -> Tensor:
-    """Images (count, C, H, W) of the preset `best`, number i from seed i."""
+def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
+    """Config and denoiser of a run, and the masks of its sampler: for the oracle, the one that keeps everything."""
     config = load_config(run / "config.yaml")
     denoiser = make_denoiser(ADMNetwork.load(run / "weights"), config.diffusion).eval()
-    size, whole = config.data.image_size, draws == 1
-    masks = BoxMasks(size, 0.0) if whole else make_masks(config.data.mask, size)
+    size = config.data.image_size
+    return config, denoiser, BoxMasks(size, 0.0) if draws == 1 else make_masks(config.data.mask, size)
+
+
+def draw(run: Path, score: str, draws: int, calls: int, count: int) -> Tensor:
+    """Images (count, C, H, W) of the preset `best`, number i from seed i."""
+    config, denoiser, masks = load(run, draws)
+    shape = (config.data.channels, config.data.image_size, config.data.image_size)
     options = preset("best") | {"steps": calls // draws, "draws": draws, "score": score}
     parts = [range(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
-    return torch.cat(
-        [generate(denoiser, Identity(), masks, (config.data.channels, size, size), seeds=s, **options) for s in parts]
-    )
+    return torch.cat([generate(denoiser, Identity(), masks, shape, seeds=seeds, **options) for seeds in parts])
 
 
 @torch.no_grad()
 def denoising_errors(run: Path, score: str, draws: int, photos: Tensor) -> dict[float, float]:
     """Mean squared error per pixel of one step's ẑ, from noisy photos, by noise level."""
-    config = load_config(run / "config.yaml")
-    denoiser = make_denoiser(ADMNetwork.load(run / "weights"), config.diffusion).eval()
-    size, generator = config.data.image_size, Generator().manual_seed(0)
-    masks = BoxMasks(size, 0.0) if draws == 1 else make_masks(config.data.mask, size)
-    errors = {}
+    _, denoiser, masks = load(run, draws)
+    generator, errors = Generator().manual_seed(0), {}
     for sigma in LEVELS:
         u = torch.rand(len(photos), draws, masks.variates, generator=generator)
-        z = (photos + sigma * torch.randn(photos.shape, generator=generator)) / (1 + sigma**2) ** 0.5
-        if score == "chain":
-            chain = masks.chain(u[:, 0])
-            seen, weights = chain.masks, chain.weights.expand(chain.masks.shape[:2])
-        else:
-            seen = masks.draw(u, covering=True)
-            weights = torch.ones(seen.shape[:2])
-        parts = [denoiser(z, mask, denoiser.schedule.time(sigma), Identity()) for mask in seen.unbind(1)]
-        total = sum(w[:, None, None, None] * part for w, part in zip(weights.unbind(1), parts))
+        alpha_bar = 1 / (1 + sigma**2)
+        z = (photos + sigma * torch.randn(photos.shape, generator=generator)) * alpha_bar**0.5
+        level = Level(0, denoiser.schedule.time(sigma), alpha_bar, 0.0, 1.0)
+        chain = masks.chain(u[:, 0]) if score == "chain" else Chain(masks.draw(u, covering=True), torch.ones(draws))
+        z_hat = combine(denoiser, z, torch.zeros_like(z), chain, Identity(), level)
         if score == "average":
-            total = total / seen.sum(1).clamp(min=1)
-        errors[sigma] = round((total - photos).square().mean().item(), 5)
+            z_hat = z_hat / chain.masks.sum(1).clamp(min=1)
+        errors[sigma] = round((z_hat - photos).square().mean().item(), 5)
     return errors
 
 
@@ -118,9 +118,10 @@ def main() -> None:
     config = load_config(runs["measured"] / "config.yaml")
     photos = torch.stack([item.image for item in sources(config.data, options.photos, "train")])
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
-    records["denoising error by noise level"] = {
-        name: denoising_errors(runs[run], score, draws, photos) for name, (run, score, draws) in SETS.items()
-    }
+    errors = records.setdefault("denoising error by noise level", {})
+    for name, (run, score, draws) in SETS.items():
+        if name not in errors:
+            errors[name] = denoising_errors(runs[run], score, draws, photos)
     for calls in options.calls:
         found, rows = records.setdefault(f"{calls} calls", {}), []
         for name, (run, score, draws) in SETS.items():

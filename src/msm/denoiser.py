@@ -45,7 +45,7 @@ class Epsilon:
         return sigma**-2
 
 
-class Preconditioned:
+class EDM:
     """For photos: the network's output counts as much as σ_t leaves to be found, and no more.
 
         x̂ = σ_x²/(σ_t² + σ_x²) · Tᴴ Sᵀ s_t + c U(u, t),        c = σ_t σ_x / sqrt(σ_t² + σ_x²)
@@ -145,9 +145,9 @@ class PartialDenoiser(nn.Module):
         sense_iterations: int = 4,
     ):
         super().__init__()
-        known: dict[str, Epsilon | Preconditioned | Sense] = {
+        known: dict[str, Epsilon | EDM | Sense] = {
             "epsilon": Epsilon(),
-            "edm": Preconditioned(),
+            "edm": EDM(),
             "sense": Sense(prior, iterations=sense_iterations),
         }
         if parametrisation not in known:

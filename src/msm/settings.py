@@ -376,12 +376,11 @@ class Config(_Block):
     @classmethod
     def _raw_files_bring_their_operator(cls, blocks: Any) -> Any:
         """The inverse problem of raw files is known but for what a user adds."""
-        if not isinstance(blocks, dict) or not _is(blocks.get("data"), "kind", "raw"):
+        data = blocks.get("data") if isinstance(blocks, dict) else None
+        if not isinstance(data, dict) or data.get("kind") != "raw":
             return blocks
-        given = blocks.get("inverse_problem") or {}
-        step = {} if _is(blocks.get("sample"), "preset") else {"step_size": "proximal"}
-        known = {"operator": "undersampling"} | step
-        return blocks | {"inverse_problem": known | given if isinstance(given, dict) else given}
+        given = {} if blocks.get("inverse_problem") is None else blocks["inverse_problem"]
+        return blocks | {"inverse_problem": {"operator": "undersampling"} | given if isinstance(given, dict) else given}
 
     @check(mode="after")
     def _blocks_agree(self) -> Config:
@@ -418,6 +417,8 @@ class Config(_Block):
         elif self.inverse_problem is not None:
             published = preset("published", inverse_problem=True, mri=self.data.is_mri)
             values = {name: published[name] for name in ("eta", "step_size")}
+            if self.data.kind == "raw":
+                values["step_size"] = "proximal"
         if self.data.kind == "raw":
             values["samples"] = 8
         for name in ("sample", "inverse_problem"):
@@ -426,11 +427,6 @@ class Config(_Block):
                 free = type(block).model_fields.keys() - block.model_fields_set
                 update = {key: value for key, value in values.items() if key in free}
                 object.__setattr__(self, name, block.model_copy(update=update))
-
-
-def _is(block: Any, key: str, value: Any = None) -> bool:
-    """Whether an unchecked block has this value of a key; without a value, any but null."""
-    return isinstance(block, dict) and (block.get(key) == value if value else block.get(key) is not None)
 
 
 def _check_mask(field: str, mask: AnyMask, size: int) -> None:
