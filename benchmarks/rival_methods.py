@@ -1,4 +1,4 @@
-"""What MSM is compared with on multi-coil MRI: each method's formula, around the network and linear start of MSM.
+"""What MSM is compared with, on multi-coil MRI and photos: each method's formula, around the network of MSM.
 
     oracle      a diffusion model of clean images, sampled with
                 DPS       x₋ = DDIM(x_t, x̂) − ζ ∇‖y − A x̂‖                              (Chung et al. 2023, alg. 1)
@@ -8,8 +8,8 @@
                 A-DPS     DPS with that network and one fixed further-corrupted mask    (Aali et al. 2024, alg. 1)
     SSDU        part of the acquired points is the input, the other part the loss       (Yaman et al. 2020, eq. 6)
 
-deepinv's DPS and DiffPIR take real images in [0, 1] and ones of a batch that share their noise; images here are complex
-with values of either sign, and A has the coils in it. Its splitting loss draws the held-out points of a real image.
+deepinv's DPS and DiffPIR take real images in [0, 1] and ones of a batch that share their noise; here each has its own,
+and of MRI images are complex and A has the coils in it. Its splitting loss draws the held-out points of a real image.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from msm.denoiser import PartialDenoiser, Sense
+from msm.denoiser import EDM, Network, PartialDenoiser, Sense, run_network
 from msm.linear import conjugate_gradient
 from msm.losses import mean_square
 from msm.masks import Masks
 from msm.measurement import Measurement
 from msm.sampling import Level, Operator, ddim, posterior_update
-from msm.transforms import Transform
+from msm.transforms import Identity, Transform
 
 Mean = Callable[[Tensor, Level], Tensor]  # x_t (B, C, H, W), level -> E[x | x_t]
 Loss = Callable[..., Tensor]
@@ -46,6 +46,26 @@ class Bounded(Sense):
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """1/c², with σ_t raised to the floor."""
         return super().loss_weight(sigma.clamp(min=self.floor))
+
+    def error_weight(self, sigma: Tensor, given: Tensor) -> Tensor:
+        """The same for all entries: aliasing is everywhere."""
+        return self.loss_weight(sigma)
+
+
+class Inpainting(EDM):
+    """EDM for losses that reach beyond what the network is given: an entry that is not given has infinite noise."""
+
+    def estimate(
+        self, network: Network, z_t: Tensor, mask: Tensor, t: Tensor, sigma: Tensor, transform: Transform
+    ) -> Tensor:
+        """Estimate of the image (B, C, H, W), on the mask and off it."""
+        u = torch.where(mask, z_t, 0)
+        kept = self.image_std**2 / (sigma**2 + self.image_std**2)
+        return kept * (1 + sigma**2).sqrt() * u + self.error_weight(sigma, mask).rsqrt() * run_network(network, u, t)
+
+    def error_weight(self, sigma: Tensor, given: Tensor) -> Tensor:
+        """1/c² of each entry."""
+        return self.loss_weight(torch.where(given, sigma, torch.inf))
 
 
 @dataclass(frozen=True)
@@ -87,7 +107,7 @@ def ambient_loss(masks: Masks, keep: float, generator: Generator) -> Loss:
 
     Args:
         masks: family of the acquired masks.
-        keep: probability that an acquired column off the centre stays.
+        keep: share of the acquired boxes, or of the acquired columns off the centre, that stays.
         generator: source of the sub-masks.
     """
 
@@ -95,9 +115,11 @@ def ambient_loss(masks: Masks, keep: float, generator: Generator) -> Loss:
         s, mask, transform = measurement.values, measurement.mask, measurement.transform
         sub = masks.submask(mask, torch.full((len(s),), keep), generator)
         sigma = denoiser.schedule.sigma(t)[:, None, None, None]
-        z_t = (s + sigma * transform.forward(noise[:, :1])) * (1 + sigma**2).rsqrt()
+        white = noise if isinstance(transform, Identity) else noise[:, :1]  # in the image, of one channel for MRI
+        z_t = (s + sigma * transform.forward(white)) * (1 + sigma**2).rsqrt()
         x_hat = image(denoiser, z_t, sub, t, transform)
-        return denoiser.loss_weight(t) * mean_square(torch.where(mask, s - transform.forward(x_hat), 0))
+        weight = denoiser.parametrisation.error_weight(sigma, sub)
+        return mean_square(torch.where(mask, s - transform.forward(x_hat), 0) * weight.sqrt())
 
     return loss
 

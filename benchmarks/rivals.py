@@ -1,15 +1,15 @@
-"""MSM against methods with networks, at equal data, network and training, on MRI. Writes JSON and a page.
+"""MSM against methods with networks, at equal data, network and training. Writes JSON and a page.
 
-    python benchmarks/rivals.py train ssdu CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
-    python benchmarks/rivals.py train ambient CONFIG …
-    python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN [--methods …]
-    python benchmarks/rivals.py generate IMAGES --runs msm=RUN oracle=RUN ambient=RUN
+    python benchmarks/rivals.py train KIND CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
+    python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN msm_noisy=RUN …
+    python benchmarks/rivals.py generate IMAGES --runs msm=RUN oracle=RUN ambient=RUN msm_noisy=RUN …
     python benchmarks/rivals.py table
 
-STORE is what `msm acquire` writes for CONFIG, the same that MSM was trained on; MSM and the oracle are trained by
-`msm train`. The commands that made docs/results/rivals.json stand in docs/results.md, whose tables `table` writes anew
-from it. All methods reconstruct the same measurements of the first COUNT images by name; settings are those of the
-highest mean PSNR at the first acceleration on the images after them. A run adds to the records.
+KIND is msm, oracle, ssdu (MRI only) or ambient; STORE is what `msm acquire` writes for CONFIG, the same for all but the
+oracle, whose store has whole images. Runs called NAME_noisy were trained on noise 0.1. The commands that made
+docs/results/rivals.json stand in docs/results.md, whose tables `table` writes anew from it. All methods reconstruct the
+same measurements of the first COUNT images by name; settings are those of the highest mean PSNR on the images after
+them. A run adds to the records.
 """
 
 import argparse
@@ -22,12 +22,24 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rival_methods import Bounded, Physics, ambient_loss, ddnm, diffpir, dps, image_mean, ssdu_image, ssdu_loss
+from rival_methods import (
+    Bounded,
+    Inpainting,
+    Physics,
+    ambient_loss,
+    ddnm,
+    diffpir,
+    dps,
+    image_mean,
+    ssdu_image,
+    ssdu_loss,
+)
 from torch import Generator, Tensor
+from torchvision.utils import make_grid, save_image
 
-from msm import MultiCoil, generate, reconstruct
+from msm import BoxMasks, Identity, MultiCoil, generate, reconstruct
 from msm.baselines import tune
-from msm.classical import MRI
+from msm.classical import MRI, fitting
 from msm.config import Config, dump_config, load_config
 from msm.data.acquire import Source
 from msm.data.store import MeasurementStore
@@ -43,42 +55,65 @@ from msm.presets import preset
 from msm.report import write_text
 from msm.sampling import ReverseProcess, ddim
 from msm.schedule import Grid
-from msm.settings import CartesianMaskConfig, InverseProblemConfig
+from msm.settings import BoxMaskConfig, CartesianMaskConfig, InverseProblemConfig, MaskConfig
 from msm.training import Trainer
+from msm.transforms import Transform
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "docs/results/rivals.json", ROOT / "docs/results.md"
-NOISE_STD, CALLS, DRAWS, TUNING, GENERATED_AT_ONCE = 0.01, 60, 3, 4, 16
+NOISE_STD, CALLS, TUNING, GENERATED_AT_ONCE, SHOWN = 0.01, 60, 4, 16, 8
 HELD_OUT = 0.4  # SSDU's share
-MSM = "MSM"
+TRAINING_NOISE = 0.1  # of the runs called NAME_noisy
+MSM, NOISY = "MSM", f", ρ = {TRAINING_NOISE}"
+PROBLEMS = {  # of each kind of data
+    "slices": {"R = 4": {"operator": "undersampling"}, "R = 8": {"operator": "undersampling"}},
+    "images": {
+        "box inpainting": {"operator": "box", "hole": 32},
+        "super-resolution × 4": {"operator": "super_resolution", "factor": 4},
+    },
+}
+TITLES = {"slices": "Brain slices", "images": "Faces"}
 
 
 # Training
 
 
-def make_rival(network: ADMNetwork, config: Config) -> PartialDenoiser:
-    """A denoiser whose loss reaches beyond its input: Ambient's and SSDU's."""
+def make_rival(kind: str, network: ADMNetwork, config: Config) -> PartialDenoiser:
+    """The denoiser that a kind of network trains: MSM's own, or one whose loss reaches beyond its input."""
     denoiser = make_denoiser(network, config.diffusion)
-    denoiser.parametrisation = Bounded(denoiser.prior, iterations=config.diffusion.sense_iterations)
+    if kind in ("ambient", "ssdu"):
+        iterations = config.diffusion.sense_iterations
+        sense = config.data.is_mri
+        denoiser.parametrisation = Bounded(denoiser.prior, iterations=iterations) if sense else Inpainting()
     return denoiser
 
 
-def ambient_masks(config: Config) -> CartesianMaskConfig:
-    """The family of Ambient's further-corrupted masks: R becomes R + 1, as Aali et al. have it."""
-    return config.data.mask.model_copy(update={"acceleration": config.data.mask.acceleration + 1})
+def ambient_masks(config: Config) -> tuple[MaskConfig, float]:
+    """The family of Ambient's further-corrupted masks, and the share of the acquired that they keep.
+
+    R becomes R + 1, as Aali et al. have it; of boxes one more is dropped.
+    """
+    mask = config.data.mask
+    if isinstance(mask, BoxMaskConfig):
+        further = mask.model_copy(update={"drop": mask.drop + mask.grid**-2})
+        kept = [BoxMasks(config.data.image_size, each.drop, each.grid).kept for each in (mask, further)]
+        return further, kept[1] / kept[0]
+    return mask.model_copy(update={"acceleration": mask.acceleration + 1}), mask.acceleration / (mask.acceleration + 1)
 
 
 def train(kind: str, config: Config) -> None:
-    """Train a rival as `msm train` trains MSM; the same command again goes on from the newest checkpoint."""
+    """Train a network as `msm train` does; the same command again goes on from the newest checkpoint."""
     folder, settings = config.setting.save_dir, config.train
     torch.manual_seed(settings.seed)
-    denoiser = make_rival(ADMNetwork(**config.network.model_dump()), config)
+    denoiser = make_rival(kind, ADMNetwork(**config.network.model_dump()), config)
     masks = make_masks(config.data.mask, config.data.image_size)
     store, grid = MeasurementStore(config.setting.dataset_dir), config.diffusion.train_grid
     trainer = Trainer(denoiser, store, masks, folder, settings, train_grid=grid)
     generator = Generator().manual_seed(settings.seed)
-    keep = config.data.mask.acceleration / ambient_masks(config).acceleration
-    trainer.loss = ssdu_loss(HELD_OUT, generator) if kind == "ssdu" else ambient_loss(masks, keep, generator)
+    if kind == "ssdu":
+        trainer.loss = ssdu_loss(HELD_OUT, generator)
+    elif kind == "ambient":
+        trainer.loss = ambient_loss(masks, ambient_masks(config)[1], generator)
     cost = folder / "cost.json"
     before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0
     write_text(folder / "config.yaml", dump_config(config))
@@ -102,11 +137,12 @@ class Method:
     """A method of the comparison.
 
     Args:
-        run: (config of MSM, denoiser, observation, setting) -> images (B, 1, H, W).
+        run: (config of MSM, denoiser, observation, setting) -> images (B, C, H, W).
         trained: name of the run whose network it calls; "" for none.
         calls: network calls an image.
         backward: whether each call is differentiated too, which costs about two calls more.
         grid: settings to choose from.
+        kinds: of data that it is for.
     """
 
     run: Callable[[Config, PartialDenoiser | None, Observation, tuple], Tensor]
@@ -114,65 +150,80 @@ class Method:
     calls: int = CALLS
     backward: bool = False
     grid: tuple[tuple, ...] = ((),)
+    kinds: tuple[str, ...] = ("slices", "images")
 
 
-def image_process(size: tuple[int, int], seeds: range, grid: Grid = "time") -> ReverseProcess:
-    """Levels and noise of a reverse process in image space."""
-    return ReverseProcess(
-        *(torch.nn.Identity(), one_coil(size), whole_masks(size), (1, *size), seeds, CALLS),
-        *(1, 1.0, False, "average", grid),
-    )
+@dataclass(frozen=True)
+class ImageSpace:
+    """Where the oracle and Ambient take their steps: white noise in the image, T that sees the whole of it.
+
+    Args:
+        shape: of an image (C, H, W); one complex channel for MRI.
+        mri: whether the images are complex.
+    """
+
+    shape: tuple[int, ...]
+    mri: bool
+
+    @property
+    def transform(self) -> Transform:
+        """T of one coil that sees everything, for MRI."""
+        return MultiCoil(torch.ones(1, *self.shape, dtype=torch.complex64)) if self.mri else Identity()
+
+    @property
+    def masks(self) -> Masks:
+        """The family of the one mask that keeps everything."""
+        return make_masks(CartesianMaskConfig(acceleration=1), (self.shape[-2], self.shape[-1]))
+
+    def process(self, seeds: range, grid: Grid = "time") -> ReverseProcess:
+        """Levels and noise of a reverse process."""
+        return ReverseProcess(
+            *(torch.nn.Identity(), self.transform, self.masks, self.shape, seeds, CALLS),
+            *(1, 1.0, False, "average", grid),
+        )
 
 
-def whole_masks(size: tuple[int, int]) -> Masks:
-    """The family of the one mask that keeps everything."""
-    return make_masks(CartesianMaskConfig(acceleration=1), size)
-
-
-def one_coil(size: tuple[int, int]) -> MultiCoil:
-    """T that sees the whole image: what white noise in the image is to the oracle."""
-    return MultiCoil(torch.ones(1, 1, *size, dtype=torch.complex64))
-
-
-def height_width(z: Tensor) -> tuple[int, int]:
-    """Size of the images of z (B, coils, H, W)."""
-    return z.shape[-2], z.shape[-1]
+def image_space(seen: Observation) -> ImageSpace:
+    return ImageSpace(tuple(seen.input.shape[1:]), seen.y.is_complex())
 
 
 def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen: Observation, setting: tuple):
     """A posterior sample by the oracle and a sampler of `rival_methods`."""
-    size = height_width(seen.y)
-    whole = torch.ones(len(seen.y), 1, *size, dtype=torch.bool)
-    process, physics = image_process(size, range(len(seen.y))), Physics(seen.operator, seen.transform)
-    posterior_mean = image_mean(denoiser, whole, one_coil(size))
+    space = image_space(seen)
+    whole = torch.ones(len(seen.y), 1, *space.shape[-2:], dtype=torch.bool)
+    process, physics = space.process(range(len(seen.y))), Physics(seen.operator, seen.transform)
+    posterior_mean = image_mean(denoiser, whole, space.transform)
     return sampler(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
 
 
 def ambient_sample(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
     """A posterior sample by A-DPS: every image has one further-corrupted mask, at all levels."""
-    size = height_width(seen.y)
-    mask = make_masks(ambient_masks(config), size).sample(len(seen.y), Generator().manual_seed(0))
-    process, physics = image_process(size, range(len(seen.y))), Physics(seen.operator, seen.transform)
+    space = image_space(seen)
+    mask = make_masks(ambient_masks(config)[0], space.shape[-2:]).sample(len(seen.y), Generator().manual_seed(0))
+    process, physics = space.process(range(len(seen.y))), Physics(seen.operator, seen.transform)
     posterior_mean = image_mean(denoiser, mask, seen.transform)
     return dps(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
 
 
-def msm_sample(samples: int, draws: int, whole: bool, config: Config, denoiser, seen: Observation, setting: tuple):
+def msm_sample(samples: int, whole: bool, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
     """Mean of posterior samples by MSM's preset `best`, with the masks of training, or one that keeps the whole."""
-    mask = CartesianMaskConfig(acceleration=1) if whole else config.data.mask
-    count, masks, total = len(seen.y), make_masks(mask, tuple(seen.y.shape[-2:])), 0
+    space, count, total = image_space(seen), len(seen.y), 0
+    masks = space.masks if whole else make_masks(config.data.mask, space.shape[-2:])
+    options = preset("best", inverse_problem=True, mri=space.mri)
+    draws = 1 if whole else options["draws"]
+    shape = tuple(seen.operator.A_dagger(seen.y).shape[1:])
     for first in range(0, samples * count, count):
         z = reconstruct(
-            *(denoiser, seen.y, seen.operator, seen.transform, masks, tuple(seen.y.shape[1:])),
+            *(denoiser, seen.y, seen.operator, seen.transform, masks, shape),
             **{"seeds": range(first, first + count), "noise_std": seen.noise_std},
-            **preset("best", inverse_problem=True, mri=True) | {"steps": CALLS // draws, "draws": draws},
+            **options | {"steps": CALLS // draws, "draws": draws},
         )
         total = total + seen.transform.adjoint(z) / samples
     return total
 
 
 def linear(iterations: int, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
-    """Phase-constrained SENSE; by 4 iterations it is what all networks start from."""
+    """Phase-constrained SENSE; by 4 iterations it is what all networks of MRI start from."""
     sense, sigma = Bounded(iterations=iterations), torch.full((len(seen.y), 1, 1, 1), setting[0])
     phase, m_0 = sense.linear_estimate(seen.y, seen.operator.mask, sigma, seen.transform)
     return phase * m_0
@@ -182,7 +233,7 @@ def ssdu(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
     return ssdu_image(denoiser, seen.y, seen.operator.mask, seen.transform)
 
 
-def zero_filled(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+def shown(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
     return seen.input
 
 
@@ -190,102 +241,126 @@ def total_variation(config: Config, denoiser, seen: Observation, setting: tuple)
     return MRI["TV"].run(seen, setting)
 
 
+def interpolation(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    (method,) = fitting(seen).values()
+    return method.run(seen, setting)
+
+
 ZETAS = ((0.3,), (1.0,), (3.0,), (10.0,))
+RIDGES = ((0.01,), (0.03,), (0.1,))
 PIR = partial(diffpir, noise_std=NOISE_STD)
+PIR_GRID = tuple(itertools.product((1.0, 10.0), (0.3, 1.0)))
 METHODS = {
-    "zero-filled": Method(zero_filled, calls=0),
-    "TV": Method(total_variation, calls=0, grid=MRI["TV"].grid),
-    "linear start": Method(partial(linear, 4), calls=0, grid=((0.01,), (0.03,), (0.1,))),
-    "the same, 20 iterations": Method(partial(linear, 20), calls=0, grid=((0.01,), (0.03,), (0.1,))),
-    "SSDU": Method(ssdu, "ssdu", 1),
+    "input": Method(shown, calls=0),
+    "biharmonic, bicubic": Method(interpolation, calls=0, kinds=("images",)),
+    "TV": Method(total_variation, calls=0, grid=MRI["TV"].grid, kinds=("slices",)),
+    "linear start": Method(partial(linear, 4), calls=0, grid=RIDGES, kinds=("slices",)),
+    "the same, 20 iterations": Method(partial(linear, 20), calls=0, grid=RIDGES, kinds=("slices",)),
+    "SSDU": Method(ssdu, "ssdu", 1, kinds=("slices",)),
     "A-DPS": Method(ambient_sample, "ambient", backward=True, grid=ZETAS),
-    MSM: Method(partial(msm_sample, 1, DRAWS, False), "msm"),
-    "MSM, mean of 4": Method(partial(msm_sample, 4, DRAWS, False), "msm", calls=4 * CALLS),
+    "A-DPS" + NOISY: Method(ambient_sample, "ambient_noisy", backward=True, grid=ZETAS),
+    MSM: Method(partial(msm_sample, 1, False), "msm"),
+    MSM + NOISY: Method(partial(msm_sample, 1, False), "msm_noisy"),
+    "MSM, mean of 4": Method(partial(msm_sample, 4, False), "msm", calls=4 * CALLS),
     "oracle, DPS": Method(partial(oracle_sample, dps), "oracle", backward=True, grid=ZETAS),
     "oracle, DDNM": Method(partial(oracle_sample, ddnm), "oracle"),
-    "oracle, DiffPIR": Method(
-        partial(oracle_sample, PIR), "oracle", grid=tuple(itertools.product((1.0, 10.0), (0.3, 1.0)))
-    ),
-    "oracle, MSM's sampler": Method(partial(msm_sample, 1, 1, True), "oracle"),
+    "oracle, DiffPIR": Method(partial(oracle_sample, PIR), "oracle", grid=PIR_GRID),
+    "oracle, MSM's sampler": Method(partial(msm_sample, 1, True), "oracle"),
 }
 
 
-def load(method: Method, runs: dict[str, Path]) -> PartialDenoiser | None:
-    """The denoiser of a method, from the run that trained it."""
-    if not method.trained:
-        return None
-    config = load_config(runs[method.trained] / "config.yaml")
-    network = ADMNetwork.load(runs[method.trained] / "weights").eval().requires_grad_(False)
-    bounded = method.trained in ("ssdu", "ambient")
-    return make_rival(network, config) if bounded else make_denoiser(network, config.diffusion)
+def load(name: str, run: Path) -> tuple[Config, PartialDenoiser]:
+    """Config and denoiser of a run of a certain name."""
+    config = load_config(run / "config.yaml")
+    kind, _, noisy = name.partition("_")
+    if config.data.noise_std != (TRAINING_NOISE if noisy else 0):
+        raise SystemExit(f"{run}: trained on noise {config.data.noise_std:g}, which a run called {name} is not")
+    network = ADMNetwork.load(run / "weights").eval().requires_grad_(False)
+    return config, make_rival(kind, network, config)
 
 
-def problem(acceleration: float, config: Config) -> InverseProblemConfig:
-    mask = config.data.mask.model_copy(update={"acceleration": acceleration})
-    return InverseProblemConfig(operator="undersampling", mask=mask, noise_std=NOISE_STD)
+def posed(name: str, config: Config) -> InverseProblemConfig:
+    """An inverse problem of `PROBLEMS`, by name."""
+    given = PROBLEMS[config.data.kind][name]
+    if config.data.is_mri:
+        acceleration = float(name.removeprefix("R = "))
+        given = given | {"mask": config.data.mask.model_copy(update={"acceleration": acceleration})}
+    return InverseProblemConfig(noise_std=NOISE_STD, **given)
 
 
-def evaluate(folder: Path, runs: dict[str, Path], names: list[str], accelerations: list[float], count: int) -> None:
+def record(kind: str, found: dict[str, dict]) -> None:
+    """Add to the records of a kind of data; read anew each time, as another run may add too."""
+    records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+    own = records.setdefault(kind, {})
+    for section, entries in found.items():
+        for name, entry in entries.items():
+            own.setdefault(section, {}).setdefault(name, {}).update(entry)
+    write_text(RECORDS, json.dumps(records) + "\n")
+
+
+def evaluate(folder: Path, runs: dict[str, Path], names: list[str], count: int) -> None:
     """Reconstruct by each method and add its scores to the records."""
     config = load_config(runs["msm"] / "config.yaml")
     found = list(itertools.islice(sources(config.data, folder, "test"), count + TUNING))
     items, apart = found[:count], found[count:]
-    records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {"training": {}, "scores": {}}
-    records["training"] |= {name: training_cost(run) for name, run in runs.items()}
     for name in names:
         method = METHODS[name]
-        if method.trained and method.trained not in runs:
+        if config.data.kind not in method.kinds or (method.trained and method.trained not in runs):
             continue
-        run = partial(method.run, config, load(method, runs))
-        setting = choose(run, method.grid, apart, accelerations[0], config)
-        for acceleration in accelerations:
-            seen, started = observe(items, problem(acceleration, config), config.data), time.process_time()
+        denoiser, training = None, {}
+        if method.trained:
+            _, denoiser = load(method.trained, runs[method.trained])
+            training = {method.trained: training_cost(runs[method.trained])}
+        run = partial(method.run, config, denoiser)
+        for problem in PROBLEMS[config.data.kind]:
+            setting = choose(run, method.grid, apart, posed(problem, config), config)
+            seen, started = observe(items, posed(problem, config), config.data), time.process_time()
             x_hat = run(seen, setting)
             seconds = round((time.process_time() - started) / count, 2)
             scores = image_metrics(x_hat, truth(items), convention="plain")
             about = {"trained": method.trained, "calls": method.calls, "backward": method.backward}
             rounded = {key: [round(value, 4) for value in values] for key, values in scores.items()}
             entry = about | {"setting": setting, "cpu_seconds_per_image": seconds} | rounded
-            records["scores"].setdefault(f"R = {acceleration:g}", {})[name] = entry
-            print(name, acceleration, setting, f"{mean(scores['psnr']).value:.2f} dB, {seconds} s", flush=True)
-            write_text(RECORDS, json.dumps(records) + "\n")
+            record(config.data.kind, {"training": training, "scores": {problem: {name: entry}}})
+            print(name, problem, setting, f"{mean(scores['psnr']).value:.2f} dB, {seconds} s", flush=True)
 
 
 def truth(items: list[Source]) -> Tensor:
     return torch.stack([item.image for item in items])
 
 
-def choose(run: Callable[..., Tensor], grid: tuple, apart: list[Source], acceleration: float, config: Config) -> tuple:
+def choose(
+    run: Callable[..., Tensor], grid: tuple, apart: list[Source], problem: InverseProblemConfig, config: Config
+) -> tuple:
     """The setting of the highest mean PSNR on images kept apart."""
     if len(grid) == 1:
         return grid[0]
-    seen = observe(apart, problem(acceleration, config), config.data)
+    seen = observe(apart, problem, config.data)
     return tune(partial(run, seen), grid, truth(apart), partial(psnr, convention="plain"))
 
 
 # Generation
 
 
-def oracle_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
+def oracle_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, maps: Tensor | None, seeds: range):
     """Images of the oracle: one mask, which keeps the whole of one coil that sees everything."""
-    size = height_width(transform.maps)
     options = preset("best") | {"steps": CALLS, "draws": 1}
-    z = generate(denoiser, one_coil(size), whole_masks(size), (1, *size), seeds=seeds, **options)
-    return one_coil(size).adjoint(z)
+    return generate(denoiser, space.transform, space.masks, space.shape, seeds=seeds, **options)
 
 
-def msm_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
+def msm_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, maps: Tensor | None, seeds: range):
     """Images of MSM by its preset `best`."""
-    masks, shape = make_masks(config.data.mask, tuple(transform.maps.shape[-2:])), tuple(transform.maps.shape[1:])
-    options = preset("best") | {"steps": CALLS // DRAWS, "draws": DRAWS}
-    return transform.adjoint(generate(denoiser, transform, masks, shape, seeds=seeds, **options))
+    masks, shape = make_masks(config.data.mask, space.shape[-2:]), space.shape if maps is None else maps.shape[1:]
+    options, transform = preset("best"), Identity() if maps is None else MultiCoil(maps)
+    options["steps"] = CALLS // options["draws"]
+    return transform.adjoint(generate(denoiser, transform, masks, tuple(shape), seeds=seeds, **options))
 
 
-def ambient_images(config: Config, denoiser: PartialDenoiser, transform: MultiCoil, seeds: range) -> Tensor:
+def ambient_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, maps: Tensor | None, seeds: range):
     """Images of Ambient diffusion: ancestral steps in image space, each image with one further-corrupted mask."""
-    size = height_width(transform.maps)
-    mask = make_masks(ambient_masks(config), size).sample(len(seeds), Generator().manual_seed(seeds[0]))
-    posterior_mean, process = image_mean(denoiser, mask, transform), image_process(size, seeds, "log")
+    mask = make_masks(ambient_masks(config)[0], space.shape[-2:]).sample(len(seeds), Generator().manual_seed(seeds[0]))
+    posterior_mean = image_mean(denoiser, mask, Identity() if maps is None else MultiCoil(maps))
+    process = space.process(seeds, "log")
     x, _ = process.start()
     with torch.no_grad():
         for level, _, noise in process:
@@ -297,26 +372,40 @@ GENERATORS = {"oracle": oracle_images, "msm": msm_images, "ambient": ambient_ima
 
 
 def generate_all(folder: Path, runs: dict[str, Path], count: int) -> None:
-    """Generate by each network and add the Fréchet distances from real slices to the records."""
+    """Generate by each network and add the Fréchet distances from real images to the records.
+
+    These are the test slices of MRI, and the photos of training, as too few are held out.
+    """
     config = load_config(runs["msm"] / "config.yaml")
-    items = list(sources(config.data, folder, "test"))
-    real = wavelet_features(truth(items).abs())
-    records = json.loads(RECORDS.read_text())
-    found = records.setdefault("generation", {})
+    items = list(sources(config.data, folder, "test" if config.data.is_mri else "train"))
+    space = ImageSpace(tuple(items[0].image.shape), config.data.is_mri)
+    real = wavelet_features(magnitude(truth(items)))
     half = len(real) // 2
-    found["real slices"] = distance_record(real[:half], real[half:]) | {"calls": 0}
-    for name in (name for name in GENERATORS if name in runs):
-        own = load_config(runs[name] / "config.yaml")
-        network = ADMNetwork.load(runs[name] / "weights").eval().requires_grad_(False)
-        denoiser = make_rival(network, own) if name == "ambient" else make_denoiser(network, own.diffusion)
+    apart = distance_record(real[:half], real[half:]) | {"calls": 0}
+    record(config.data.kind, {"generation": {"half of the real ones": apart}})
+    for name, run in runs.items():
+        trained_with, denoiser = load(name, run)
         images = []
         for first in range(0, count, GENERATED_AT_ONCE):
             seeds = range(first, min(first + GENERATED_AT_ONCE, count))
-            maps = torch.stack([items[k % len(items)].maps for k in seeds])
-            images.append(GENERATORS[name](config, denoiser, MultiCoil(maps), seeds).abs())
-        found[name] = distance_record(wavelet_features(torch.cat(images)), real) | {"calls": CALLS}
-        print(name, found[name], flush=True)
-        write_text(RECORDS, json.dumps(records) + "\n")
+            maps = torch.stack([items[k % len(items)].maps for k in seeds]) if config.data.is_mri else None
+            make = GENERATORS[name.removesuffix("_noisy")]
+            images.append(magnitude(make(trained_with, denoiser, space, maps, seeds)))
+        entry = distance_record(wavelet_features(torch.cat(images)), real) | {"calls": CALLS}
+        record(config.data.kind, {"training": {name: training_cost(run)}, "generation": {name: entry}})
+        print(name, entry, flush=True)
+        low = 0.0 if config.data.is_mri else -1.0
+        shown = make_grid(torch.cat(images)[:SHOWN], SHOWN, normalize=True, value_range=(low, 1.0))
+        save_image(shown, picture(config.data.kind, name))
+
+
+def picture(kind: str, name: str) -> Path:
+    """Where the first generated images of a run are."""
+    return RECORDS.parent / f"generated_{kind}_{name}.png"
+
+
+def magnitude(images: Tensor) -> Tensor:
+    return images.abs() if images.is_complex() else images
 
 
 def distance_record(features: Tensor, reference: Tensor) -> dict:
@@ -334,40 +423,53 @@ def interval(e: Estimate, digits: int, sign: str = "") -> str:
     return f"{e.value:{sign}.{digits}f} [{e.low:{sign}.{digits}f}, {e.high:{sign}.{digits}f}]"
 
 
-def tables(records: dict) -> str:
+def tables(records: dict[str, dict]) -> str:
     """The tables of the page, in Markdown."""
-    lines = ["| network | training images | CPU minutes |", "|---|---|---|"]
-    for name, cost in records["training"].items():
-        minutes = f"{cost['cpu_seconds'] / 60:.0f}" if "cpu_seconds" in cost else "not measured"
-        lines.append(f"| {name} | {cost['images']:,} | {minutes} |")
-    for problem_name, scores in records["scores"].items():
-        count = len(scores[MSM]["psnr"])
-        lines += ["", f"### {problem_name}, {count} slices", ""]
-        columns = ["method", "network calls", "PSNR, dB", "SSIM", "NMSE", "PSNR − MSM's", "s an image"]
-        lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-        for name in (name for name in METHODS if name in scores):
-            s = scores[name]
-            apart = "" if name == MSM else interval(difference(s["psnr"], scores[MSM]["psnr"]), 2, "+")
-            calls = f"{s['calls']}, with gradients" if s["backward"] else str(s["calls"])
-            row = [f"**{name}**" if name == MSM else name, calls, interval(mean(s["psnr"]), 2)]
-            row += [interval(mean(s["ssim"]), 3), interval(mean(s["nmse"]), 3), apart]
-            lines.append(f"| {' | '.join([*row, str(s['cpu_seconds_per_image'])])} |")
-        if missing := [name for name in METHODS if name not in scores]:
-            lines += ["", f"Not measured yet: {'; '.join(missing)}."]
-        chosen = {n: ", ".join(map(str, s["setting"])) for n, s in scores.items() if len(METHODS[n].grid) > 1}
-        lines += ["", f"Settings chosen: {'; '.join(f'{name} {setting}' for name, setting in chosen.items())}."]
-    if "generation" in records:
-        lines += [
-            "",
-            "### Generated slices",
-            "",
-            "| images of | network calls | images | FD-wavelet |",
-            "|---|---|---|---|",
-        ]
-        for name, entry in sorted(records["generation"].items(), key=lambda item: item[1]["fd_wavelet"][0]):
-            e = Estimate(*entry["fd_wavelet"], entry["count"])
-            lines.append(f"| {name} | {entry['calls']} | {entry['count']} | {interval(e, 1)} |")
+    lines = ["| trained on | network | images | CPU minutes |", "|---|---|---|---|"]
+    for kind, own in records.items():
+        for name, cost in own["training"].items():
+            minutes = f"{cost['cpu_seconds'] / 60:.0f}" if "cpu_seconds" in cost else "not measured"
+            lines.append(f"| {TITLES[kind].lower()} | {of_run(name)} | {cost['images']:,} | {minutes} |")
+    for kind, own in records.items():
+        for problem, scores in own["scores"].items():
+            lines += ["", f"### {TITLES[kind]}, {problem}", "", *score_table(kind, scores)]
+        lines += ["", f"### {TITLES[kind]}, generated", "", *generation_table(kind, own["generation"])]
     return "\n".join(lines)
+
+
+def of_run(name: str) -> str:
+    """How the page calls a run."""
+    kind, _, noisy = name.partition("_")
+    return {"msm": MSM, "ssdu": "SSDU", "ambient": "Ambient"}.get(kind, kind) + (NOISY if noisy else "")
+
+
+def score_table(kind: str, scores: dict[str, dict]) -> list[str]:
+    """Scores of the methods on one problem."""
+    columns = ["method", "network calls", "PSNR, dB", "SSIM", "NMSE", "PSNR − MSM's", "s an image"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    wanted = [name for name, method in METHODS.items() if kind in method.kinds]
+    for name in (name for name in wanted if name in scores):
+        s = scores[name]
+        apart = "" if name == MSM else interval(difference(s["psnr"], scores[MSM]["psnr"]), 2, "+")
+        calls = f"{s['calls']}, with gradients" if s["backward"] else str(s["calls"])
+        row = [f"**{name}**" if name == MSM else name, calls, interval(mean(s["psnr"]), 2)]
+        row += [interval(mean(s["ssim"]), 3), interval(mean(s["nmse"]), 3), apart]
+        lines.append(f"| {' | '.join([*row, str(s['cpu_seconds_per_image'])])} |")
+    if missing := [name for name in wanted if name not in scores]:
+        lines += ["", f"Not measured yet: {'; '.join(missing)}."]
+    tuned = [name for name in wanted if name in scores and len(METHODS[name].grid) > 1]
+    chosen = "; ".join(f"{name} {', '.join(map(str, scores[name]['setting']))}" for name in tuned)
+    return [*lines, "", f"{len(scores[MSM]['psnr'])} images. Settings chosen: {chosen}."]
+
+
+def generation_table(kind: str, generated: dict[str, dict]) -> list[str]:
+    """Fréchet distances of generated sets, the nearest first, and some of their images."""
+    lines = ["| images of | network calls | images | FD-wavelet | |", "|---|---|---|---|---|"]
+    for name, entry in sorted(generated.items(), key=lambda item: item[1]["fd_wavelet"][0]):
+        e, path = Estimate(*entry["fd_wavelet"], entry["count"]), picture(kind, name)
+        seen = f"![Generated by {of_run(name)}]({path.relative_to(PAGE.parent)})" if path.exists() else ""
+        lines.append(f"| {of_run(name)} | {entry['calls']} | {entry['count']} | {interval(e, 1)} | {seen} |")
+    return lines
 
 
 def with_tables(page: str, records: dict) -> str:
@@ -384,14 +486,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train")
-    training.add_argument("kind", choices=["ssdu", "ambient"])
+    training.add_argument("kind", choices=["msm", "oracle", "ssdu", "ambient"])
     training.add_argument("config", type=Path)
     training.add_argument("overrides", nargs="*", metavar="key=value")
     evaluation = commands.add_parser("evaluate")
     evaluation.add_argument("folder", type=Path)
     evaluation.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER")
     evaluation.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    evaluation.add_argument("--acceleration", type=float, nargs="+", default=[4, 8])
     evaluation.add_argument("--count", type=int, default=16)
     generation = commands.add_parser("generate")
     generation.add_argument("folder", type=Path)
@@ -408,7 +509,7 @@ def main() -> None:
         if options.command == "generate":
             generate_all(options.folder, runs, options.count)
         else:
-            evaluate(options.folder, runs, options.methods, options.acceleration, options.count)
+            evaluate(options.folder, runs, options.methods, options.count)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import torch
 from oracle import GaussianOracle
 
 from msm import CartesianMasks, Identity, Measurement, MultiCoil, PartialDenoiser, VPSchedule
+from msm.config import load_config
+from msm.evaluation import make_masks
 from msm.masks import BoxMasks
 from msm.operators import Undersampling
 from msm.sampling import ReverseProcess
@@ -16,8 +18,8 @@ from msm.sampling import ReverseProcess
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from rival_methods import Bounded, Physics, ambient_loss, ddnm, diffpir, dps, hold_out, ssdu_loss  # noqa: E402
-from rivals import PAGE, RECORDS, with_tables  # noqa: E402
+from rival_methods import Bounded, Inpainting, Physics, ambient_loss, ddnm, diffpir, dps, hold_out, ssdu_loss  # noqa: E402
+from rivals import PAGE, PROBLEMS, RECORDS, ambient_masks, posed, with_tables  # noqa: E402
 
 SAMPLERS = {
     "dps": lambda *a: dps(*a, zeta=0.5),
@@ -92,6 +94,13 @@ def acquisition(batch=2, size=16, coils=3):
     return Measurement(MultiCoil(maps).forward(x), masks.sample(batch, generator), maps), masks
 
 
+def photos(batch=2, size=16):
+    """Acquisitions of photos by boxes, and their family."""
+    generator, masks = torch.Generator().manual_seed(0), BoxMasks(size)
+    mask = masks.sample(batch, generator)
+    return Measurement(torch.randn(batch, 3, size, size, generator=generator) * mask, mask), masks
+
+
 def held_by_ambient(masks, mask):
     return mask & ~masks.submask(mask, torch.full((len(mask),), 0.5), torch.Generator().manual_seed(7))
 
@@ -100,16 +109,25 @@ def held_by_ssdu(masks, mask):
     return hold_out(mask, 0.4, torch.Generator().manual_seed(7))
 
 
+def ambient(masks):
+    return ambient_loss(masks, 0.5, torch.Generator().manual_seed(7))
+
+
+def ssdu(masks):
+    return ssdu_loss(0.4, torch.Generator().manual_seed(7))
+
+
 LOSSES = {
-    "ambient": (lambda masks: ambient_loss(masks, 0.5, torch.Generator().manual_seed(7)), held_by_ambient),
-    "ssdu": (lambda masks: ssdu_loss(0.4, torch.Generator().manual_seed(7)), held_by_ssdu),
+    "ambient": (acquisition, Bounded, ambient, held_by_ambient),
+    "ambient, photos": (photos, Inpainting, ambient, held_by_ambient),
+    "ssdu": (acquisition, Bounded, ssdu, held_by_ssdu),
 }
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_what_is_held_out_reaches_the_loss_but_not_the_network(name):
-    measurement, masks = acquisition()
-    make, held_out = LOSSES[name]
+    acquired, parametrisation, make, held_out = LOSSES[name]
+    measurement, masks = acquired()
     held = held_out(masks, measurement.mask)
     assert held.flatten(1).any(1).all()
     assert not (held & ~measurement.mask).any()
@@ -117,10 +135,11 @@ def test_what_is_held_out_reaches_the_loss_but_not_the_network(name):
         torch.where(held, measurement.values + 1, measurement.values), measurement.mask, measurement.maps
     )
     denoiser = PartialDenoiser(Spy(), VPSchedule(), "sense")
-    denoiser.parametrisation = Bounded()
+    denoiser.parametrisation = parametrisation()
     results = []
     for given in (measurement, changed):
-        noise = torch.randn(given.values.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(5))
+        kind = given.values.dtype
+        noise = torch.randn(given.values.shape, dtype=kind, generator=torch.Generator().manual_seed(5))
         loss = make(masks)(denoiser, given, torch.tensor([50.0, 400.0]), noise=noise)
         results.append((denoiser.network.seen, loss))
     (seen, loss), (seen_again, other) = results
@@ -128,6 +147,32 @@ def test_what_is_held_out_reaches_the_loss_but_not_the_network(name):
     assert (loss - other).abs().min() > 1e-3
     loss.sum().backward()
     assert denoiser.network.weight.grad.abs() > 0
+
+
+def test_ambient_of_photos_starts_as_the_best_estimate_of_white_images():
+    """A network that says nothing estimates what is given as EDM does and the rest as 0, each error counting alike."""
+    x, mask = 0.5 * torch.randn(400, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.ones(8, 8) > 0
+    mask = mask.index_fill(0, torch.arange(2), False).expand(400, 1, 8, 8)
+    sigma = torch.full((400, 1, 1, 1), 0.7)
+    z_t = (x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))) * (1 + sigma**2).rsqrt()
+    form = Inpainting()
+    x_hat = form.estimate(lambda u, t: torch.zeros_like(u), z_t, mask, torch.zeros(400), sigma, Identity())
+    error = (x_hat - x).square() * form.error_weight(sigma, mask)
+    for entries in (mask, ~mask):
+        assert error[entries.expand_as(error)].mean() == pytest.approx(1, abs=0.03)
+
+
+def test_ambient_drops_one_box_more_or_a_higher_acceleration():
+    for kind, kept in (("faces", 9 / 16), ("brain", None)):
+        config = load_config(BENCHMARKS.parent / f"configs/demo/{kind}.yaml")
+        further, keep = ambient_masks(config)
+        mask = make_masks(further, 64).sample(1, torch.Generator().manual_seed(0))
+        if kept:
+            assert mask.float().mean() == kept and keep == pytest.approx(0.9)
+        else:
+            assert further.acceleration == 5 and keep == pytest.approx(0.8)
+        for name in PROBLEMS[config.data.kind]:
+            assert posed(name, config).noise_std == 0.01
 
 
 def test_the_page_holds_the_stored_records():
