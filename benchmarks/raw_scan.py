@@ -79,8 +79,8 @@ def best_of(found, score):
     return best
 
 
-def samples_of(options, scan: Scan, maps: Tensor, noise_std: float) -> tuple[Tensor, float]:
-    """Posterior samples (K, 1, H, W) by the trained model, and the seconds they took."""
+def samples_of(options, scan: Scan, maps: Tensor, noise_std: float, weight: float) -> tuple[Tensor, float]:
+    """Posterior samples (K, 1, H, W) by the trained model at a likelihood weight, and the seconds they took."""
     config = load_config(options.weights / "config.yaml")
     denoiser = make_denoiser(ADMNetwork.load(options.weights), config.diffusion).eval()
     start = time.perf_counter()
@@ -91,7 +91,7 @@ def samples_of(options, scan: Scan, maps: Tensor, noise_std: float) -> tuple[Ten
             maps,
             make_masks(config.data.mask, tuple(maps.shape[-2:])),
             seeds=range(options.samples),
-            noise_std=noise_std / options.likelihood_weight**0.5,
+            noise_std=noise_std / weight**0.5,
             steps=options.steps,
             draws=options.draws,
             eta=options.eta,
@@ -151,8 +151,7 @@ def choose(options) -> None:
     seen = without(prepared.scan, held | every_tenth(prepared.scan, 0))
     error, found = prediction_error(prepared, held), {}
     for weight in (1, 2, 4, 8, 16):
-        options.likelihood_weight = weight
-        samples, _ = samples_of(options, seen, prepared.maps, prepared.noise_std)
+        samples, _ = samples_of(options, seen, prepared.maps, prepared.noise_std, weight)
         one, mean = sum(map(error, samples[:, None])) / len(samples), error(samples.mean(0, keepdim=True))
         found[weight] = {"one sample": round(one, 4), f"mean of {len(samples)}": round(mean, 4)}
     save(options, f"{file.stem}, likelihood weight on other points", found)
@@ -167,7 +166,7 @@ def held_out(options) -> None:
     seen, error = without(scan, held), prediction_error(prepared, held)
     floor = float(2 * prepared.noise_std**2 / scan.k_space[:, held].abs().square().mean())
     best = best_of(classical(seen.k_space, seen.mask, maps), error)
-    samples, seconds = samples_of(options, seen, maps, prepared.noise_std)
+    samples, seconds = samples_of(options, seen, maps, prepared.noise_std, options.likelihood_weight)
     mean = samples.mean(0, keepdim=True)
     record = {name: {"error": round(v, 4), "setting": s} for name, (v, s, _) in best.items()}
     record |= {
@@ -211,7 +210,7 @@ def undersampled(options, file: Path, acceleration: float) -> None:
         return {name: round(value[0], 4) for name, value in values.items()}
 
     best = best_of(classical(seen.k_space, mask, maps), lambda image: -scores(image)["psnr"])
-    samples, seconds = samples_of(options, seen, maps, full.noise_std)
+    samples, seconds = samples_of(options, seen, maps, full.noise_std, options.likelihood_weight)
     mean = samples.mean(0, keepdim=True)
     record = {name: {**scores(image), "setting": s} for name, (_, s, image) in best.items()}
     record |= {

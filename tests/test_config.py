@@ -233,6 +233,7 @@ MISTAKES = [
     ),
     (MRI, "data.mask={kind: variable_density, drop: 0.4}", "data.mask.drop"),
     (FACES, "diffusion.parametrisation=sense", "diffusion.parametrisation: found 'sense'; it is for MRI"),
+    (MRI, "diffusion.parametrisation=edm", "diffusion.parametrisation: found 'edm'; it is for images"),
     (FACES, "network.channel_mult=[2, 2]", "network.channel_mult: found [2, 2]; begin with 1"),
     (FACES, "network.channel_mult=[1, 1, 1, 1, 1, 1, 1, 1, 1]", "cannot be halved 8 times"),
     (FACES, "network.attention_resolutions=[4]", "network.attention_resolutions: found 4"),

@@ -391,8 +391,9 @@ class Config(_Block):
         if network.in_channels != data.network_channels:
             reason = f"data.kind {data.kind} needs {data.network_channels}"
             raise _refuse("network.in_channels", f"found {network.in_channels}; {reason}")
-        if self.diffusion.parametrisation == "sense" and not data.is_mri:
-            raise _refuse("diffusion.parametrisation", "found 'sense'; it is for MRI, use epsilon for images")
+        if self.diffusion.parametrisation == ("edm" if data.is_mri else "sense"):
+            reason = "it is for images, use sense for MRI" if data.is_mri else "it is for MRI, use edm for images"
+            raise _refuse("diffusion.parametrisation", f"found '{self.diffusion.parametrisation}'; {reason}")
         _check_mask("data.mask", data.mask, data.image_size)
         if self.inverse_problem is not None:
             _check_problem(self.inverse_problem, data)
