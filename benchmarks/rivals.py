@@ -3,6 +3,7 @@
     python benchmarks/rivals.py train KIND CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
     python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN msm_noisy=RUN …
     python benchmarks/rivals.py generate IMAGES --runs msm=RUN oracle=RUN ambient=RUN msm_noisy=RUN …
+    python benchmarks/rivals.py calibrate IMAGES --runs msm=RUN
     python benchmarks/rivals.py table
 
 KIND is msm, oracle, ssdu (MRI only) or ambient; STORE is what `msm acquire` writes for CONFIG, the same for all but the
@@ -58,11 +59,13 @@ from msm.schedule import Grid
 from msm.settings import BoxMaskConfig, CartesianMaskConfig, InverseProblemConfig, MaskConfig
 from msm.training import Trainer
 from msm.transforms import Transform
+from msm.uncertainty import foreground, intervals, rank_counts, residual_ratio, spread_and_error
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "docs/results/rivals.json", ROOT / "docs/results.md"
 NOISE_STD, CALLS, TUNING, GENERATED_AT_ONCE, SHOWN = 0.01, 60, 4, 16, 8
 HELD_OUT = 0.4  # SSDU's share
+SAMPLES, SHARES = 39, (0.5, 0.8, 0.9, 0.95)  # of calibration
 TRAINING_NOISE = 0.1  # of the runs called NAME_noisy
 MSM, NOISY = "MSM", f", ρ = {TRAINING_NOISE}"
 PROBLEMS = {  # of each kind of data
@@ -205,21 +208,27 @@ def ambient_sample(config: Config, denoiser, seen: Observation, setting: tuple) 
     return dps(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
 
 
-def msm_sample(samples: int, whole: bool, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
-    """Mean of posterior samples by MSM's preset `best`, with the masks of training, or one that keeps the whole."""
-    space, count, total = image_space(seen), len(seen.y), 0
+def msm_samples(number: int, whole: bool, config: Config, denoiser, seen: Observation) -> Tensor:
+    """Posterior samples (B, number, C, H, W) by MSM's preset `best`, with the masks of training, or the whole."""
+    space, count = image_space(seen), len(seen.y)
     masks = space.masks if whole else make_masks(config.data.mask, space.shape[-2:])
     options = preset("best", inverse_problem=True, mri=space.mri)
     draws = 1 if whole else options["draws"]
     shape = tuple(seen.operator.A_dagger(seen.y).shape[1:])
-    for first in range(0, samples * count, count):
+    samples = []
+    for first in range(0, number * count, count):
         z = reconstruct(
             *(denoiser, seen.y, seen.operator, seen.transform, masks, shape),
             **{"seeds": range(first, first + count), "noise_std": seen.noise_std},
             **options | {"steps": CALLS // draws, "draws": draws},
         )
-        total = total + seen.transform.adjoint(z) / samples
-    return total
+        samples.append(seen.transform.adjoint(z))
+    return torch.stack(samples, 1)
+
+
+def msm_sample(number: int, whole: bool, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+    """Mean of a number of posterior samples."""
+    return msm_samples(number, whole, config, denoiser, seen).mean(1)
 
 
 def linear(iterations: int, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
@@ -325,6 +334,28 @@ def evaluate(folder: Path, runs: dict[str, Path], names: list[str], count: int) 
             print(name, problem, setting, f"{mean(scores['psnr']).value:.2f} dB, {seconds} s", flush=True)
 
 
+def calibrate(folder: Path, run: Path, count: int) -> None:
+    """How often the truth lies within samples of MSM on the first problem: in the object for MRI, in the hole else."""
+    config, denoiser = load("msm", run)
+    problem = next(iter(PROBLEMS[config.data.kind]))
+    items = list(itertools.islice(sources(config.data, folder, "test"), count))
+    seen, x = observe(items, posed(problem, config), config.data), truth(items)
+    samples = msm_samples(SAMPLES, False, config, denoiser, seen)
+    where = foreground(seen.input) if config.data.is_mri else ~seen.operator.mask.expand(count, -1, -1, -1)
+    found = intervals(rank_counts(samples, x, where).sum(0).tolist())
+    announced, actual = (torch.tensor(errors) for errors in zip(*spread_and_error(samples, x, where)))
+    measured = (seen.operator, seen.transform, seen.noise_std, seen.operator.mask)
+    entry = {
+        "count": count,
+        "samples": SAMPLES,
+        "coverage": {f"{c.expected:.2f}": round(c.observed, 4) for c in found if round(c.expected, 4) in SHARES},
+        "residual": round(sum(residual_ratio(samples[:, 0], seen.y, *measured)) / count, 4),
+        "announced_over_actual_error": round((announced.square().sum() / actual.square().sum()).sqrt().item(), 4),
+    }
+    record(config.data.kind, {"calibration": {problem: entry}})
+    print(problem, entry, flush=True)
+
+
 def truth(items: list[Source]) -> Tensor:
     return torch.stack([item.image for item in items])
 
@@ -376,7 +407,7 @@ def generate_all(folder: Path, runs: dict[str, Path], count: int) -> None:
 
     These are the test slices of MRI, and the photos of training, as too few are held out.
     """
-    config = load_config(runs["msm"] / "config.yaml")
+    config = load_config(next(iter(runs.values())) / "config.yaml")
     items = list(sources(config.data, folder, "test" if config.data.is_mri else "train"))
     space = ImageSpace(tuple(items[0].image.shape), config.data.is_mri)
     real = wavelet_features(magnitude(truth(items)))
@@ -434,7 +465,7 @@ def tables(records: dict[str, dict]) -> str:
         for problem, scores in own["scores"].items():
             lines += ["", f"### {TITLES[kind]}, {problem}", "", *score_table(kind, scores)]
         lines += ["", f"### {TITLES[kind]}, generated", "", *generation_table(kind, own["generation"])]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "### How sure MSM is", "", *calibration_table(records)])
 
 
 def of_run(name: str) -> str:
@@ -472,6 +503,19 @@ def generation_table(kind: str, generated: dict[str, dict]) -> list[str]:
     return lines
 
 
+def calibration_table(records: dict[str, dict]) -> list[str]:
+    """How often the truth lay within the central intervals of MSM's samples."""
+    columns = ["", "images", "samples", *(f"{share:.0%} of them" for share in SHARES), "residual", "announced error"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for kind, own in records.items():
+        for problem, entry in own.get("calibration", {}).items():
+            shares = [f"{entry['coverage'][f'{share:.2f}']:.0%}" for share in SHARES]
+            row = [f"{TITLES[kind].lower()}, {problem}", str(entry["count"]), str(entry["samples"]), *shares]
+            row += [f"{entry['residual']:.2f}", f"{entry['announced_over_actual_error']:.2f}"]
+            lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
 def with_tables(page: str, records: dict) -> str:
     """The page with the tables between its two marks written anew."""
     begin, end = "<!-- rivals -->\n", "<!-- end of rivals -->"
@@ -498,6 +542,10 @@ def main() -> None:
     generation.add_argument("folder", type=Path)
     generation.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER")
     generation.add_argument("--count", type=int, default=128)
+    calibration = commands.add_parser("calibrate")
+    calibration.add_argument("folder", type=Path)
+    calibration.add_argument("--runs", nargs=1, required=True, metavar="msm=FOLDER")
+    calibration.add_argument("--count", type=int, default=4)
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "train":
@@ -508,6 +556,8 @@ def main() -> None:
         runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
         if options.command == "generate":
             generate_all(options.folder, runs, options.count)
+        elif options.command == "calibrate":
+            calibrate(options.folder, runs["msm"], options.count)
         else:
             evaluate(options.folder, runs, options.methods, options.count)
 
