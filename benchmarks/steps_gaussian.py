@@ -104,8 +104,11 @@ class Posterior:
         ridge = self.noise_std**2 * (torch.linalg.inv(prior) + self.eye / sigma**2)
         return torch.linalg.solve(self.h.T @ self.h + ridge, self.h.T)
 
-    def sampled(self, prior: Tensor | None, steps: int, grid: str, start: float | None, eta: float):
-        """Mean and covariance of the samples; without a prior the step is the published one, γ = 2."""
+    def sampled(self, prior: Tensor | None, steps: int, grid: str, start: float | None, eta: float, ddim: bool = False):
+        """Mean and covariance of the samples; without a prior the step is the published one, γ = 2.
+
+        ddim: whether an update is a DDIM step from ẑ, in place of that of SPEC §6.
+        """
         alpha_bars = levels(steps, grid, start)
         mean, covariance = torch.zeros(len(self.eye)), self.eye
         if start is not None and prior is not None:
@@ -115,11 +118,12 @@ class Posterior:
             sigma = sqrt(1 / a - 1)
             step = 2 * self.h.T if prior is None else self.proximal(prior, sigma)
             denoise = self.prior @ torch.linalg.inv(self.prior + sigma**2 * self.eye) / sqrt(a)
-            old = sqrt((1 - below) * (1 - eta**2) / (1 - a))  # of ε̂, in units of z
+            fresh = eta**2 * (1 - below) * ((1 - a / below) / (1 - a) if ddim else 1)  # variance
+            old = sqrt((1 - below - fresh) / (1 - a))  # of ε̂, in units of z
             new = sqrt(below) - old * sqrt(a)  # of ẑ
             change = old * self.eye + new * (denoise - step @ self.h @ denoise)
             mean = change @ mean + new * step @ self.y
-            covariance = change @ covariance @ change.T + (1 - below) * eta**2 * self.eye
+            covariance = change @ covariance @ change.T + fresh * self.eye
         return mean, covariance
 
     def distance(self, mean: Tensor, covariance: Tensor) -> dict[str, float]:
@@ -147,18 +151,20 @@ def main() -> None:
     published = posterior.sampled(None, 200, "time", None, 0.85)
     result["posterior"]["published, 200 steps"] = posterior.distance(*published)
     for name, prior in posterior.priors.items():
-        for steps, grid, start, eta in (
-            (200, "time", None, 0.85),
-            (20, "time", None, 0.85),
-            (20, "log", None, 0.85),
-            (20, "log", 1.0, 0.85),
-            (20, "log", 1.0, 1.0),
-            (20, "log", 0.1, 0.85),
-            (200, "log", 1.0, 0.85),
-            (200, "log", 1.0, 1.0),
+        for steps, grid, start, eta, ddim in (
+            (200, "time", None, 0.85, False),
+            (20, "time", None, 0.85, False),
+            (20, "log", None, 0.85, False),
+            (20, "log", 1.0, 0.85, False),
+            (20, "log", 1.0, 1.0, False),
+            (20, "log", 0.1, 0.85, False),
+            (200, "log", 1.0, 0.85, False),
+            (200, "log", 1.0, 1.0, False),
+            (20, "log", 1.0, 1.0, True),
+            (200, "log", 1.0, 1.0, True),
         ):
-            key = f"{name}, {steps} steps, {grid}, start {start or 'noise'}, η = {eta:g}"
-            result["posterior"][key] = posterior.distance(*posterior.sampled(prior, steps, grid, start, eta))
+            key = f"{name}, {steps} steps, {grid}, start {start or 'noise'}, η = {eta:g}{', DDIM' if ddim else ''}"
+            result["posterior"][key] = posterior.distance(*posterior.sampled(prior, steps, grid, start, eta, ddim))
     print(json.dumps(rounded(result["posterior"]), indent=1, ensure_ascii=False))
     if options.output:
         write_text(options.output, json.dumps(rounded(result), indent=1, ensure_ascii=False) + "\n")
