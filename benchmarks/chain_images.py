@@ -6,7 +6,8 @@ Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measu
 them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
 takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
 nothing but the scores looks at them: distance and variances of generated sets, and the error of one step's ẑ from
-noisy photos. A run adds to OUT.json, passes over what is there, and draws OUT.CALLS.png, a row for each set.
+noisy photos. A run adds to OUT.json, passes over what is there, and draws OUT.CALLS.png, a row for each set. Images are
+kept in OUT.parts: a run that was stopped, or is started again with a larger COUNT, makes no batch of them twice.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, generate
-from msm.config import Config, load_config
+from msm.config import Config, dump_config, load_config
 from msm.denoiser import PartialDenoiser
 from msm.evaluation import make_denoiser, make_masks
 from msm.inputs import sources
@@ -27,6 +28,7 @@ from msm.intervals import of_sets
 from msm.masks import Chain, Masks
 from msm.memory import keep_memory
 from msm.network import ADMNetwork
+from msm.parts import Parts, fingerprint
 from msm.perceptual import wavelet_distance, wavelet_features
 from msm.presets import preset
 from msm.report import write_text
@@ -51,13 +53,24 @@ def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
     return config, denoiser, BoxMasks(size, 0.0) if draws == 1 else make_masks(config.data.mask, size)
 
 
-def draw(run: Path, score: str, draws: int, calls: int, count: int) -> Tensor:
-    """Images (count, C, H, W) of the preset `best`, number i from seed i."""
+def draw(run: Path, score: str, draws: int, calls: int, count: int, folder: Path) -> tuple[Tensor, float]:
+    """Images (count, C, H, W) of the preset `best`, number i from seed i, and the CPU seconds they took.
+
+    Their batches are kept in a folder.
+    """
     config, denoiser, masks = load(run, draws)
     shape = (config.data.channels, config.data.image_size, config.data.image_size)
     options = preset("best") | {"steps": calls // draws, "draws": draws, "score": score}
-    parts = [range(first, min(first + BATCH, count)) for first in range(0, count, BATCH)]
-    return torch.cat([generate(denoiser, Identity(), masks, shape, seeds=seeds, **options) for seeds in parts])
+
+    def batch(seeds: range) -> tuple[Tensor, Tensor]:
+        started = time.process_time()
+        images = generate(denoiser, Identity(), masks, shape, seeds=seeds, **options)
+        return images, torch.tensor(time.process_time() - started)
+
+    identity = fingerprint([json.dumps(options), dump_config(config)], denoiser.state_dict().values())
+    work = Parts(folder, identity).keep(batch)
+    images, seconds = zip(*[work(range(first, min(first + BATCH, count))) for first in range(0, count, BATCH)])
+    return torch.cat(images), sum(seconds).item()
 
 
 @torch.no_grad()
@@ -98,7 +111,7 @@ def judge(images: Tensor, photos: Tensor) -> dict:
 
 
 def gap_closed(found: dict) -> dict[str, float]:
-    """How much of the way from an average to the oracle the chain has come, in FD."""
+    """How much of the way from an average to the oracle the chain has come, in FD; says nothing where it is short."""
     fd = {name: found[name]["fd_wavelet"]["value"] for name in SETS}
     chain, oracle = fd["chain, sub-masks too"], fd["oracle"]
     averages = ("average, measured masks", "average, sub-masks too")
@@ -127,11 +140,10 @@ def main() -> None:
         for name, (run, score, draws) in SETS.items():
             if found.get(name, {}).get("count", 0) >= options.count:
                 continue
-            started = time.process_time()
-            images = draw(runs[run], score, draws, calls, options.count)
-            seconds = (time.process_time() - started) / options.count
+            folder = options.out.with_suffix(".parts") / f"{calls} {name}"
+            images, seconds = draw(runs[run], score, draws, calls, options.count, folder)
             rows.append(images[:SHOWN])
-            found[name] = judge(images, photos) | {"cpu_seconds_an_image": round(seconds, 3)}
+            found[name] = judge(images, photos) | {"cpu_seconds_an_image": round(seconds / options.count, 3)}
             print(calls, name, found[name], flush=True)
             write_text(options.out, json.dumps(records, indent=1) + "\n")
         half = len(photos) // 2
