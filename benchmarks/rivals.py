@@ -71,7 +71,7 @@ MSM, NOISY = "MSM", f", ρ = {TRAINING_NOISE}"
 PROBLEMS = {  # of each kind of data
     "slices": {"R = 4": {"operator": "undersampling"}, "R = 8": {"operator": "undersampling"}},
     "images": {
-        "box inpainting": {"operator": "box", "hole": 32},
+        "box inpainting": {"operator": "box"},
         "super-resolution × 4": {"operator": "super_resolution", "factor": 4},
     },
 }
@@ -294,6 +294,8 @@ def posed(name: str, config: Config) -> InverseProblemConfig:
     if config.data.is_mri:
         acceleration = float(name.removeprefix("R = "))
         given = given | {"mask": config.data.mask.model_copy(update={"acceleration": acceleration})}
+    elif given["operator"] == "box":
+        given = given | {"hole": config.data.image_size // 2}
     return InverseProblemConfig(noise_std=NOISE_STD, **given)
 
 
@@ -505,12 +507,13 @@ def generation_table(kind: str, generated: dict[str, dict]) -> list[str]:
 
 def calibration_table(records: dict[str, dict]) -> list[str]:
     """How often the truth lay within the central intervals of MSM's samples."""
-    columns = ["", "images", "samples", *(f"{share:.0%} of them" for share in SHARES), "residual", "announced error"]
+    shares = [f"in the {share:.0%} interval" for share in SHARES]
+    columns = ["measurements", "images", "samples", *shares, "residual", "announced error"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for kind, own in records.items():
         for problem, entry in own.get("calibration", {}).items():
-            shares = [f"{entry['coverage'][f'{share:.2f}']:.0%}" for share in SHARES]
-            row = [f"{TITLES[kind].lower()}, {problem}", str(entry["count"]), str(entry["samples"]), *shares]
+            row = [f"{TITLES[kind].lower()}, {problem}", str(entry["count"]), str(entry["samples"])]
+            row += [f"{entry['coverage'][f'{share:.2f}']:.0%}" for share in SHARES]
             row += [f"{entry['residual']:.2f}", f"{entry['announced_over_actual_error']:.2f}"]
             lines.append(f"| {' | '.join(row)} |")
     return lines
