@@ -110,8 +110,9 @@ def train(kind: str, config: Config) -> None:
     torch.manual_seed(settings.seed)
     denoiser = make_rival(kind, ADMNetwork(**config.network.model_dump()), config)
     masks = make_masks(config.data.mask, config.data.image_size)
-    store, grid = MeasurementStore(config.setting.dataset_dir), config.diffusion.train_grid
-    trainer = Trainer(denoiser, store, masks, folder, settings, train_grid=grid)
+    levels = {"train_steps": config.diffusion.train_steps, "train_grid": config.diffusion.train_grid}
+    store = MeasurementStore(config.setting.dataset_dir)
+    trainer = Trainer(denoiser, store, masks, folder, settings, **levels)
     generator = Generator().manual_seed(settings.seed)
     if kind == "ssdu":
         trainer.loss = ssdu_loss(HELD_OUT, generator)
