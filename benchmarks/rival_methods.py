@@ -103,7 +103,8 @@ def image_mean(denoiser: PartialDenoiser, mask: Tensor, transform: Transform) ->
 def ambient_loss(masks: Masks, keep: float, generator: Generator) -> Loss:
     """Ambient diffusion's training loss: predict the image from a sub-mask, compare on all that was acquired.
 
-    The diffusion noise is white in the image, as it will be in the sampler.
+    The diffusion noise is white in the image, as it will be in the sampler. Measurements count as clean whether they
+    are or not: noise in them is taken for image, and SURE's probe, which comes with noisy ones, is not used.
 
     Args:
         masks: family of the acquired masks.
@@ -111,7 +112,9 @@ def ambient_loss(masks: Masks, keep: float, generator: Generator) -> Loss:
         generator: source of the sub-masks.
     """
 
-    def loss(denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor) -> Tensor:
+    def loss(
+        denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, probe: Tensor | None = None
+    ) -> Tensor:
         s, mask, transform = measurement.values, measurement.mask, measurement.transform
         sub = masks.submask(mask, torch.full((len(s),), keep), generator)
         sigma = denoiser.schedule.sigma(t)[:, None, None, None]
@@ -132,7 +135,9 @@ def ssdu_loss(share: float, generator: Generator) -> Loss:
         generator: source of the held-out points.
     """
 
-    def loss(denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor) -> Tensor:
+    def loss(
+        denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, probe: Tensor | None = None
+    ) -> Tensor:
         s, transform = measurement.values, measurement.transform
         held = hold_out(measurement.mask, share, generator)
         x_hat = ssdu_image(denoiser, s, measurement.mask & ~held, transform)

@@ -140,7 +140,7 @@ def test_what_is_held_out_reaches_the_loss_but_not_the_network(name):
     for given in (measurement, changed):
         kind = given.values.dtype
         noise = torch.randn(given.values.shape, dtype=kind, generator=torch.Generator().manual_seed(5))
-        loss = make(masks)(denoiser, given, torch.tensor([50.0, 400.0]), noise=noise)
+        loss = make(masks)(denoiser, given, torch.tensor([50.0, 400.0]), noise=noise, probe=noise)
         results.append((denoiser.network.seen, loss))
     (seen, loss), (seen_again, other) = results
     assert torch.equal(seen, seen_again)
