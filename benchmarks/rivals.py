@@ -60,6 +60,7 @@ from msm.settings import BoxMaskConfig, CartesianMaskConfig, InverseProblemConfi
 from msm.training import Trainer
 from msm.transforms import Transform
 from msm.uncertainty import foreground, intervals, rank_counts, residual_ratio, spread_and_error
+from msm.weights import record_denoiser
 
 ROOT = Path(__file__).parents[1]
 RECORDS, PAGE = ROOT / "docs/results/rivals.json", ROOT / "docs/results.md"
@@ -121,6 +122,8 @@ def train(kind: str, config: Config) -> None:
     cost = folder / "cost.json"
     before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0
     write_text(folder / "config.yaml", dump_config(config))
+    if kind in ("msm", "oracle"):  # `msm sample` takes these
+        record_denoiser(config, folder / "weights")
     trainer.run()
     seconds = round(before + time.process_time())
     write_text(cost, json.dumps({"images": settings.images, "cpu_seconds": seconds}) + "\n")
