@@ -250,10 +250,10 @@ def _scores(x_hat: Tensor, truth: Tensor, seen: Observation, lpips: bool) -> lis
 def _counted(seen: Observation) -> tuple[Tensor | None, str]:
     """The pixels that coverage is counted over: those of interest, by the measurement alone."""
     if seen.y.is_complex():
-        return foreground(seen.input), "where the zero-filled image is above 10 % of its maximum"
+        return foreground(seen.input), "the pixels where the zero-filled image is above 10 % of its maximum"
     if isinstance(seen.operator, Undersampling):
-        return ~seen.operator.mask.expand(len(seen.y), -1, -1, -1), "that were not measured"
-    return None, "all"
+        return ~seen.operator.mask.expand(len(seen.y), -1, -1, -1), "the pixels that were not measured"
+    return None, "all pixels"
 
 
 def _uncertainty(samples: Tensor, truth: Tensor, seen: Observation) -> list[dict]:

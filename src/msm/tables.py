@@ -131,7 +131,7 @@ def calibration_table(group: Sequence[Run]) -> Table | None:
             rows.append(Row(name, [Cell(f"{100 * expected:.0f} %"), _percent(observed)], label or method))
     pixels = group[0].evaluation.pixels
     note = (
-        f"Counted over the pixels: {pixels}. K samples have intervals of (K + 1 − 2r)/(K + 1): K = 19 gives 50, 80 "
+        f"Counted over {pixels}. K samples have intervals of (K + 1 − 2r)/(K + 1): K = 19 gives 50, 80 "
         "and 90 %, K = 39 also 95 %. Observed below expected: the samples are too sure."
     )
     return Table("Calibration", ["Expected", "Holds the truth"], rows, note)
