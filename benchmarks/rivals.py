@@ -259,10 +259,10 @@ def interpolation(config: Config, denoiser, seen: Observation, setting: tuple) -
     return method.run(seen, setting)
 
 
-ZETAS = ((0.3,), (1.0,), (3.0,), (10.0,))
-RIDGES = ((0.01,), (0.03,), (0.1,))
+ZETAS = ((0.3,), (1.0,), (3.0,), (10.0,), (30.0,))
+RIDGES = ((0.003,), (0.01,), (0.03,), (0.1,))
 PIR = partial(diffpir, noise_std=NOISE_STD)
-PIR_GRID = tuple(itertools.product((1.0, 10.0), (0.3, 1.0)))
+PIR_GRID = tuple(itertools.product((0.1, 1.0, 10.0), (0.3, 1.0)))
 METHODS = {
     "input": Method(shown, calls=0),
     "biharmonic, bicubic": Method(interpolation, calls=0, kinds=("images",)),
