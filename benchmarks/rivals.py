@@ -382,7 +382,8 @@ def choose(
 def oracle_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, maps: Tensor | None, seeds: range):
     """Images of the oracle: one mask, which keeps the whole of one coil that sees everything."""
     options = preset("best") | {"steps": CALLS, "draws": 1}
-    return generate(denoiser, space.transform, space.masks, space.shape, seeds=seeds, **options)
+    z = generate(denoiser, space.transform, space.masks, space.shape, seeds=seeds, **options)
+    return space.transform.adjoint(z)
 
 
 def msm_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, maps: Tensor | None, seeds: range):

@@ -19,7 +19,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from rival_methods import Bounded, Inpainting, Physics, ambient_loss, ddnm, diffpir, dps, hold_out, ssdu_loss  # noqa: E402
-from rivals import PAGE, PROBLEMS, RECORDS, ambient_masks, posed, with_tables  # noqa: E402
+from rivals import GENERATORS, PAGE, PROBLEMS, RECORDS, ImageSpace, ambient_masks, posed, with_tables  # noqa: E402
 
 SAMPLERS = {
     "dps": lambda *a: dps(*a, zeta=0.5),
@@ -173,6 +173,26 @@ def test_ambient_drops_one_box_more_or_a_higher_acceleration():
             assert further.acceleration == 5 and keep == pytest.approx(0.8)
         for name in PROBLEMS[config.data.kind]:
             assert posed(name, config).noise_std == 0.01
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("kind", ["brain", "faces"])
+def test_generators_return_images(kind, name):
+    """An estimate that is the same image at every level is what they end with."""
+    config = load_config(BENCHMARKS.parent / f"configs/demo/{kind}.yaml")
+    image = torch.rand(1 if config.data.is_mri else 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps = torch.ones(2, 1, 64, 64, dtype=torch.complex64) if config.data.is_mri else None
+
+    class Same:
+        def estimate(self, network, z_t, mask, t, sigma, transform):
+            return image.to(z_t.dtype).expand(len(z_t), -1, -1, -1)
+
+    denoiser = PartialDenoiser(torch.nn.Identity(), VPSchedule())
+    denoiser.parametrisation = Same()
+    space = ImageSpace(tuple(image.shape), config.data.is_mri)
+    found = GENERATORS[name](config, denoiser, space, maps, range(2))
+    assert found.dtype == (torch.complex64 if config.data.is_mri else torch.float32)
+    assert torch.allclose(found, image.to(found.dtype).expand_as(found), atol=1e-3)
 
 
 def test_the_page_holds_the_stored_records():
