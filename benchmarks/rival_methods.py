@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from msm.denoiser import EDM, Network, PartialDenoiser, Sense, run_network
+from msm.denoiser import EDM, Network, PartialDenoiser, Sense
 from msm.linear import conjugate_gradient
 from msm.losses import mean_square
 from msm.masks import Masks
@@ -59,9 +59,10 @@ class Inpainting(EDM):
         self, network: Network, z_t: Tensor, mask: Tensor, t: Tensor, sigma: Tensor, transform: Transform
     ) -> Tensor:
         """Estimate of the image (B, C, H, W), on the mask and off it."""
-        u = torch.where(mask, z_t, 0)
-        kept = self.image_std**2 / (sigma**2 + self.image_std**2)
-        return kept * (1 + sigma**2).sqrt() * u + self.error_weight(sigma, mask).rsqrt() * run_network(network, u, t)
+        larger = (
+            self.loss_weight(sigma) / self.error_weight(sigma, mask)
+        ).sqrt()  # c of each entry over c of the given
+        return larger * super().estimate(network, z_t, mask, t, sigma, transform)
 
     def error_weight(self, sigma: Tensor, given: Tensor) -> Tensor:
         """1/c² of each entry."""

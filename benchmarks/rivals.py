@@ -45,7 +45,7 @@ from msm.config import Config, dump_config, load_config
 from msm.data.acquire import Source
 from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
-from msm.evaluation import Observation, make_denoiser, make_masks, observe
+from msm.evaluation import Observation, coil_maps, make_denoiser, make_masks, observe
 from msm.inputs import sources
 from msm.intervals import Estimate, difference, mean, of_sets
 from msm.masks import Masks
@@ -379,25 +379,26 @@ def choose(
 # Generation
 
 
-def oracle_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, maps: Tensor | None, seeds: range):
+def oracle_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, transform: Transform, seeds: range):
     """Images of the oracle: one mask, which keeps the whole of one coil that sees everything."""
     options = preset("best") | {"steps": CALLS, "draws": 1}
     z = generate(denoiser, space.transform, space.masks, space.shape, seeds=seeds, **options)
     return space.transform.adjoint(z)
 
 
-def msm_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, maps: Tensor | None, seeds: range):
+def msm_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, transform: Transform, seeds: range):
     """Images of MSM by its preset `best`."""
-    masks, shape = make_masks(config.data.mask, space.shape[-2:]), space.shape if maps is None else maps.shape[1:]
-    options, transform = preset("best"), Identity() if maps is None else MultiCoil(maps)
+    masks = make_masks(config.data.mask, space.shape[-2:])
+    shape = transform.maps.shape[1:] if space.mri else space.shape
+    options = preset("best")
     options["steps"] = CALLS // options["draws"]
     return transform.adjoint(generate(denoiser, transform, masks, tuple(shape), seeds=seeds, **options))
 
 
-def ambient_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, maps: Tensor | None, seeds: range):
+def ambient_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, transform: Transform, seeds: range):
     """Images of Ambient diffusion: ancestral steps in image space, each image with one further-corrupted mask."""
     mask = make_masks(ambient_masks(config)[0], space.shape[-2:]).sample(len(seeds), Generator().manual_seed(seeds[0]))
-    posterior_mean = image_mean(denoiser, mask, Identity() if maps is None else MultiCoil(maps))
+    posterior_mean = image_mean(denoiser, mask, transform)
     process = space.process(seeds, "log")
     x, _ = process.start()
     with torch.no_grad():
@@ -426,9 +427,10 @@ def generate_all(folder: Path, runs: dict[str, Path], count: int) -> None:
         images = []
         for first in range(0, count, GENERATED_AT_ONCE):
             seeds = range(first, min(first + GENERATED_AT_ONCE, count))
-            maps = torch.stack([items[k % len(items)].maps for k in seeds]) if config.data.is_mri else None
+            chosen = [items[k % len(items)] for k in seeds]
+            transform = MultiCoil(coil_maps(chosen)) if space.mri else Identity()
             make = GENERATORS[name.removesuffix("_noisy")]
-            images.append(magnitude(make(trained_with, denoiser, space, maps, seeds)))
+            images.append(magnitude(make(trained_with, denoiser, space, transform, seeds)))
         entry = distance_record(wavelet_features(torch.cat(images)), real) | {"calls": CALLS}
         record(config.data.kind, {"training": {name: training_cost(run)}, "generation": {name: entry}})
         print(name, entry, flush=True)

@@ -181,7 +181,8 @@ def test_generators_return_images(kind, name):
     """An estimate that is the same image at every level is what they end with."""
     config = load_config(BENCHMARKS.parent / f"configs/demo/{kind}.yaml")
     image = torch.rand(1 if config.data.is_mri else 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    maps = torch.ones(2, 1, 64, 64, dtype=torch.complex64) if config.data.is_mri else None
+    maps = torch.ones(2, 1, 64, 64, dtype=torch.complex64)
+    transform = MultiCoil(maps) if config.data.is_mri else Identity()
 
     class Same:
         def estimate(self, network, z_t, mask, t, sigma, transform):
@@ -190,7 +191,7 @@ def test_generators_return_images(kind, name):
     denoiser = PartialDenoiser(torch.nn.Identity(), VPSchedule())
     denoiser.parametrisation = Same()
     space = ImageSpace(tuple(image.shape), config.data.is_mri)
-    found = GENERATORS[name](config, denoiser, space, maps, range(2))
+    found = GENERATORS[name](config, denoiser, space, transform, range(2))
     assert found.dtype == (torch.complex64 if config.data.is_mri else torch.float32)
     assert torch.allclose(found, image.to(found.dtype).expand_as(found), atol=1e-3)
 
