@@ -1,16 +1,15 @@
-"""MSM against methods with networks, at equal data, network and training. Writes JSON and a page.
+"""MSM against methods with networks, at equal data, network and training. Writes JSON and pictures.
 
     python benchmarks/rivals.py train KIND CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
     python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN msm_noisy=RUN …
     python benchmarks/rivals.py generate IMAGES --runs msm=RUN oracle=RUN ambient=RUN msm_noisy=RUN …
     python benchmarks/rivals.py calibrate IMAGES --runs msm=RUN
-    python benchmarks/rivals.py table
 
 KIND is msm, oracle, ssdu (MRI only) or ambient; STORE is what `msm acquire` writes for CONFIG, the same for all but the
 oracle, whose store has whole images. Runs called NAME_noisy were trained on noise 0.1. The commands that made
-docs/results/rivals.json stand in docs/results.md, whose tables `table` writes anew from it. All methods reconstruct the
-same measurements of the first COUNT images by name; settings are those of the highest mean PSNR on the images after
-them. A run adds to the records.
+docs/results/rivals.json stand in docs/results.md; rival_tables.py makes its tables of the records. All methods
+reconstruct the same measurements of the first COUNT images by name; settings are those of the highest mean PSNR on the
+images after them. A run adds to the records.
 """
 
 import argparse
@@ -47,7 +46,7 @@ from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
 from msm.evaluation import Observation, coil_maps, make_denoiser, make_masks, observe
 from msm.inputs import sources
-from msm.intervals import Estimate, difference, mean, of_sets
+from msm.intervals import mean, of_sets
 from msm.masks import Masks
 from msm.metrics import image_metrics, psnr
 from msm.network import ADMNetwork
@@ -62,8 +61,7 @@ from msm.transforms import Transform
 from msm.uncertainty import foreground, intervals, rank_counts, residual_ratio, spread_and_error
 from msm.weights import record_denoiser
 
-ROOT = Path(__file__).parents[1]
-RECORDS, PAGE = ROOT / "docs/results/rivals.json", ROOT / "docs/results.md"
+RECORDS = Path(__file__).parents[1] / "docs/results/rivals.json"
 NOISE_STD, CALLS, TUNING, GENERATED_AT_ONCE, SHOWN = 0.01, 60, 4, 16, 8
 HELD_OUT = 0.4  # SSDU's share
 SAMPLES, SHARES = 39, (0.5, 0.8, 0.9, 0.95)  # of calibration
@@ -76,7 +74,6 @@ PROBLEMS = {  # of each kind of data
         "super-resolution × 4": {"operator": "super_resolution", "factor": 4},
     },
 }
-TITLES = {"slices": "Brain slices", "images": "Faces"}
 
 
 # Training
@@ -454,88 +451,6 @@ def distance_record(features: Tensor, reference: Tensor) -> dict:
     return {"fd_wavelet": [e.value, e.low, e.high], "count": len(features), "reference": len(reference)}
 
 
-# The page
-
-
-def interval(e: Estimate, digits: int, sign: str = "") -> str:
-    if e.low is None or e.high is None:
-        return f"{e.value:{sign}.{digits}f}"
-    return f"{e.value:{sign}.{digits}f} [{e.low:{sign}.{digits}f}, {e.high:{sign}.{digits}f}]"
-
-
-def tables(records: dict[str, dict]) -> str:
-    """The tables of the page, in Markdown."""
-    lines = ["| trained on | network | images | CPU minutes |", "|---|---|---|---|"]
-    for kind, own in records.items():
-        for name, cost in own["training"].items():
-            minutes = f"{cost['cpu_seconds'] / 60:.0f}" if "cpu_seconds" in cost else "not measured"
-            lines.append(f"| {TITLES[kind].lower()} | {of_run(name)} | {cost['images']:,} | {minutes} |")
-    for kind, own in records.items():
-        for problem, scores in own["scores"].items():
-            lines += ["", f"### {TITLES[kind]}, {problem}", "", *score_table(kind, scores)]
-        lines += ["", f"### {TITLES[kind]}, generated", "", *generation_table(kind, own["generation"])]
-    return "\n".join([*lines, "", "### How sure MSM is", "", *calibration_table(records)])
-
-
-def of_run(name: str) -> str:
-    """How the page calls a run."""
-    kind, _, noisy = name.partition("_")
-    return {"msm": MSM, "ssdu": "SSDU", "ambient": "Ambient"}.get(kind, kind) + (NOISY if noisy else "")
-
-
-def score_table(kind: str, scores: dict[str, dict]) -> list[str]:
-    """Scores of the methods on one problem."""
-    columns = ["method", "network calls", "PSNR, dB", "SSIM", "NMSE", "PSNR − MSM's", "s an image"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    wanted = [name for name, method in METHODS.items() if kind in method.kinds]
-    for name in (name for name in wanted if name in scores):
-        s = scores[name]
-        apart = "" if name == MSM else interval(difference(s["psnr"], scores[MSM]["psnr"]), 2, "+")
-        calls = f"{s['calls']}, with gradients" if s["backward"] else str(s["calls"])
-        row = [f"**{name}**" if name == MSM else name, calls, interval(mean(s["psnr"]), 2)]
-        row += [interval(mean(s["ssim"]), 3), interval(mean(s["nmse"]), 3), apart]
-        lines.append(f"| {' | '.join([*row, str(s['cpu_seconds_per_image'])])} |")
-    if missing := [name for name in wanted if name not in scores]:
-        lines += ["", f"Not measured yet: {'; '.join(missing)}."]
-    tuned = [name for name in wanted if name in scores and len(METHODS[name].grid) > 1]
-    chosen = "; ".join(f"{name} {', '.join(map(str, scores[name]['setting']))}" for name in tuned)
-    return [*lines, "", f"{len(scores[MSM]['psnr'])} images. Settings chosen: {chosen}."]
-
-
-def generation_table(kind: str, generated: dict[str, dict]) -> list[str]:
-    """Fréchet distances of generated sets, the nearest first, and some of their images."""
-    lines = ["| images of | network calls | images | FD-wavelet | |", "|---|---|---|---|---|"]
-    for name, entry in sorted(generated.items(), key=lambda item: item[1]["fd_wavelet"][0]):
-        e, path = Estimate(*entry["fd_wavelet"], entry["count"]), picture(kind, name)
-        seen = f"![Generated by {of_run(name)}]({path.relative_to(PAGE.parent)})" if path.exists() else ""
-        lines.append(f"| {of_run(name)} | {entry['calls']} | {entry['count']} | {interval(e, 1)} | {seen} |")
-    return lines
-
-
-def calibration_table(records: dict[str, dict]) -> list[str]:
-    """How often the truth lay within the central intervals of MSM's samples."""
-    shares = [f"in the {share:.0%} interval" for share in SHARES]
-    columns = ["measurements", "images", "samples", *shares, "residual", "announced error"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for kind, own in records.items():
-        for problem, entry in own.get("calibration", {}).items():
-            row = [f"{TITLES[kind].lower()}, {problem}", str(entry["count"]), str(entry["samples"])]
-            row += [f"{entry['coverage'][f'{share:.2f}']:.0%}" for share in SHARES]
-            row += [f"{entry['residual']:.2f}", f"{entry['announced_over_actual_error']:.2f}"]
-            lines.append(f"| {' | '.join(row)} |")
-    return lines
-
-
-def with_tables(page: str, records: dict) -> str:
-    """The page with the tables between its two marks written anew."""
-    begin, end = "<!-- rivals -->\n", "<!-- end of rivals -->"
-    before, _, rest = page.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise SystemExit(f"{PAGE}: the marks {begin.strip()} and {end.strip()} are missing; put them back")
-    return before + begin + tables(records) + "\n" + end + after
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -556,12 +471,9 @@ def main() -> None:
     calibration.add_argument("folder", type=Path)
     calibration.add_argument("--runs", nargs=1, required=True, metavar="msm=FOLDER")
     calibration.add_argument("--count", type=int, default=4)
-    commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "train":
         train(options.kind, load_config(options.config, options.overrides))
-    elif options.command == "table":
-        write_text(PAGE, with_tables(PAGE.read_text(), json.loads(RECORDS.read_text())))
     else:
         runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
         if options.command == "generate":

@@ -19,7 +19,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from rival_methods import Bounded, Inpainting, Physics, ambient_loss, ddnm, diffpir, dps, hold_out, ssdu_loss  # noqa: E402
-from rivals import GENERATORS, PAGE, PROBLEMS, RECORDS, ImageSpace, ambient_masks, posed, with_tables  # noqa: E402
+from rival_tables import PAGE, with_tables  # noqa: E402
+from rivals import GENERATORS, PROBLEMS, RECORDS, ImageSpace, ambient_masks, posed  # noqa: E402
 
 SAMPLERS = {
     "dps": lambda *a: dps(*a, zeta=0.5),
