@@ -6,13 +6,17 @@ Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measu
 them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
 takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
 nothing but the scores looks at them: distance and variances of generated sets, and the error of one step's ẑ from
-noisy photos. A run adds to OUT.json, passes over what is there, and draws OUT.CALLS.png, a row for each set. Images are
-kept in OUT.parts: a run that was stopped, or is started again with a larger COUNT, makes no batch of them twice.
+noisy photos. A run adds to OUT.json, passes over what is there, and draws OUT.CALLS.png, a row for each set. Images
+are kept in OUT.parts: a run that was stopped, or is started again with a larger COUNT, makes no batch of them twice.
+Networks are compiled; each of PROCESSES takes one thread.
 """
 
 import argparse
 import json
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -53,12 +57,23 @@ def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
     return config, denoiser, BoxMasks(size, 0.0) if draws == 1 else make_masks(config.data.mask, size)
 
 
-def draw(run: Path, score: str, draws: int, calls: int, count: int, folder: Path) -> tuple[Tensor, float]:
-    """Images (count, C, H, W) of the preset `best`, number i from seed i, and the CPU seconds they took.
-
-    Their batches are kept in a folder.
-    """
+@cache
+def compiled(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
+    """The same, with a compiled network."""
     config, denoiser, masks = load(run, draws)
+    denoiser.network.compile(dynamic=False)
+    return config, denoiser, masks
+
+
+def start_process() -> None:
+    """Each process has a core of its own."""
+    torch.set_num_threads(1)
+    keep_memory()
+
+
+def draw(run: Path, score: str, draws: int, calls: int, folder: Path, seeds: range) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) of the preset `best`, one from each seed, and the CPU seconds they took; kept in a folder."""
+    config, denoiser, masks = compiled(run, draws)
     shape = (config.data.channels, config.data.image_size, config.data.image_size)
     options = preset("best") | {"steps": calls // draws, "draws": draws, "score": score}
 
@@ -68,9 +83,7 @@ def draw(run: Path, score: str, draws: int, calls: int, count: int, folder: Path
         return images, torch.tensor(time.process_time() - started)
 
     identity = fingerprint([json.dumps(options), dump_config(config)], denoiser.state_dict().values())
-    work = Parts(folder, identity).keep(batch)
-    images, seconds = zip(*[work(range(first, min(first + BATCH, count))) for first in range(0, count, BATCH)])
-    return torch.cat(images), sum(seconds).item()
+    return Parts(folder, identity).keep(batch)(seeds)
 
 
 @torch.no_grad()
@@ -99,13 +112,19 @@ def variances(images: Tensor) -> dict[str, float]:
     }
 
 
+def covariance(images: Tensor) -> Tensor:
+    """Covariance of the pixels over the set."""
+    return torch.cov(images.double().flatten(1).T)
+
+
 def judge(images: Tensor, photos: Tensor) -> dict:
-    """FD-wavelet from all photos with its interval, and variances over theirs."""
+    """FD-wavelet from all photos with its interval, relative error of the covariance, and variances over theirs."""
     distance = of_sets(wavelet_distance, wavelet_features(images), wavelet_features(photos))
-    real = variances(photos)
+    real, wanted = variances(photos), covariance(photos)
     return {
         "count": len(images),
         "fd_wavelet": {"value": distance.value, "low": distance.low, "high": distance.high},
+        "covariance_error": ((covariance(images) - wanted).norm() / wanted.norm()).item(),
         "variance_over_real": {name: value / real[name] for name, value in variances(images).items()},
     }
 
@@ -125,8 +144,10 @@ def main() -> None:
     parser.add_argument("--runs", nargs=3, required=True, metavar="NAME=FOLDER")
     parser.add_argument("--calls", type=int, nargs="+", default=[600])
     parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    keep_memory()
+    start_process()
+    pool = ProcessPoolExecutor(options.processes, get_context("spawn"), start_process)
     runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
     config = load_config(runs["measured"] / "config.yaml")
     photos = torch.stack([item.image for item in sources(config.data, options.photos, "train")])
@@ -141,7 +162,9 @@ def main() -> None:
             if found.get(name, {}).get("count", 0) >= options.count:
                 continue
             folder = options.out.with_suffix(".parts") / f"{calls} {name}"
-            images, seconds = draw(runs[run], score, draws, calls, options.count, folder)
+            batches = [range(i, min(i + BATCH, options.count)) for i in range(0, options.count, BATCH)]
+            parts, times = zip(*pool.map(partial(draw, runs[run], score, draws, calls, folder), batches))
+            images, seconds = torch.cat(parts), sum(times).item()
             rows.append(images[:SHOWN])
             found[name] = judge(images, photos) | {"cpu_seconds_an_image": round(seconds / options.count, 3)}
             print(calls, name, found[name], flush=True)
