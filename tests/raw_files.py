@@ -4,6 +4,10 @@ import h5py
 import numpy as np
 import torch
 
+from msm.data.formats import read_scans
+
+COILS, H, W = 3, 16, 12
+NX, NY, NZ = 10, 8, 6  # of a volume
 HEADER = """<?xml version="1.0" encoding="UTF-8"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
   <experimentalConditions><H1resonanceFrequency_Hz>63500000</H1resonanceFrequency_Hz></experimentalConditions>
@@ -95,3 +99,19 @@ def write_ismrmrd(path, xml, lines):
             acquisition.position[:] = line.get("position", (0, 0, 0))
             file.append_acquisition(acquisition)
     return path
+
+
+def lines_of(k_space, kept=range(W), **fields):
+    """One acquisition for each kept column of (coils, H, W)."""
+    return [{"data": k_space[:, :, y].numpy(), "y": y, **fields} for y in kept]
+
+
+def undersampled(*shape):
+    """White noise with three empty columns."""
+    k = noise(shape)
+    k[..., [0, 3, 5]] = 0
+    return k
+
+
+def read(path):
+    return list(read_scans(path))

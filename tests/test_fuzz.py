@@ -16,8 +16,9 @@ import yaml
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
+from raw_files import read
 from test_fastmri import write as write_prepared
-from test_raw import GOOD, read
+from test_raw_damaged import GOOD
 
 from msm.config import Config, ConfigError, dump_config, load_config
 from msm.data.fastmri import scans

@@ -9,7 +9,7 @@ import torch
 from raw_files import header, noise, write_fastmri
 from test_cli import PHOTOS, run
 from test_cli import write_config as write_photos
-from test_raw import GOOD, HOSTILE
+from test_raw_damaged import GOOD, HOSTILE
 from test_raw_sampling import H, W, disc, undersampled, write_config
 
 from msm.data import raw_store
