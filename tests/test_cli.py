@@ -136,6 +136,19 @@ def test_unknown_noise_is_estimated_and_recorded(tmp_path, monkeypatch, capsys):
     assert "set train.noise_std to a number" in capsys.readouterr().err
 
 
+def test_the_chain_warns_of_weights_that_never_saw_sparse_masks(tmp_path, monkeypatch, capsys):
+    config, sampled = write_config(tmp_path, **PHOTOS), ("sample.score=chain", "sample.count=1", "sample.steps=2")
+    weights = f"setting.pretrained_model_dir={tmp_path / 'run' / 'weights'}"
+    assert run(monkeypatch, "train", config) == 0
+    assert run(monkeypatch, "sample", config, weights, *sampled, f"setting.save_dir={tmp_path / 'a'}") == 0
+    error = capsys.readouterr().err
+    assert "weights: no record of training on sub-masks" in error and error.count("\n") == 1
+    assert run(monkeypatch, "train", config, "train.submask_share=0.5", f"setting.save_dir={tmp_path / 'b'}") == 0
+    weights = f"setting.pretrained_model_dir={tmp_path / 'b' / 'weights'}"
+    assert run(monkeypatch, "sample", config, weights, *sampled, f"setting.save_dir={tmp_path / 'c'}") == 0
+    assert not capsys.readouterr().err
+
+
 def test_weights_of_another_network_are_refused(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path, **PHOTOS)
     assert run(monkeypatch, "train", config) == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,6 +38,8 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     device, denoiser = processes().device, new_denoiser(config)
     if config.diffusion.parametrisation == "sense":
         check_record(config, config.setting.pretrained_model_dir, DENOISER_SETTINGS)
+    if config.sample.score == "chain":
+        warn_of_chain(config.setting.pretrained_model_dir)
     if device.type == "cuda" and config.sample.mixed_precision != "no":
         denoiser.network.to(memory_format=torch.channels_last)  # tensor cores take it as it is; CPUs are slower with it
     if config.sample.compile:
@@ -45,8 +49,7 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
 
 def check_record(config: Config, path: Path, names: Collection[str]) -> None:
     """Settings of the diffusion block by these names must be those that the weights were trained with."""
-    record = path / DENOISER_FILE
-    trained = json.loads(record.read_text()) if record.exists() else {}
+    trained = denoiser_record(path)
     default = type(config.diffusion)()
     for name in sorted(names):
         found, wanted = trained.get(name, getattr(default, name)), getattr(config.diffusion, name)
@@ -55,6 +58,16 @@ def check_record(config: Config, path: Path, names: Collection[str]) -> None:
                 f"{path}: was trained with diffusion.{name} = {found}, the config says {wanted}; use the config it "
                 "was trained with"
             )
+
+
+def warn_of_chain(path: Path) -> None:
+    """Say so where nothing tells that weights saw masks as sparse as the separators of a chain."""
+    if not denoiser_record(path).get("submask_share") and processes().is_main_process:
+        print(
+            f"msm: warning: {path}: no record of training on sub-masks; sample.score=chain needs it: train with "
+            "train.submask_share and train.submask_keep (docs/chain.md), or use sample.score=average",
+            file=sys.stderr,
+        )
 
 
 def load_network(config: Config, path: Path) -> ADMNetwork:
@@ -79,6 +92,13 @@ def load_network(config: Config, path: Path) -> ADMNetwork:
 
 
 def record_denoiser(config: Config, folder: Path) -> None:
-    """Write down beside the weights how they are trained; `check_record` reads it."""
-    record = config.diffusion.model_dump(include=DENOISER_SETTINGS) | {"remask": config.train.remask}
+    """Write down beside the weights how they are trained."""
+    record = config.diffusion.model_dump(include=DENOISER_SETTINGS)
+    record |= config.train.model_dump(mode="json", include={"remask", "submask_share", "submask_keep"})
     write_text(folder / DENOISER_FILE, json.dumps(record) + "\n")
+
+
+def denoiser_record(path: Path) -> dict[str, Any]:
+    """What `record_denoiser` wrote, or nothing where it did not."""
+    record = path / DENOISER_FILE
+    return json.loads(record.read_text()) if record.exists() else {}
