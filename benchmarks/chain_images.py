@@ -5,10 +5,11 @@
 Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measured masks only, "submasks" sub-masks of
 them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
 takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
-nothing but the scores looks at them: distance and variances of generated sets, and the error of one step's ẑ from
-noisy photos. A run adds to OUT.json, passes over what is there, and draws OUT.CALLS.png, a row for each set. Images
-are kept in OUT.parts: a run that was stopped, or is started again with a larger COUNT, makes no batch of them twice.
-Networks are compiled; each of PROCESSES takes one thread.
+nothing but the scores looks at them: distance, covariance and variances of generated sets, whether these repeat photos,
+and the error of one step's ẑ from noisy photos. A run adds to OUT.json, passes over what is there, draws OUT.CALLS.png,
+a row for each set, and prints the tables of docs/chain.md. Images are kept in OUT.parts: a run that was stopped, or is
+started again with a larger COUNT, makes no batch of them twice. Networks are compiled; each of PROCESSES takes one
+thread.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, generate
@@ -46,7 +48,7 @@ SETS = {  # network, score, network calls a step
 }
 BATCH = 50
 SHOWN = 12  # images of a set in the picture
-LEVELS = (0.05, 0.2, 0.5, 1.0, 3.0, 10.0)  # of denoising_errors
+LEVELS, REPEATS, EVERY = (0.05, 0.2, 0.5, 1.0, 3.0, 10.0), 8, 7  # of denoising_errors: σ, steps, photos
 
 
 def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
@@ -87,20 +89,29 @@ def draw(run: Path, score: str, draws: int, calls: int, folder: Path, seeds: ran
 
 
 @torch.no_grad()
-def denoising_errors(run: Path, score: str, draws: int, photos: Tensor) -> dict[float, float]:
-    """Mean squared error per pixel of one step's ẑ, from noisy photos, by noise level."""
+def denoising_errors(run: Path, score: str, draws: int, photos: Tensor) -> dict[str, dict[float, float]]:
+    """Mean squared error per pixel of ẑ, from noisy photos, by noise level.
+
+    "one" is that of a step. "mean": of the mean ẑ of steps with other masks, what they have in common. The KL from the
+    true law to that of the samples is at most an integral over σ of what this exceeds the least error by (Song et al.,
+    2021, for small steps that draw the masks anew).
+    """
     _, denoiser, masks = load(run, draws)
-    generator, errors = Generator().manual_seed(0), {}
+    for_noise, for_masks = Generator().manual_seed(0), Generator().manual_seed(1)
+    errors: dict[str, dict[float, float]] = {"one": {}, "mean": {}}
     for sigma in LEVELS:
-        u = torch.rand(len(photos), draws, masks.variates, generator=generator)
         alpha_bar = 1 / (1 + sigma**2)
-        z = (photos + sigma * torch.randn(photos.shape, generator=generator)) * alpha_bar**0.5
+        z = (photos + sigma * torch.randn(photos.shape, generator=for_noise)) * alpha_bar**0.5
         level = Level(0, denoiser.schedule.time(sigma), alpha_bar, 0.0, 1.0)
-        chain = masks.chain(u[:, 0]) if score == "chain" else Chain(masks.draw(u, covering=True), torch.ones(draws))
-        z_hat = combine(denoiser, z, torch.zeros_like(z), chain, Identity(), level)
-        if score == "average":
-            z_hat = z_hat / chain.masks.sum(1).clamp(min=1)
-        errors[sigma] = round((z_hat - photos).square().mean().item(), 5)
+        found = []
+        for _ in range(REPEATS if draws > 1 else 1):
+            u = torch.rand(len(photos), draws, masks.variates, generator=for_masks)
+            chain = masks.chain(u[:, 0]) if score == "chain" else Chain(masks.draw(u, covering=True), torch.ones(draws))
+            z_hat = combine(denoiser, z, torch.zeros_like(z), chain, Identity(), level)
+            found.append(z_hat / chain.masks.sum(1).clamp(min=1) if score == "average" else z_hat)
+        each = torch.stack(found) - photos
+        errors["one"][sigma] = round(each.square().mean().item(), 5)
+        errors["mean"][sigma] = round(each.mean(0).square().mean().item(), 5)
     return errors
 
 
@@ -117,6 +128,13 @@ def covariance(images: Tensor) -> Tensor:
     return torch.cov(images.double().flatten(1).T)
 
 
+def nearest(images: Tensor, photos: Tensor) -> float:
+    """Relative distance to the nearest photo but itself, median over the images: low where they repeat photos."""
+    rows, columns = images.flatten(1), photos.flatten(1)
+    found = torch.cdist(rows, columns, compute_mode="donot_use_mm_for_euclid_dist") / columns.norm(dim=1)
+    return found.masked_fill(found == 0, torch.inf).amin(1).median().item()
+
+
 def judge(images: Tensor, photos: Tensor) -> dict:
     """FD-wavelet from all photos with its interval, relative error of the covariance, and variances over theirs."""
     distance = of_sets(wavelet_distance, wavelet_features(images), wavelet_features(photos))
@@ -126,6 +144,7 @@ def judge(images: Tensor, photos: Tensor) -> dict:
         "fd_wavelet": {"value": distance.value, "low": distance.low, "high": distance.high},
         "covariance_error": ((covariance(images) - wanted).norm() / wanted.norm()).item(),
         "variance_over_real": {name: value / real[name] for name, value in variances(images).items()},
+        "nearest_photo": nearest(images, photos),
     }
 
 
@@ -135,6 +154,24 @@ def gap_closed(found: dict) -> dict[str, float]:
     chain, oracle = fd["chain, sub-masks too"], fd["oracle"]
     averages = ("average, measured masks", "average, sub-masks too")
     return {name: (fd[name] - chain) / (fd[name] - oracle) for name in averages}
+
+
+def tables(records: dict) -> str:
+    """The tables of docs/chain.md, in Markdown: generated sets by calls, and errors of one step by noise level."""
+    columns = ["calls", "set", "images", "FD-wavelet", "covariance error", "brightness", "pixel", "nearest photo"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for calls, found in records.items():
+        for name in (name for name in (*SETS, "photos") if "calls" in calls and name in found):
+            e, d = found[name], found[name]["fd_wavelet"]
+            row = [calls.split()[0] if name in SETS else "", name if name in SETS else "half of the photos"]
+            row += [f"{e['count']:,}", f"{d['value']:.1f} [{d['low']:.1f}, {d['high']:.1f}]"]
+            row += [f"{e['covariance_error']:.2f}", *(f"{v:.2f}" for v in e["variance_over_real"].values())]
+            lines.append(f"| {' | '.join([*row, format(e['nearest_photo'], '.2f')])} |")
+    lines += ["", f"| σ | | {' | '.join(map(str, LEVELS))} |", "|---" * (len(LEVELS) + 2) + "|"]
+    for name, errors in records["denoising error by noise level"].items():
+        for of, row in errors.items():
+            lines.append(f"| {name} | {of} | {' | '.join(f'{e:.4f}' for e in row.values())} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -155,7 +192,7 @@ def main() -> None:
     errors = records.setdefault("denoising error by noise level", {})
     for name, (run, score, draws) in SETS.items():
         if name not in errors:
-            errors[name] = denoising_errors(runs[run], score, draws, photos)
+            errors[name] = denoising_errors(runs[run], score, draws, photos[::EVERY])
     for calls in options.calls:
         found, rows = records.setdefault(f"{calls} calls", {}), []
         for name, (run, score, draws) in SETS.items():
@@ -170,12 +207,13 @@ def main() -> None:
             print(calls, name, found[name], flush=True)
             write_text(options.out, json.dumps(records, indent=1) + "\n")
         half = len(photos) // 2
-        found["photos"] = judge(photos[:half], photos[half:])
+        found["photos"] = judge(photos[:half], photos[half:]) | {"nearest_photo": nearest(photos, photos)}
         found["gap closed"] = gap_closed(found)
         write_text(options.out, json.dumps(records, indent=1) + "\n")
         if len(rows) == len(SETS):
-            grid = make_grid(torch.cat(rows).clamp(-1, 1) / 2 + 0.5, SHOWN)
-            save_image(grid, options.out.with_suffix(f".{calls}.png"))
+            larger = interpolate(torch.cat(rows).clamp(-1, 1) / 2 + 0.5, 64, mode="nearest")
+            save_image(make_grid(larger, SHOWN), options.out.with_suffix(f".{calls}.png"))
+    print(tables(records))
 
 
 if __name__ == "__main__":
