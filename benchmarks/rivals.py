@@ -291,7 +291,7 @@ def load(name: str, run: Path) -> tuple[Config, PartialDenoiser]:
 
 def posed(name: str, config: Config) -> InverseProblemConfig:
     """An inverse problem of `PROBLEMS`, by name."""
-    given = PROBLEMS[config.data.kind][name]
+    given = PROBLEMS[data_kind(config)][name]
     if config.data.is_mri:
         acceleration = float(name.removeprefix("R = "))
         given = given | {"mask": config.data.mask.model_copy(update={"acceleration": acceleration})}
@@ -300,31 +300,36 @@ def posed(name: str, config: Config) -> InverseProblemConfig:
     return InverseProblemConfig(noise_std=NOISE_STD, **given)
 
 
-def record(kind: str, found: dict[str, dict]) -> None:
+def data_kind(config: Config) -> str:
+    """The kind of data by which problems, methods and records are named: prepared fastMRI counts as slices."""
+    return "slices" if config.data.is_mri else "images"
+
+
+def record(path: Path, kind: str, found: dict[str, dict]) -> None:
     """Add to the records of a kind of data; read anew each time, as another run may add too."""
-    records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
+    records = json.loads(path.read_text()) if path.exists() else {}
     own = records.setdefault(kind, {})
     for section, entries in found.items():
         for name, entry in entries.items():
             own.setdefault(section, {}).setdefault(name, {}).update(entry)
-    write_text(RECORDS, json.dumps(records) + "\n")
+    write_text(path, json.dumps(records) + "\n")
 
 
-def evaluate(folder: Path, runs: dict[str, Path], names: list[str], count: int) -> None:
+def evaluate(folder: Path, runs: dict[str, Path], names: list[str], count: int, records: Path) -> None:
     """Reconstruct by each method and add its scores to the records."""
     config = load_config(runs["msm"] / "config.yaml")
     found = list(itertools.islice(sources(config.data, folder, "test"), count + TUNING))
     items, apart = found[:count], found[count:]
     for name in names:
         method = METHODS[name]
-        if config.data.kind not in method.kinds or (method.trained and method.trained not in runs):
+        if data_kind(config) not in method.kinds or (method.trained and method.trained not in runs):
             continue
         denoiser, training = None, {}
         if method.trained:
             _, denoiser = load(method.trained, runs[method.trained])
             training = {method.trained: training_cost(runs[method.trained])}
         run = partial(method.run, config, denoiser)
-        for problem in PROBLEMS[config.data.kind]:
+        for problem in PROBLEMS[data_kind(config)]:
             setting = choose(run, method.grid, apart, posed(problem, config), config)
             seen, started = observe(items, posed(problem, config), config.data), time.process_time()
             x_hat = run(seen, setting)
@@ -333,14 +338,14 @@ def evaluate(folder: Path, runs: dict[str, Path], names: list[str], count: int) 
             about = {"trained": method.trained, "calls": method.calls, "backward": method.backward}
             rounded = {key: [round(value, 4) for value in values] for key, values in scores.items()}
             entry = about | {"setting": setting, "cpu_seconds_per_image": seconds} | rounded
-            record(config.data.kind, {"training": training, "scores": {problem: {name: entry}}})
+            record(records, data_kind(config), {"training": training, "scores": {problem: {name: entry}}})
             print(name, problem, setting, f"{mean(scores['psnr']).value:.2f} dB, {seconds} s", flush=True)
 
 
-def calibrate(folder: Path, run: Path, count: int) -> None:
+def calibrate(folder: Path, run: Path, count: int, records: Path) -> None:
     """How often the truth lies within samples of MSM on the first problem: in the object for MRI, in the hole else."""
     config, denoiser = load("msm", run)
-    problem = next(iter(PROBLEMS[config.data.kind]))
+    problem = next(iter(PROBLEMS[data_kind(config)]))
     items = list(itertools.islice(sources(config.data, folder, "test"), count))
     seen, x = observe(items, posed(problem, config), config.data), truth(items)
     samples = msm_samples(SAMPLES, False, config, denoiser, seen)
@@ -355,7 +360,7 @@ def calibrate(folder: Path, run: Path, count: int) -> None:
         "residual": round(sum(residual_ratio(samples[:, 0], seen.y, *measured)) / count, 4),
         "announced_over_actual_error": round((announced.square().sum() / actual.square().sum()).sqrt().item(), 4),
     }
-    record(config.data.kind, {"calibration": {problem: entry}})
+    record(records, data_kind(config), {"calibration": {problem: entry}})
     print(problem, entry, flush=True)
 
 
@@ -407,7 +412,7 @@ def ambient_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace,
 GENERATORS = {"oracle": oracle_images, "msm": msm_images, "ambient": ambient_images}
 
 
-def generate_all(folder: Path, runs: dict[str, Path], count: int) -> None:
+def generate_all(folder: Path, runs: dict[str, Path], count: int, records: Path) -> None:
     """Generate by each network and add the Fréchet distances from real images to the records.
 
     These are the test slices of MRI, and the photos of training, as too few are held out.
@@ -418,7 +423,7 @@ def generate_all(folder: Path, runs: dict[str, Path], count: int) -> None:
     real = wavelet_features(magnitude(truth(items)))
     half = len(real) // 2
     apart = distance_record(real[:half], real[half:]) | {"calls": 0}
-    record(config.data.kind, {"generation": {"half of the real ones": apart}})
+    record(records, data_kind(config), {"generation": {"half of the real ones": apart}})
     for name, run in runs.items():
         trained_with, denoiser = load(name, run)
         images = []
@@ -429,16 +434,16 @@ def generate_all(folder: Path, runs: dict[str, Path], count: int) -> None:
             make = GENERATORS[name.removesuffix("_noisy")]
             images.append(magnitude(make(trained_with, denoiser, space, transform, seeds)))
         entry = distance_record(wavelet_features(torch.cat(images)), real) | {"calls": CALLS}
-        record(config.data.kind, {"training": {name: training_cost(run)}, "generation": {name: entry}})
+        record(records, data_kind(config), {"training": {name: training_cost(run)}, "generation": {name: entry}})
         print(name, entry, flush=True)
         low = 0.0 if config.data.is_mri else -1.0
         shown = make_grid(torch.cat(images)[:SHOWN], SHOWN, normalize=True, value_range=(low, 1.0))
-        save_image(shown, picture(config.data.kind, name))
+        save_image(shown, picture(records, data_kind(config), name))
 
 
-def picture(kind: str, name: str) -> Path:
+def picture(records: Path, kind: str, name: str) -> Path:
     """Where the first generated images of a run are."""
-    return RECORDS.parent / f"generated_{kind}_{name}.png"
+    return records.parent / f"generated_{kind}_{name}.png"
 
 
 def magnitude(images: Tensor) -> Tensor:
@@ -471,17 +476,19 @@ def main() -> None:
     calibration.add_argument("folder", type=Path)
     calibration.add_argument("--runs", nargs=1, required=True, metavar="msm=FOLDER")
     calibration.add_argument("--count", type=int, default=4)
+    for command in (evaluation, generation, calibration):
+        command.add_argument("--records", type=Path, default=RECORDS, help="JSON to add to; pictures go beside it")
     options = parser.parse_args()
     if options.command == "train":
         train(options.kind, load_config(options.config, options.overrides))
     else:
         runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
         if options.command == "generate":
-            generate_all(options.folder, runs, options.count)
+            generate_all(options.folder, runs, options.count, options.records)
         elif options.command == "calibrate":
-            calibrate(options.folder, runs["msm"], options.count)
+            calibrate(options.folder, runs["msm"], options.count, options.records)
         else:
-            evaluate(options.folder, runs, options.methods, options.count)
+            evaluate(options.folder, runs, options.methods, options.count, options.records)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The configuration: published files, round trips, and mistakes told in one line."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -484,3 +485,8 @@ def test_probe_of_sure_follows_the_precision_unless_it_is_given():
     assert load_config(demo, ["train.mixed_precision=no"]).train.sure_tau == 0.005
     assert load_config(demo, ["train.sure_tau=0.01"]).train.sure_tau == 0.01
     assert load_config(FACES, ["train.mixed_precision=bf16"]).train.sure_tau == 0.005  # given in the file
+
+
+def test_the_page_of_settings_is_that_of_the_models():
+    page = Path(__file__).parents[1] / "docs" / "settings.py"
+    assert runpy.run_path(str(page))["tables"]() == page.with_suffix(".md").read_text()

@@ -20,7 +20,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 from rival_methods import Bounded, Inpainting, Physics, ambient_loss, ddnm, diffpir, dps, hold_out, ssdu_loss  # noqa: E402
 from rival_tables import PAGE, with_tables  # noqa: E402
-from rivals import GENERATORS, PROBLEMS, RECORDS, ImageSpace, ambient_masks, posed  # noqa: E402
+from rivals import GENERATORS, PROBLEMS, RECORDS, ImageSpace, ambient_masks, data_kind, posed  # noqa: E402
 
 SAMPLERS = {
     "dps": lambda *a: dps(*a, zeta=0.5),
@@ -174,6 +174,14 @@ def test_ambient_drops_one_box_more_or_a_higher_acceleration():
             assert further.acceleration == 5 and keep == pytest.approx(0.8)
         for name in PROBLEMS[config.data.kind]:
             assert posed(name, config).noise_std == 0.01
+
+
+def test_the_published_sizes_are_evaluated_too():
+    for name, kind in (("fmri_msm_R4_noise0_0_img256", "slices"), ("ffhq_msm_p04_noise0_0_img128", "images")):
+        config = load_config(BENCHMARKS.parent / f"configs/train/{name}.yaml")
+        assert data_kind(config) == kind
+        for problem in PROBLEMS[kind]:
+            assert posed(problem, config).noise_std == 0.01
 
 
 @pytest.mark.parametrize("name", GENERATORS)

@@ -19,12 +19,15 @@ from .stopping import EXIT_CODE
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Diffusion models trained on noisy, subsampled measurements only.",
+    help="Diffusion models trained on noisy, subsampled measurements only. Errors are one line; --debug, anywhere, "
+    "shows where they come from.",
 )
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file, for example one of configs/", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="settings to change, as block.key=value", show_default=False)
+    list[str] | None,
+    typer.Argument(help="settings to change, as block.key=value; docs/settings.md lists them", show_default=False),
 ]
 
 
