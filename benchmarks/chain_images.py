@@ -6,7 +6,7 @@ Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measu
 them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
 takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
 nothing but the scores looks at them: distance, covariance and variances of generated sets, whether these repeat photos,
-and the error of one step's ẑ from noisy photos. A run adds to OUT.json, passes over what is there, draws OUT.CALLS.png,
+and what one step's ẑ of noisy photos is like. A run adds to OUT.json, passes over what is there, draws OUT.CALLS.png,
 a row for each set, and prints the tables of docs/chain.md. Images are kept in OUT.parts: a run that was stopped, or is
 started again with a larger COUNT, makes no batch of them twice. Networks are compiled; each of PROCESSES takes one
 thread.
@@ -48,7 +48,7 @@ SETS = {  # network, score, network calls a step
 }
 BATCH = 50
 SHOWN = 12  # images of a set in the picture
-LEVELS, REPEATS, EVERY = (0.05, 0.2, 0.5, 1.0, 3.0, 10.0), 8, 7  # of denoising_errors: σ, steps, photos
+LEVELS, REPEATS, EVERY, DIRECTIONS = (0.05, 0.2, 0.5, 1.0, 3.0, 10.0), 8, 7, 5  # of one_step
 
 
 def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
@@ -89,30 +89,35 @@ def draw(run: Path, score: str, draws: int, calls: int, folder: Path, seeds: ran
 
 
 @torch.no_grad()
-def denoising_errors(run: Path, score: str, draws: int, photos: Tensor) -> dict[str, dict[float, float]]:
-    """Mean squared error per pixel of ẑ, from noisy photos, by noise level.
+def one_step(run: Path, score: str, draws: int, photos: Tensor) -> dict[str, dict[float, float]]:
+    """What ẑ of some noisy photos is like, by noise level.
 
-    "one" is that of a step. "mean": of the mean ẑ of steps with other masks, what they have in common. The KL from the
-    true law to that of the samples is at most an integral over σ of what this exceeds the least error by (Song et al.,
-    2021, for small steps that draw the masks anew).
+    "error of one": mean squared error per pixel of a step. "error of mean": of the mean ẑ of steps with other masks,
+    what they have in common. "slope": of this mean against the photos, along the first principal directions of all
+    photos; where the exact denoiser has more of it, the samples have too little variance.
     """
     _, denoiser, masks = load(run, draws)
+    average, chosen = photos.mean(0), photos[::EVERY]
+    directions = torch.linalg.svd((photos - average).flatten(1), full_matrices=False)[2][:DIRECTIONS].T
+    truth = (chosen - average).flatten(1) @ directions
     for_noise, for_masks = Generator().manual_seed(0), Generator().manual_seed(1)
-    errors: dict[str, dict[float, float]] = {"one": {}, "mean": {}}
+    found: dict[str, dict[float, float]] = {"error of one": {}, "error of mean": {}, "slope": {}}
     for sigma in LEVELS:
         alpha_bar = 1 / (1 + sigma**2)
-        z = (photos + sigma * torch.randn(photos.shape, generator=for_noise)) * alpha_bar**0.5
+        z = (chosen + sigma * torch.randn(chosen.shape, generator=for_noise)) * alpha_bar**0.5
         level = Level(0, denoiser.schedule.time(sigma), alpha_bar, 0.0, 1.0)
-        found = []
+        steps = []
         for _ in range(REPEATS if draws > 1 else 1):
-            u = torch.rand(len(photos), draws, masks.variates, generator=for_masks)
+            u = torch.rand(len(chosen), draws, masks.variates, generator=for_masks)
             chain = masks.chain(u[:, 0]) if score == "chain" else Chain(masks.draw(u, covering=True), torch.ones(draws))
             z_hat = combine(denoiser, z, torch.zeros_like(z), chain, Identity(), level)
-            found.append(z_hat / chain.masks.sum(1).clamp(min=1) if score == "average" else z_hat)
-        each = torch.stack(found) - photos
-        errors["one"][sigma] = round(each.square().mean().item(), 5)
-        errors["mean"][sigma] = round(each.mean(0).square().mean().item(), 5)
-    return errors
+            steps.append(z_hat / chain.masks.sum(1).clamp(min=1) if score == "average" else z_hat)
+        each = torch.stack(steps)
+        along = (each.mean(0) - average).flatten(1) @ directions
+        found["error of one"][sigma] = round((each - chosen).square().mean().item(), 5)
+        found["error of mean"][sigma] = round((each.mean(0) - chosen).square().mean().item(), 5)
+        found["slope"][sigma] = round(((along * truth).sum() / truth.square().sum()).item(), 5)
+    return found
 
 
 def variances(images: Tensor) -> dict[str, float]:
@@ -157,7 +162,7 @@ def gap_closed(found: dict) -> dict[str, float]:
 
 
 def tables(records: dict) -> str:
-    """The tables of docs/chain.md, in Markdown: generated sets by calls, and errors of one step by noise level."""
+    """The tables of docs/chain.md, in Markdown: generated sets by calls, and one step by noise level."""
     columns = ["calls", "set", "images", "FD-wavelet", "covariance error", "brightness", "pixel", "nearest photo"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for calls, found in records.items():
@@ -168,9 +173,10 @@ def tables(records: dict) -> str:
             row += [f"{e['covariance_error']:.2f}", *(f"{v:.2f}" for v in e["variance_over_real"].values())]
             lines.append(f"| {' | '.join([*row, format(e['nearest_photo'], '.2f')])} |")
     lines += ["", f"| σ | | {' | '.join(map(str, LEVELS))} |", "|---" * (len(LEVELS) + 2) + "|"]
-    for name, errors in records["denoising error by noise level"].items():
-        for of, row in errors.items():
-            lines.append(f"| {name} | {of} | {' | '.join(f'{e:.4f}' for e in row.values())} |")
+    for what in ("error of one", "error of mean", "slope"):
+        for name, found in records["one step"].items():
+            digits = 3 if what == "slope" else 4
+            lines.append(f"| {what} | {name} | {' | '.join(f'{e:.{digits}f}' for e in found[what].values())} |")
     return "\n".join(lines)
 
 
@@ -189,10 +195,10 @@ def main() -> None:
     config = load_config(runs["measured"] / "config.yaml")
     photos = torch.stack([item.image for item in sources(config.data, options.photos, "train")])
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
-    errors = records.setdefault("denoising error by noise level", {})
+    steps = records.setdefault("one step", {})
     for name, (run, score, draws) in SETS.items():
-        if name not in errors:
-            errors[name] = denoising_errors(runs[run], score, draws, photos[::EVERY])
+        if name not in steps:
+            steps[name] = one_step(runs[run], score, draws, photos)
     for calls in options.calls:
         found, rows = records.setdefault(f"{calls} calls", {}), []
         for name, (run, score, draws) in SETS.items():
