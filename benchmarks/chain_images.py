@@ -161,8 +161,8 @@ def gap_closed(found: dict) -> dict[str, float]:
     return {name: (fd[name] - chain) / (fd[name] - oracle) for name in averages}
 
 
-def tables(records: dict) -> str:
-    """The tables of docs/chain.md, in Markdown: generated sets by calls, and one step by noise level."""
+def set_table(records: dict) -> str:
+    """Scores of the generated sets, in Markdown."""
     columns = ["calls", "set", "images", "FD-wavelet", "covariance error", "brightness", "pixel", "nearest photo"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for calls, found in records.items():
@@ -172,10 +172,14 @@ def tables(records: dict) -> str:
             row += [f"{e['count']:,}", f"{d['value']:.1f} [{d['low']:.1f}, {d['high']:.1f}]"]
             row += [f"{e['covariance_error']:.2f}", *(f"{v:.2f}" for v in e["variance_over_real"].values())]
             lines.append(f"| {' | '.join([*row, format(e['nearest_photo'], '.2f')])} |")
-    lines += ["", f"| σ | | {' | '.join(map(str, LEVELS))} |", "|---" * (len(LEVELS) + 2) + "|"]
-    for what in ("error of one", "error of mean", "slope"):
+    return "\n".join(lines)
+
+
+def step_table(records: dict) -> str:
+    """What one step does, in Markdown."""
+    lines = [f"| σ | | {' | '.join(map(str, LEVELS))} |", "|---" * (len(LEVELS) + 2) + "|"]
+    for what, digits in (("error of one", 4), ("error of mean", 4), ("slope", 3)):
         for name, found in records["one step"].items():
-            digits = 3 if what == "slope" else 4
             lines.append(f"| {what} | {name} | {' | '.join(f'{e:.{digits}f}' for e in found[what].values())} |")
     return "\n".join(lines)
 
@@ -219,7 +223,7 @@ def main() -> None:
         if len(rows) == len(SETS):
             larger = interpolate(torch.cat(rows).clamp(-1, 1) / 2 + 0.5, 64, mode="nearest")
             save_image(make_grid(larger, SHOWN), options.out.with_suffix(f".{calls}.png"))
-    print(tables(records))
+    print(set_table(records), step_table(records), sep="\n\n")
 
 
 if __name__ == "__main__":
