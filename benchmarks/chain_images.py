@@ -165,13 +165,13 @@ def set_table(records: dict) -> str:
     """Scores of the generated sets, in Markdown."""
     columns = ["calls", "set", "images", "FD-wavelet", "covariance error", "brightness", "pixel", "nearest photo"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for calls, found in records.items():
-        for name in (name for name in (*SETS, "photos") if "calls" in calls and name in found):
-            e, d = found[name], found[name]["fd_wavelet"]
-            row = [calls.split()[0] if name in SETS else "", name if name in SETS else "half of the photos"]
-            row += [f"{e['count']:,}", f"{d['value']:.1f} [{d['low']:.1f}, {d['high']:.1f}]"]
-            row += [f"{e['covariance_error']:.2f}", *(f"{v:.2f}" for v in e["variance_over_real"].values())]
-            lines.append(f"| {' | '.join([*row, format(e['nearest_photo'], '.2f')])} |")
+    sets = [(key.split()[0], *item) for key, of in records.items() if "calls" in key for item in of.items()]
+    photos = [("", "half of the photos", found) for _, name, found in sets if name == "photos"]
+    for calls, name, found in [row for row in sets if row[1] in SETS] + photos[:1]:
+        d, ratios = found["fd_wavelet"], found["variance_over_real"].values()
+        row = [calls, name, f"{found['count']:,}", f"{d['value']:.1f} [{d['low']:.1f}, {d['high']:.1f}]"]
+        row += [f"{value:.2f}" for value in (found["covariance_error"], *ratios, found["nearest_photo"])]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
