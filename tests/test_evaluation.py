@@ -12,7 +12,8 @@ from PIL import Image
 import msm
 from msm.config import load_config
 from msm.data.demo import brain_slices, portrait
-from msm.demo import brain, faces
+from msm.demo import brain, faces, new_faces
+from msm.demo import bundled as bundled_config
 from msm.denoiser import PartialDenoiser
 from msm.evaluation import coil_maps, observe, posterior_samples, prior_samples, score, summary
 from msm.metrics import psnr
@@ -173,7 +174,16 @@ def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
     (table,) = (tmp_path / "out").glob("*.csv")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len({row["method"] for row in rows}) == methods
-    assert len(list((tmp_path / "out").glob("*.png"))) == (4 if show is brain else 3)
+    assert len(list((tmp_path / "out").glob("*.png"))) == (4 if show is brain else 2)
+
+
+def test_demo_draws_new_faces_by_the_chain(tmp_path):
+    assert bundled_config("faces_32", "null").sample.score == "chain"
+    assert bundled_config("faces", "null").sample.score == "average"
+    denoiser, config = denoiser_and_config(tmp_path, PHOTOS)
+    new_faces(denoiser, lambda problem: config, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    with Image.open(tmp_path / "out" / "faces_generated.png") as picture:
+        assert picture.height >= 2 * config.data.image_size
 
 
 # The bundled models

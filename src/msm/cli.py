@@ -225,16 +225,16 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
     """Show the main job on bundled data with bundled weights: a few minutes on two cores.
 
     Reconstructs brain slices from undersampled k-space (R = 4, 6, 8), fills and enlarges a portrait, and generates
-    new brains and faces. Both networks have never seen a clean image. Writes figures and tables.
+    new brains and faces. The networks have never seen a clean image. Writes figures and tables.
     """
     from functools import partial
 
-    from .demo import ASSETS, brain, bundled, faces
+    from .demo import ASSETS, brain, bundled, faces, new_faces
     from .processes import arithmetic
     from .runs import progress_bar
     from .weights import trained_denoiser
 
-    for name, show in (("brain", brain), ("faces", faces)):
+    for name, show in (("brain", brain), ("faces", faces), ("faces_32", new_faces)):
         config = bundled(name, "null")
         denoiser = trained_denoiser(config, ASSETS / name / "config.yaml")
         with arithmetic(config.sample.mixed_precision):

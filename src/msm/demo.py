@@ -1,7 +1,7 @@
 """The main job on bundled data: what `msm demo` runs, in a few minutes on two cores.
 
-Both networks were trained on undersampled measurements only, and never on what they are shown here: slices of a
-brain volume, measured at R = 4, 6 and 8, and a portrait with a hole, or four times too small.
+The networks were trained on undersampled measurements only, and never on what they are shown here: slices of a brain
+volume, measured at R = 4, 6 and 8, and a portrait with a hole, or four times too small.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from .classical import fitting
 from .config import Config, load_config
@@ -20,6 +21,7 @@ from .data.demo import brain_slices, portrait
 from .denoiser import PartialDenoiser
 from .evaluation import coil_maps, observe, posterior_samples, prior_samples, score, summary
 from .report import Column, error_map, print_table, spread, write_comparison, write_csv, write_picture
+from .weights import denoiser_record
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
@@ -29,10 +31,14 @@ ACCELERATIONS = (4, 6, 8)
 
 
 def bundled(name: str, problem: str) -> Config:
-    """The config of bundled weights, with the preset `best` and an inverse problem; "null" to generate."""
+    """The config of bundled weights, with the preset `best` and an inverse problem; "null" to generate.
+
+    Weights that were trained on sub-masks take the chain score.
+    """
     weights = ASSETS / name
-    given = [f"setting.pretrained_model_dir={weights}", "sample.preset=best", f"inverse_problem={problem}"]
-    return load_config(weights / "config.yaml", given)
+    score = "chain" if denoiser_record(weights).get("submask_share") else "average"
+    given = [f"setting.pretrained_model_dir={weights}", "sample.preset=best", f"sample.score={score}"]
+    return load_config(weights / "config.yaml", [*given, f"inverse_problem={problem}"])
 
 
 def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
@@ -45,12 +51,13 @@ def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path, progr
         mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {center}}}"
         settled = configured(f"{{operator: undersampling, mask: {mask}}}")
         rows += _solve(denoiser, settled, items, f"brain R{acceleration}", folder, progress)
-    _generate(denoiser, config, coil_maps(items), "brain, new slices", folder / "brain_generated.png", progress)
+    new = _generate(denoiser, config, coil_maps(items), "brain, new slices", progress)
+    write_picture(folder / "brain_generated.png", new)
     write_csv(folder / "brain.csv", rows)
 
 
 def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
-    """Fill a hole in a portrait, enlarge it four times, and generate new faces."""
+    """Fill a hole in a portrait, and enlarge it four times."""
     config = configured("null")
     items = [portrait(config.data.image_size)]
     hole = configured(f"{{operator: box, hole: {config.data.image_size // 2}}}")
@@ -58,17 +65,19 @@ def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path, progr
     rows = []
     for settled, label in ((hole, "face hole"), (small, "face x4")):
         rows += _solve(denoiser, settled, items, label, folder, progress)
-    _generate(denoiser, config, None, "new faces", folder / "faces_generated.png", progress)
     write_csv(folder / "faces.csv", rows)
 
 
-def _generate(
-    denoiser: PartialDenoiser, config: Config, maps: Tensor | None, label: str, path: Path, progress: Progress
-) -> None:
-    """Write a picture of new images."""
+def new_faces(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
+    """Generate new faces; small ones, as the network learned, shown twice as large."""
+    new = _generate(denoiser, configured("null"), None, "new faces", progress)
+    write_picture(folder / "faces_generated.png", interpolate(new, scale_factor=2, mode="nearest"))
+
+
+def _generate(denoiser: PartialDenoiser, config: Config, maps: Tensor | None, label: str, progress: Progress) -> Tensor:
+    """New images (B, C, H, W)."""
     with progress(label, config.sample.count * config.sample.steps) as advance:
-        generated = prior_samples(denoiser, config.data, config.sample, maps, advance)
-    write_picture(path, generated)
+        return prior_samples(denoiser, config.data, config.sample, maps, advance)
 
 
 def _solve(
