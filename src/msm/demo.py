@@ -21,7 +21,6 @@ from .data.demo import brain_slices, portrait
 from .denoiser import PartialDenoiser
 from .evaluation import coil_maps, observe, posterior_samples, prior_samples, score, summary
 from .report import Column, error_map, print_table, spread, write_comparison, write_csv, write_picture
-from .weights import denoiser_record
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
@@ -35,10 +34,10 @@ def bundled(name: str, problem: str) -> Config:
 
     Weights that were trained on sub-masks take the chain score.
     """
-    weights = ASSETS / name
-    score = "chain" if denoiser_record(weights).get("submask_share") else "average"
-    given = [f"setting.pretrained_model_dir={weights}", "sample.preset=best", f"sample.score={score}"]
-    return load_config(weights / "config.yaml", [*given, f"inverse_problem={problem}"])
+    file = ASSETS / name / "config.yaml"
+    score = "chain" if load_config(file).train.submask_share else "average"
+    given = [f"setting.pretrained_model_dir={file.parent}", "sample.preset=best", f"sample.score={score}"]
+    return load_config(file, [*given, f"inverse_problem={problem}"])
 
 
 def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
