@@ -2,36 +2,16 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from msm.report import write_text
-from msm.settings import (
-    BoxMaskConfig,
-    CartesianMaskConfig,
-    DataConfig,
-    DiffusionConfig,
-    InverseProblemConfig,
-    NetworkConfig,
-    SampleConfig,
-    Setting,
-    TrainConfig,
-    VariableDensityMaskConfig,
-)
+from msm.settings import AnyMask, Config
 
 PAGE = Path(__file__).with_name("settings.md")
-BLOCKS = {
-    "setting": Setting,
-    "data": DataConfig,
-    "data.mask, kind: box": BoxMaskConfig,
-    "data.mask, kind: cartesian": CartesianMaskConfig,
-    "data.mask, kind: variable_density": VariableDensityMaskConfig,
-    "network": NetworkConfig,
-    "diffusion": DiffusionConfig,
-    "train": TrainConfig,
-    "sample": SampleConfig,
-    "inverse_problem": InverseProblemConfig,
-}
 BEGIN = """# All settings
 
 A config is a YAML file of these blocks; `block.key=value` on the command line changes one of them, and
@@ -55,10 +35,19 @@ def kind(schema: dict[str, Any]) -> str:
     return ", ".join([word, *bounds])
 
 
+def blocks() -> Iterator[tuple[str, type[BaseModel]]]:
+    """The blocks of a config by name, each kind of mask after the block of the data."""
+    for name, field in Config.model_fields.items():
+        (model,) = [each for each in (field.annotation, *get_args(field.annotation)) if hasattr(each, "model_fields")]
+        yield name, model
+        if name == "data":
+            yield from ((f"data.mask, kind: {mask.model_fields['kind'].default}", mask) for mask in get_args(AnyMask))
+
+
 def tables() -> str:
     """The page, in Markdown."""
     lines = [BEGIN]
-    for name, model in BLOCKS.items():
+    for name, model in blocks():
         summary = re.sub(r" \(SPEC §\d+\)", "", (model.__doc__ or "").split("\n")[0])
         lines += [f"## {name}", "", summary, "", "| key | values | default | |", "|---|---|---|---|"]
         schema = model.model_json_schema()
