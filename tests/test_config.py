@@ -238,6 +238,13 @@ MISTAKES = [
     (FACES, "network.channel_mult=[2, 2]", "network.channel_mult: found [2, 2]; begin with 1"),
     (FACES, "network.channel_mult=[1, 1, 1, 1, 1, 1, 1, 1, 1]", "cannot be halved 8 times"),
     (FACES, "network.attention_resolutions=[4]", "network.attention_resolutions: found 4"),
+    (FACES, "network.patch_size=3", "network.patch_size: found 3; use a divisor of image_size 128"),
+    (
+        FACES,
+        "network.patch_size=16",
+        "network.channel_mult: found [1, 1, 2, 3, 4]; a side of 8 cannot be halved 4 times",
+    ),
+    (FACES, "network.patch_size=8", "network.attention_resolutions: found 32; the levels of channel_mult are at"),
     (FACES, "network.num_head_channels=48", "network.num_head_channels: found 48; use a divisor"),
     (FACES, "train.accumulate=3", "train.accumulate: found 3; batch_size 2"),
     (FACES, "train.submask_keep=[1, 0.5]", "train.submask_keep: found [1.0, 0.5]"),

@@ -21,6 +21,7 @@ SETTINGS = {
     "channel_mult": [1, 2],
     "attention_resolutions": [8],
     "num_head_channels": 16,
+    "patch_size": 1,
 }
 
 
@@ -62,7 +63,7 @@ def test_golden_vectors(golden, tmp_path, name, suffix):
 
     network = load_published_weights(path, **facts["settings"])
 
-    assert network.settings == facts["settings"]
+    assert network.settings == facts["settings"] | {"patch_size": 1}
     assert sum(p.numel() for p in network.parameters()) == facts["parameter_count"]
     for kind in ("float", "int"):
         with torch.no_grad():
@@ -157,6 +158,36 @@ def test_other_image_sizes(network):
     assert network(torch.zeros(1, 2, 24, 6), torch.tensor(5.0)).shape == (1, 2, 24, 6)
 
 
+def test_a_patch_is_one_place_of_the_first_level(images, tmp_path):
+    """With patches of 2 px the levels see half the side and four times the channels, one for each place in a patch."""
+    settings = {**SETTINGS, "patch_size": 2, "channel_mult": [1], "attention_resolutions": []}
+    save_file(busy_weights(settings), tmp_path / "weights.safetensors")
+    network = load_published_weights(tmp_path / "weights.safetensors", **settings)
+    patches = torch.stack([images[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], 2).flatten(1, 2)
+    assert patches.shape == (3, 8, 8, 8)
+    with torch.no_grad():
+        found, inside = network(images, 417.5), network.unet(patches, torch.full((3,), 417.5)).sample
+    for place in range(4):
+        assert_close(found[:, :, place // 2 :: 2, place % 2 :: 2], inside[:, place::4], rtol=0, atol=0)
+    assert network.divisor == 2
+    network.save(tmp_path)
+    assert_close(ADMNetwork.load(tmp_path)(images, 417.5), found, rtol=0, atol=0)
+
+
+def test_sides_are_multiples_of_the_patches_that_the_levels_halve():
+    network = ADMNetwork(**{**SETTINGS, "patch_size": 2, "attention_resolutions": []})
+    assert network(torch.zeros(1, 2, 12, 4), 5.0).shape == (1, 2, 12, 4)
+    with pytest.raises(ValueError, match="multiples of 4"):
+        network(torch.zeros(1, 2, 10, 4), 5.0)
+
+
+def test_networks_saved_before_there_were_patches_load(network, images, tmp_path):
+    network.save(tmp_path)
+    settings = {name: value for name, value in SETTINGS.items() if name != "patch_size"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert_close(ADMNetwork.load(tmp_path)(images, 5.5), network(images, 5.5), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "shape, t, message",
     [
@@ -194,10 +225,13 @@ def test_settings_are_the_arguments(network):
     "change, message",
     [
         ({"image_size": 15}, "image_size is 15, expected a multiple of 2"),
+        ({"patch_size": 3}, "image_size is 16, expected a multiple of 6 for 2 levels of patches of 3 pixels"),
+        ({"patch_size": 0}, "patch_size is 0, expected a positive whole number"),
+        ({"patch_size": 4}, r"attention_resolutions has 8, expected some of \[4, 2\]"),
         ({"num_channels": 48}, "num_channels is 48, expected a multiple of 32"),
         (
             {"num_head_channels": 48},
-            "num_head_channels is 48, expected a divisor of the 64 channels at 8 pixels",
+            "num_head_channels is 48, expected a divisor of the 64 channels of the level of side 8",
         ),
         ({"attention_resolutions": [4]}, r"attention_resolutions has 4, expected some of \[16, 8\]"),
         ({"channel_mult": [2, 2]}, "channel_mult is .* begins with 1"),

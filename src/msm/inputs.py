@@ -21,6 +21,7 @@ from .evaluation import make_masks
 from .records import run_config
 from .settings import BoxMaskConfig, DataConfig
 
+READ = 16  # items that are checked at a time
 NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_std
 
 
@@ -67,8 +68,8 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
     path = config.setting.dataset_dir
     if path is not None and path.suffix == ".h5":
         store = MeasurementStore(path)
-        for i in track(range(len(store)), "checking") if not (folder / "checkpoints").exists() else ():
-            store.batch([i])  # a bad item would otherwise stop the run when its turn comes
+        for i in track(range(0, len(store), READ), "checking") if not (folder / "checkpoints").exists() else ():
+            store.batch(range(i, min(i + READ, len(store))))  # a bad item would otherwise stop the run at its turn
         return store
     measured = folder / "measurements.h5"
     if not measured.exists():

@@ -1,13 +1,15 @@
 """The network: guided-diffusion's ADM U-Net, on top of diffusers' UNet2DModel (SPEC §8).
 
 `UNet2DModel` computes exactly the ADM network once it is configured as in `_build_unet`; what it lacks is
-ADM's zero initialisation, done there too. Weights come from two places:
+ADM's zero initialisation, done there too. Ours is `patch_size`: the levels begin at patches of that side, not at
+pixels, for images of a given size at a fraction of the cost. Weights come from two places:
 
 * a folder of ours: `config.json` (the settings) and `model.safetensors` (diffusers' tensor names), written by
   `ADMNetwork.save` and read by `ADMNetwork.load`;
 * a published state dict with guided-diffusion's tensor names, read by `load_published_weights`.
 
-Source: Dhariwal & Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021.
+Sources: Dhariwal & Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021; patches: Hoogeboom, Heek &
+Salimans, "simple diffusion", 2023.
 """
 
 import copy
@@ -20,6 +22,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -54,8 +57,9 @@ class ADMNetwork(nn.Module):
         num_channels: channels of the first level.
         num_res_blocks: residual blocks a level in the encoder; the decoder has one more.
         channel_mult: channels of each level as multiples of num_channels, the first being 1.
-        attention_resolutions: sides in pixels of the levels that have attention.
+        attention_resolutions: sides of the levels that have attention, as the levels see the image (in patches).
         num_head_channels: channels of one attention head.
+        patch_size: side in pixels of the patches that the first level sees as one; 1 is the published network.
 
     Raises:
         ValueError: the settings do not describe a network.
@@ -70,6 +74,7 @@ class ADMNetwork(nn.Module):
         channel_mult: tuple[int, ...] | list[int],
         attention_resolutions: tuple[int, ...] | list[int],
         num_head_channels: int,
+        patch_size: int = 1,
     ):
         super().__init__()
         settings = {
@@ -80,13 +85,15 @@ class ADMNetwork(nn.Module):
             "channel_mult": channel_mult,
             "attention_resolutions": attention_resolutions,
             "num_head_channels": num_head_channels,
+            "patch_size": patch_size,
         }
         _check_settings(settings)
         lists = {"channel_mult": list(channel_mult), "attention_resolutions": list(attention_resolutions)}
         self._settings = {**settings, **lists}
         self.image_size = image_size
         self.in_channels = in_channels
-        self._divisor = 2 ** (len(channel_mult) - 1)  # of the height and width that the levels can halve
+        self.patch_size = patch_size
+        self.divisor = patch_size * 2 ** (len(channel_mult) - 1)  # of the height and width that the levels can halve
         self.unet = _build_unet(self._settings)
 
     @property
@@ -98,7 +105,7 @@ class ADMNetwork(nn.Module):
         """Predict the noise in u.
 
         Args:
-            u: (B, in_channels, H, W) real; H and W are multiples of 2^(levels − 1), whatever image_size is.
+            u: (B, in_channels, H, W) real; H and W are multiples of `divisor`, whatever image_size is.
             t: time on the 0…999 scale, scalar or (B,), fractional values allowed.
 
         Returns:
@@ -107,15 +114,16 @@ class ADMNetwork(nn.Module):
         Raises:
             ValueError: a shape or type that the network cannot take.
         """
-        divisible = all(side % self._divisor == 0 for side in u.shape[2:])
+        divisible = all(side % self.divisor == 0 for side in u.shape[2:])
         if u.is_complex() or u.ndim != 4 or u.shape[1] != self.in_channels or not divisible:
-            wanted = f"real (B, {self.in_channels}, H, W), H and W multiples of {self._divisor}"
+            wanted = f"real (B, {self.in_channels}, H, W), H and W multiples of {self.divisor}"
             raise ValueError(f"the network's input is {u.dtype} {list(u.shape)}, expected {wanted}")
         # UNet2DModel truncates a Python number to an integer, so t always goes down as a float tensor.
         t = torch.as_tensor(t, dtype=torch.float32, device=u.device)
         if t.shape not in ((), (len(u),)):
             raise ValueError(f"t has shape {list(t.shape)}, expected a scalar or [{len(u)}]")
-        return self.unet(u, t.expand(len(u)), return_dict=False)[0]
+        patches = pixel_unshuffle(u, self.patch_size)
+        return pixel_shuffle(self.unet(patches, t.expand(len(u)), return_dict=False)[0], self.patch_size)
 
     def save(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
         """Write settings and weights; a file already there is replaced only once the new one is whole.
@@ -228,21 +236,22 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
             kind = "a list of positive whole numbers" if many else "a positive whole number"
             raise ValueError(f"{name} is {value!r}, expected {kind}")
     size, base, head = settings["image_size"], settings["num_channels"], settings["num_head_channels"]
-    mult, attention = settings["channel_mult"], settings["attention_resolutions"]
+    mult, attention, patch = settings["channel_mult"], settings["attention_resolutions"], settings["patch_size"]
     if not mult or mult[0] != 1:
         raise ValueError(f"channel_mult is {mult}, expected a list that begins with 1")
-    step = 2 ** (len(mult) - 1)
+    step = patch * 2 ** (len(mult) - 1)
     if size % step:
-        raise ValueError(f"image_size is {size}, expected a multiple of {step} for {len(mult)} levels")
+        patches = f" of patches of {patch} pixels" if patch > 1 else ""
+        raise ValueError(f"image_size is {size}, expected a multiple of {step} for {len(mult)} levels{patches}")
     if base % GROUPS:
         raise ValueError(f"num_channels is {base}, expected a multiple of {GROUPS}")
-    channels = {size // 2**level: base * m for level, m in enumerate(mult)}
+    channels = {size // patch // 2**level: base * m for level, m in enumerate(mult)}
     for side in attention:
         if side not in channels:
             raise ValueError(f"attention_resolutions has {side}, expected some of {list(channels)}")
     for side in (*attention, min(channels)):  # the middle, at the lowest resolution, always has attention
         if channels[side] % head:
-            where = f"the {channels[side]} channels at {side} pixels"
+            where = f"the {channels[side]} channels of the level of side {side}"
             raise ValueError(f"num_head_channels is {head}, expected a divisor of {where}")
 
 
@@ -251,11 +260,13 @@ def _build_unet(settings: Mapping[str, Any]) -> nn.Module:
     from diffusers import UNet2DModel  # takes seconds to import
 
     mult, resolutions = settings["channel_mult"], settings["attention_resolutions"]
-    attention = [settings["image_size"] // 2**level in resolutions for level in range(len(mult))]
+    patch = settings["patch_size"]
+    side, channels = settings["image_size"] // patch, settings["in_channels"] * patch**2
+    attention = [side // 2**level in resolutions for level in range(len(mult))]
     unet: Any = UNet2DModel(
-        sample_size=settings["image_size"],
-        in_channels=settings["in_channels"],
-        out_channels=settings["in_channels"],
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
         block_out_channels=tuple(settings["num_channels"] * m for m in mult),
         layers_per_block=settings["num_res_blocks"],
         down_block_types=tuple("AttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in attention),

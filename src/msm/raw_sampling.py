@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -29,6 +29,7 @@ from .denoiser import Denoiser, PartialDenoiser
 from .evaluation import make_masks
 from .likelihood import PROXIMAL_ITERATIONS
 from .masks import Masks
+from .network import ADMNetwork
 from .operators import Undersampling
 from .processes import processes, shared_out
 from .report import Column, spread, write_comparison
@@ -248,7 +249,7 @@ def _samples(
     """Posterior samples of slice `number` of all; a sample's seed follows from both numbers."""
     settings, problem = config.sample, config.inverse_problem
     assert problem is not None
-    prepared = prepare(scan, padded_size(scan, 2 ** (len(config.network.channel_mult) - 1)))
+    prepared = prepare(scan, padded_size(scan, cast(ADMNetwork, denoiser.network).divisor))
     height, width = prepared.maps.shape[-2:]
     first = settings.seed + number * settings.samples
     samples = sample_scan(

@@ -132,26 +132,33 @@ class NetworkConfig(_Block):
         min_length=1, max_length=9, description="width of each level in units of num_channels, e.g. [1, 1, 2, 3, 4]"
     )
     attention_resolutions: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(32, 16, 8), description="image sides in pixels at which there is attention"
+        default=(32, 16, 8),
+        description="sides of the levels with attention; the first level has image_size / patch_size",
     )
     num_head_channels: int = Field(default=64, ge=1, description="channels an attention head")
+    patch_size: int = Field(
+        default=1, ge=1, description="side in pixels of what the first level sees as one; 2 or 4 cost a fraction of 1"
+    )
 
     @check(mode="after")
     def _fits(self) -> NetworkConfig:
         mult, last = self.channel_mult, len(self.channel_mult) - 1
+        if self.image_size % self.patch_size:
+            raise _refuse("patch_size", f"found {self.patch_size}; use a divisor of image_size {self.image_size}")
+        side = self.image_size // self.patch_size
         if mult[0] != 1:
             raise _refuse("channel_mult", f"found {list(mult)}; begin with 1")
-        if self.image_size % 2**last:
-            reason = f"image_size {self.image_size} cannot be halved {last} times; use fewer levels"
+        if side % 2**last:
+            reason = f"a side of {side} cannot be halved {last} times; use fewer levels"
             raise _refuse("channel_mult", f"found {list(mult)}; {reason}")
-        widths = {self.image_size >> level: self.num_channels * m for level, m in enumerate(mult)}
+        widths = {side >> level: self.num_channels * m for level, m in enumerate(mult)}
         for side in self.attention_resolutions:
             if side not in widths:
                 reason = f"the levels of channel_mult are at {list(widths)}; use some of these"
                 raise _refuse("attention_resolutions", f"found {side}; {reason}")
         for side in (*self.attention_resolutions, min(widths)):  # the lowest level always has attention
             if widths[side] % self.num_head_channels:
-                reason = f"use a divisor of the {widths[side]} channels at {side} pixels"
+                reason = f"use a divisor of the {widths[side]} channels of the level of side {side}"
                 raise _refuse("num_head_channels", f"found {self.num_head_channels}; {reason}")
         return self
 
