@@ -1,6 +1,6 @@
 """What sampling and training cost: time beside bare network calls, memory, and how both grow.
 
-    python benchmarks/cost.py [OUT.json] [--sections step training batch growth published] [--pairs 4]
+    python benchmarks/cost.py [OUT.json] [--sections step training batch growth patches published] [--pairs 4]
 
 Each measurement runs in a process of its own, on one thread. CPU: time is CPU time (a busy machine does not count),
 memory is the growth of the resident set at its peak. CUDA: synchronised wall time, `torch.cuda.max_memory_allocated`.
@@ -264,6 +264,22 @@ def growth(pairs: int) -> dict:
     return result
 
 
+PATCHES = {1: (32, (1, 1, 2, 4)), 2: (32, (1, 2, 4)), 4: (64, (1, 2))}  # the same levels but for the first ones
+
+
+def patches(size: int, pairs: int) -> dict:
+    """A call and a training step of a network for photos of 64 px that begins at patches of that size."""
+    torch.manual_seed(0)
+    channels, levels = PATCHES[size]
+    case, network = Case(64), ADMNetwork(64, 3, channels, 1, levels, (16, 8), 32, size).to(DEVICE)
+    call, train = in_turn(pairs, network_calls(case, network.eval(), 1), training_step(case, network))
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "seconds_per_call": min(call) / case.batch,
+        "seconds_per_training_image": min(train) / case.batch,
+    }
+
+
 def matmul_flops(dtype: torch.dtype) -> float:
     """Operations a second in a large matrix product: what the device can do at best."""
     n = 8192 if ON_GPU else 1024
@@ -360,6 +376,7 @@ SECTIONS = {
     "training": lambda pairs: each(training, SMALL, pairs),
     "batch": lambda pairs: each(batch, BATCHES, -(-pairs // 2)),
     "growth": lambda pairs: growth(-(-pairs // 2)),
+    "patches": lambda pairs: {f"{size} px": apart(patches, size, pairs) for size in PATCHES},
     "published": lambda pairs: all_published(-(-pairs // 2)),
 }
 

@@ -238,6 +238,7 @@ MISTAKES = [
     (FACES, "network.channel_mult=[2, 2]", "network.channel_mult: found [2, 2]; begin with 1"),
     (FACES, "network.channel_mult=[1, 1, 1, 1, 1, 1, 1, 1, 1]", "cannot be halved 8 times"),
     (FACES, "network.attention_resolutions=[4]", "network.attention_resolutions: found 4"),
+    (FACES, "network.num_channels=48", "network.num_channels: found 48; use a multiple of num_groups 32"),
     (FACES, "network.patch_size=3", "network.patch_size: found 3; use a divisor of image_size 128"),
     (
         FACES,

@@ -21,6 +21,7 @@ SETTINGS = {
     "channel_mult": [1, 2],
     "attention_resolutions": [8],
     "num_head_channels": 16,
+    "num_groups": 32,
     "patch_size": 1,
 }
 
@@ -63,7 +64,7 @@ def test_golden_vectors(golden, tmp_path, name, suffix):
 
     network = load_published_weights(path, **facts["settings"])
 
-    assert network.settings == facts["settings"] | {"patch_size": 1}
+    assert network.settings == facts["settings"] | {"num_groups": 32, "patch_size": 1}
     assert sum(p.numel() for p in network.parameters()) == facts["parameter_count"]
     for kind in ("float", "int"):
         with torch.no_grad():
@@ -181,9 +182,21 @@ def test_sides_are_multiples_of_the_patches_that_the_levels_halve():
         network(torch.zeros(1, 2, 10, 4), 5.0)
 
 
-def test_networks_saved_before_there_were_patches_load(network, images, tmp_path):
+@pytest.mark.parametrize("groups", [4, 32])
+def test_channels_of_a_group_share_their_normalisation(groups):
+    """With as many groups as channels a constant added to one of them is forgotten."""
+    network = ADMNetwork(**{**SETTINGS, "num_groups": groups})
+    norm = network.unet.conv_norm_out
+    assert {m.num_groups for m in network.modules() if isinstance(m, torch.nn.GroupNorm)} == {groups}
+    u = torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(2))
+    brighter = u.clone()
+    brighter[:, 0] += 1
+    assert torch.allclose(norm(u), norm(brighter), atol=1e-5) == (groups == 32)
+
+
+def test_networks_saved_before_there_were_groups_and_patches_load(network, images, tmp_path):
     network.save(tmp_path)
-    settings = {name: value for name, value in SETTINGS.items() if name != "patch_size"}
+    settings = {name: value for name, value in SETTINGS.items() if name not in ("num_groups", "patch_size")}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert_close(ADMNetwork.load(tmp_path)(images, 5.5), network(images, 5.5), rtol=0, atol=0)
 
@@ -228,7 +241,7 @@ def test_settings_are_the_arguments(network):
         ({"patch_size": 3}, "image_size is 16, expected a multiple of 6 for 2 levels of patches of 3 pixels"),
         ({"patch_size": 0}, "patch_size is 0, expected a positive whole number"),
         ({"patch_size": 4}, r"attention_resolutions has 8, expected some of \[4, 2\]"),
-        ({"num_channels": 48}, "num_channels is 48, expected a multiple of 32"),
+        ({"num_channels": 48}, "num_channels is 48, expected a multiple of num_groups, 32"),
         (
             {"num_head_channels": 48},
             "num_head_channels is 48, expected a divisor of the 64 channels of the level of side 8",

@@ -1,8 +1,9 @@
 """The network: guided-diffusion's ADM U-Net, on top of diffusers' UNet2DModel (SPEC §8).
 
 `UNet2DModel` computes exactly the ADM network once it is configured as in `_build_unet`; what it lacks is
-ADM's zero initialisation, done there too. Ours is `patch_size`: the levels begin at patches of that side, not at
-pixels, for images of a given size at a fraction of the cost. Weights come from two places:
+ADM's zero initialisation, done there too. Two settings are ours: `num_groups` keeps small networks from forgetting
+how bright an image is, `patch_size` begins the levels at patches instead of pixels, which halves the cost
+(docs/speed.md). Weights come from two places:
 
 * a folder of ours: `config.json` (the settings) and `model.safetensors` (diffusers' tensor names), written by
   `ADMNetwork.save` and read by `ADMNetwork.load`;
@@ -26,7 +27,6 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-GROUPS = 32  # of every GroupNorm
 ZERO_INITIALISED = ("conv2", "to_out.0", "conv_out")  # the end of each residual branch, and of the network
 
 # guided-diffusion's name of a layer → diffusers': outside the blocks, in a residual one, in an attention one.
@@ -54,11 +54,13 @@ class ADMNetwork(nn.Module):
     Args:
         image_size: side of the training images in pixels; attention_resolutions refer to it.
         in_channels: channels of input and output (2 for one complex image).
-        num_channels: channels of the first level.
+        num_channels: channels of the first level, a multiple of num_groups.
         num_res_blocks: residual blocks a level in the encoder; the decoder has one more.
         channel_mult: channels of each level as multiples of num_channels, the first being 1.
         attention_resolutions: sides of the levels that have attention, as the levels see the image (in patches).
         num_head_channels: channels of one attention head.
+        num_groups: groups of every GroupNorm; 32 is the published network. With as many groups as channels each
+            channel loses its mean, and with these the brightness of the image: take 8 for 32 channels.
         patch_size: side in pixels of the patches that the first level sees as one; 1 is the published network.
 
     Raises:
@@ -74,6 +76,7 @@ class ADMNetwork(nn.Module):
         channel_mult: tuple[int, ...] | list[int],
         attention_resolutions: tuple[int, ...] | list[int],
         num_head_channels: int,
+        num_groups: int = 32,
         patch_size: int = 1,
     ):
         super().__init__()
@@ -85,6 +88,7 @@ class ADMNetwork(nn.Module):
             "channel_mult": channel_mult,
             "attention_resolutions": attention_resolutions,
             "num_head_channels": num_head_channels,
+            "num_groups": num_groups,
             "patch_size": patch_size,
         }
         _check_settings(settings)
@@ -243,8 +247,8 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     if size % step:
         patches = f" of patches of {patch} pixels" if patch > 1 else ""
         raise ValueError(f"image_size is {size}, expected a multiple of {step} for {len(mult)} levels{patches}")
-    if base % GROUPS:
-        raise ValueError(f"num_channels is {base}, expected a multiple of {GROUPS}")
+    if base % settings["num_groups"]:
+        raise ValueError(f"num_channels is {base}, expected a multiple of num_groups, {settings['num_groups']}")
     channels = {size // patch // 2**level: base * m for level, m in enumerate(mult)}
     for side in attention:
         if side not in channels:
@@ -275,8 +279,8 @@ def _build_unet(settings: Mapping[str, Any]) -> nn.Module:
         upsample_type="resnet",
         resnet_time_scale_shift="scale_shift",
         attention_head_dim=settings["num_head_channels"],
-        norm_num_groups=GROUPS,
-        attn_norm_num_groups=GROUPS,  # without it the middle attention has no norm
+        norm_num_groups=settings["num_groups"],
+        attn_norm_num_groups=settings["num_groups"],  # without it the middle attention has no norm
         norm_eps=1e-5,
         flip_sin_to_cos=True,  # the embedding is [cos, sin] …
         freq_shift=0,  # … of t · 10000^(−k/half)

@@ -126,7 +126,7 @@ class NetworkConfig(_Block):
 
     image_size: Size
     in_channels: int = Field(ge=1, description="2 for MRI (real, imaginary), otherwise data.channels")
-    num_channels: int = Field(default=128, ge=32, multiple_of=32, description="base width, in groups of 32")
+    num_channels: int = Field(default=128, ge=1, description="base width, a multiple of num_groups")
     num_res_blocks: int = Field(default=2, ge=1, description="residual blocks a level")
     channel_mult: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         min_length=1, max_length=9, description="width of each level in units of num_channels, e.g. [1, 1, 2, 3, 4]"
@@ -136,8 +136,13 @@ class NetworkConfig(_Block):
         description="sides of the levels with attention; the first level has image_size / patch_size",
     )
     num_head_channels: int = Field(default=64, ge=1, description="channels an attention head")
+    num_groups: int = Field(
+        default=32, ge=1, description="groups of every GroupNorm; num_channels / 4 where that is below the published 32"
+    )
     patch_size: int = Field(
-        default=1, ge=1, description="side in pixels of what the first level sees as one; 2 or 4 cost a fraction of 1"
+        default=1,
+        ge=1,
+        description="side in pixels of what the first level sees as one; 2 halves the cost, details suffer",
     )
 
     @check(mode="after")
@@ -145,6 +150,9 @@ class NetworkConfig(_Block):
         mult, last = self.channel_mult, len(self.channel_mult) - 1
         if self.image_size % self.patch_size:
             raise _refuse("patch_size", f"found {self.patch_size}; use a divisor of image_size {self.image_size}")
+        if self.num_channels % self.num_groups:
+            reason = f"use a multiple of num_groups {self.num_groups}"
+            raise _refuse("num_channels", f"found {self.num_channels}; {reason}")
         side = self.image_size // self.patch_size
         if mult[0] != 1:
             raise _refuse("channel_mult", f"found {list(mult)}; begin with 1")
