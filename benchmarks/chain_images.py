@@ -5,11 +5,11 @@
 Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measured masks only, "submasks" sub-masks of
 them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
 takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
-nothing but the scores looks at them: distance, covariance and variances of generated sets, whether these repeat photos,
-and what one step's ẑ of noisy photos is like. A run adds to OUT.json, passes over what is there, draws OUT.CALLS.png,
-a row for each set, and prints the tables of docs/chain.md. Images are kept in OUT.parts: a run that was stopped, or is
-started again with a larger COUNT, makes no batch of them twice. Networks are compiled; each of PROCESSES takes one
-thread.
+of more than 10,000 the first count. Nothing but the scores looks at them: distance, covariance and variances of
+generated sets, whether these repeat photos, and what one step's ẑ of noisy photos is like. A run adds to OUT.json,
+passes over what is there, draws OUT.CALLS.png, a row for each set, and prints the tables of docs/chain.md. Images are
+kept in OUT.parts: a run that was stopped, or is started again with a larger COUNT, makes no batch of them twice.
+Networks are compiled; each of PROCESSES takes one thread.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import json
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -49,7 +50,7 @@ SETS = {  # network, score, network calls a step
 BATCH = 50
 SHOWN = 12  # images of a set in the picture
 LEVELS, REPEATS, NOISED, DIRECTIONS = (0.05, 0.2, 0.5, 1.0, 3.0, 10.0), 8, 62, 5  # of one_step
-COMPARED = 5000  # photos that are looked for among the others
+PHOTOS = 10_000  # of those in the folder, at most, the first
 
 
 def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
@@ -200,7 +201,7 @@ def main() -> None:
     pool = ProcessPoolExecutor(options.processes, get_context("spawn"), start_process)
     runs = {name: Path(run) for name, _, run in (given.partition("=") for given in options.runs)}
     config = load_config(runs["measured"] / "config.yaml")
-    photos = torch.stack([item.image for item in sources(config.data, options.photos, "train")])
+    photos = torch.stack([item.image for item in islice(sources(config.data, options.photos, "train"), PHOTOS)])
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
     steps = records.setdefault("one step", {})
     for name, (run, score, draws) in SETS.items():
@@ -222,7 +223,7 @@ def main() -> None:
         few = min(options.count, len(photos) // 2)
         if found.get("photos", {}).get("count") != few:
             found["photos"] = judge(photos[:few], photos[few:])
-            found["photos"]["nearest_photo"] = nearest(photos[:COMPARED], photos)
+            found["photos"]["nearest_photo"] = nearest(photos[: options.count], photos)
         found["gap closed"] = gap_closed(found)
         write_text(options.out, json.dumps(records, indent=1) + "\n")
         if len(rows) == len(SETS):

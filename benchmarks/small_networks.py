@@ -9,10 +9,11 @@ Each RUN is a folder of `msm train` on whole photos (data.mask.drop=0). Draws CO
 import argparse
 import json
 import time
+from itertools import islice
 from pathlib import Path
 
 import torch
-from chain_images import BATCH, judge, load, start_process
+from chain_images import BATCH, PHOTOS, judge, load, start_process
 
 from msm import Identity, generate
 from msm.inputs import sources
@@ -64,7 +65,7 @@ def main() -> None:
     start_process()
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
     config = load(options.runs[0], 1)[0]
-    photos = torch.stack([item.image for item in sources(config.data, options.photos, "train")])
+    photos = torch.stack([item.image for item in islice(sources(config.data, options.photos, "train"), PHOTOS)])
     for run in options.runs:
         if run.name not in records:
             records[run.name] = measure(run, photos, options.count)

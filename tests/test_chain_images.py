@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from chain_images import judge, nearest, set_table, step_table  # noqa: E402
+from small_networks import table as network_table  # noqa: E402
 
 
 @pytest.fixture
@@ -50,3 +51,8 @@ def test_photos_that_are_repeated_are_near(photos):
 def test_the_page_holds_the_stored_records(name, table):
     records = json.loads((ROOT / f"docs/results/chain_images_{name}.json").read_text())
     assert table(records) in (ROOT / "docs/chain.md").read_text()
+
+
+def test_the_page_of_small_networks_holds_the_stored_records():
+    records = json.loads((ROOT / "docs/results/small_networks.json").read_text())
+    assert network_table(records) in (ROOT / "docs/speed.md").read_text()
