@@ -40,6 +40,8 @@ def test_photos_that_are_repeated_are_near(photos):
 @pytest.mark.parametrize(
     ("name", "table"),
     [
+        ("fashion", set_table),
+        ("fashion", step_table),
         ("16px_160000", set_table),
         ("16px_160000", step_table),
         ("16px_16000", set_table),
