@@ -165,27 +165,33 @@ def gap_closed(found: dict) -> dict[str, float]:
     return {name: (fd[name] - chain) / (fd[name] - oracle) for name in averages}
 
 
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """A table of these cells."""
+    head, *body = [f"| {' | '.join(cells)} |" for cells in (columns, *rows)]
+    return "\n".join([head, "|---" * len(columns) + "|", *body])
+
+
 def set_table(records: dict) -> str:
     """Scores of the generated sets, in Markdown."""
     columns = ["calls", "set", "images", "FD-wavelet", "covariance error", "brightness", "pixel", "nearest photo"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    rows = []
     sets = [(key.split()[0], *item) for key, of in records.items() if "calls" in key for item in of.items()]
     photos = [("", "photos", found) for _, name, found in sets if name == "photos"]
     for calls, name, found in [row for row in sets if row[1] in SETS] + photos[:1]:
         d, ratios = found["fd_wavelet"], found["variance_over_real"].values()
         row = [calls, name, f"{found['count']:,}", f"{d['value']:.1f} [{d['low']:.1f}, {d['high']:.1f}]"]
         row += [f"{value:.2f}" for value in (found["covariance_error"], *ratios, found["nearest_photo"])]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append(row)
+    return markdown(columns, rows)
 
 
 def step_table(records: dict) -> str:
     """What one step does, in Markdown."""
-    lines = [f"| σ | | {' | '.join(map(str, LEVELS))} |", "|---" * (len(LEVELS) + 2) + "|"]
+    rows = []
     for what, digits in (("error of one", 4), ("error of mean", 4), ("slope", 3)):
         for name, found in records["one step"].items():
-            lines.append(f"| {what} | {name} | {' | '.join(f'{e:.{digits}f}' for e in found[what].values())} |")
-    return "\n".join(lines)
+            rows.append([what, name, *(f"{e:.{digits}f}" for e in found[what].values())])
+    return markdown(["σ", "", *map(str, LEVELS)], rows)
 
 
 def main() -> None:

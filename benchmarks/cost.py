@@ -271,7 +271,7 @@ def patches(size: int, pairs: int) -> dict:
     """A call and a training step of a network for photos of 64 px that begins at patches of that size."""
     torch.manual_seed(0)
     channels, levels = PATCHES[size]
-    case, network = Case(64), ADMNetwork(64, 3, channels, 1, levels, (16, 8), 32, size).to(DEVICE)
+    case, network = Case(64), ADMNetwork(64, 3, channels, 1, levels, (16, 8), 32, patch_size=size).to(DEVICE)
     call, train = in_turn(pairs, network_calls(case, network.eval(), 1), training_step(case, network))
     return {
         "parameters": sum(p.numel() for p in network.parameters()),

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from chain_images import BATCH, PHOTOS, judge, load, start_process
+from chain_images import BATCH, PHOTOS, judge, load, markdown, start_process
 
 from msm import Identity, generate
 from msm.inputs import sources
@@ -45,14 +45,14 @@ def measure(run: Path, photos: torch.Tensor, count: int) -> dict:
 def table(records: dict) -> str:
     """In Markdown."""
     columns = [*SHOWN, "training images", "ms a call", "loss", "FD-wavelet", "brightness", "pixel"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    rows = []
     for found in records.values():
         d, ratios = found["fd_wavelet"], found["variance_over_real"].values()
         row = [str(found["network"][name]) for name in SHOWN]
         row += [f"{found['training_images']:,}", f"{found['milliseconds_per_call']:.1f}", f"{found['loss']:.3f}"]
         row += [f"{d['value']:.1f} [{d['low']:.1f}, {d['high']:.1f}]", *(f"{ratio:.2f}" for ratio in ratios)]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines)
+        rows.append(row)
+    return markdown(columns, rows)
 
 
 def main() -> None:
