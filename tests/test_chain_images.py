@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from chain_images import judge, nearest, set_table, step_table  # noqa: E402
+from chain_inverse import table as inverse_table  # noqa: E402
 from small_networks import table as network_table  # noqa: E402
 
 
@@ -58,3 +59,8 @@ def test_the_page_holds_the_stored_records(name, table):
 def test_the_page_of_small_networks_holds_the_stored_records():
     records = json.loads((ROOT / "docs/results/small_networks.json").read_text())
     assert network_table(records) in (ROOT / "docs/speed.md").read_text()
+
+
+def test_the_page_holds_the_record_of_inverse_problems():
+    records = json.loads((ROOT / "docs/results/chain_inverse_fashion.json").read_text())
+    assert inverse_table(records) in (ROOT / "docs/chain.md").read_text()
