@@ -272,7 +272,9 @@ class SampleConfig(_Block):
     )
     count: int = Field(default=8, ge=1, description="images to generate, or test images to reconstruct")
     samples: int = Field(
-        default=1, ge=1, description="posterior samples a measurement; not given: 8 for data.kind raw, else 1"
+        default=1,
+        ge=1,
+        description="inverse problems: posterior samples a measurement; not given: 8 for data.kind raw, else 1",
     )
     batch_size: int = Field(
         default=8, ge=1, description="images at a time, halved where memory does not suffice; changes no result"
