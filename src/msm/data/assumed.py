@@ -1,4 +1,4 @@
-"""Acquisitions with another noise level than the store's: estimated from the measurements, or assumed (docs/noise.md)."""
+"""Acquisitions with another noise level than the store's: estimated from them, or assumed (docs/noise.md)."""
 
 import json
 import os
