@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from .data.acquire import item_generator
 from .data.store import Acquisitions
 from .losses import standard_normal
 from .masks import Masks
@@ -52,7 +53,7 @@ class TrainingItems(Dataset):
         places = [step * size + row for row in rows]
         epochs = [n // len(self.data) for n in places]
         measurement = self.data.batch([self._index(n) for n in places], epochs)
-        streams = [_stream(seed, 1, n) for n in places]
+        streams = [item_generator(f"noise:{n}", seed) for n in places]
         measurement = self._submask(measurement, streams)
         if self.settings.augment:
             turn = torch.stack([torch.rand(2, generator=g) for g in streams]) < 0.5
@@ -68,12 +69,12 @@ class TrainingItems(Dataset):
         """Which acquisition comes at a place of the run: every epoch is a permutation of its own."""
         epoch, position = divmod(place, len(self.data))
         if self._order[0] != epoch:
-            stream = _stream(self.settings.seed, 2, epoch)
+            stream = item_generator(f"order:{epoch}", self.settings.seed)
             self._order = (epoch, torch.randperm(len(self.data), generator=stream))
         return int(self._order[1][position])
 
     def _times(self, step: int) -> Tensor:
-        size, generator = self.settings.batch_size, _stream(self.settings.seed, 3, step)
+        size, generator = self.settings.batch_size, item_generator(f"times:{step}", self.settings.seed)
         u = (torch.rand((), generator=generator) + torch.randperm(size, generator=generator) / size) % 1
         return self.grid[(u * len(self.grid)).long().clamp(max=len(self.grid) - 1)]
 
@@ -122,8 +123,3 @@ def flip(measurement: Measurement, turn: Tensor) -> Measurement:
         fields = [torch.where(here, field.flip(axis).roll(move, axis), field) for field in fields]
     values, mask, *maps = fields
     return Measurement(values, mask, maps[0] if maps else None, measurement.noise_std)
-
-
-def _stream(seed: int, purpose: int, place: int) -> Generator:
-    """Random stream of one item or step of a run."""
-    return Generator().manual_seed((seed * 4 + purpose) * 2**40 + place)

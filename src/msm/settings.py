@@ -108,7 +108,7 @@ class DataConfig(_Block):
     held_out: int = Field(
         1000, ge=0, description="first images of a folder, kept for testing (folders of 100 images or more)"
     )
-    seed: int = Field(default=0, ge=0, description="seed of the masks and noise acquired")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the masks and noise acquired")
 
     @property
     def is_mri(self) -> bool:
@@ -239,7 +239,7 @@ class TrainConfig(_Block):
     checkpoint_images: int = Field(default=50_000, ge=1, description="images between two checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
     workers: int = Field(default=0, ge=0, description="data loading processes")
-    seed: int = Field(default=0, ge=0, description="seed of the weights, the order and the diffusion noise")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the weights, the order and the diffusion noise")
 
     @check(mode="after")
     def _fits(self) -> TrainConfig:
@@ -307,7 +307,7 @@ class SampleConfig(_Block):
         "biased towards it where its error is not small against this level, 1 for MRI with a measured centre; null: "
         "begin with noise",
     )
-    seed: int = Field(default=0, ge=0, description="seed of the first sample; sample i has seed + i")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the first sample; sample i has seed + i")
     mixed_precision: Precision = Field(
         default="no", description="arithmetic of the network; float32 on a CPU that has no other"
     )

@@ -33,7 +33,10 @@ class Source:
 
 
 def item_generator(name: str, seed: int) -> Generator:
-    """Random stream of an item, from its identity and the seed of the data set."""
+    """Random stream of an item, from its identity and a seed.
+
+    The two are hashed to 32 bits, as many as PyTorch's generator of the CPU takes of its seed.
+    """
     return Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
 
 
