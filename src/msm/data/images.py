@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .acquire import Source, simulate_scan
@@ -48,7 +48,7 @@ def load_image(path: Path, size: int, channels: int) -> Tensor:
     """Read an image, crop its middle to a square and resize it.
 
     Args:
-        path: image file.
+        path: image file, of 8 bits a channel or of 16 bits of grey; black is 0, white the largest number of its type.
         size: height and width in pixels.
         channels: 3 (RGB) or 1 (grey).
 
@@ -60,15 +60,24 @@ def load_image(path: Path, size: int, channels: int) -> Tensor:
     """
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB" if channels == 3 else "L")
+            image = _of_bytes(ImageOps.exif_transpose(file), channels)
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a readable image ({reason}); mend or remove it") from None
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)
-    pixels = torch.from_numpy(np.array(square, dtype=np.float32)) / 127.5 - 1
-    return pixels.reshape(size, size, channels).permute(2, 0, 1).contiguous()
+    pixels = torch.from_numpy(np.array(square, dtype=np.float32)).clamp(0, 255) / 127.5 - 1
+    return pixels.reshape(size, size, -1).permute(2, 0, 1).expand(channels, -1, -1).contiguous()
+
+
+def _of_bytes(image: Image.Image, channels: int) -> Image.Image:
+    """The image with pixels on the scale of 0 … 255: RGB, grey, or grey of floating point if it has 16 bits."""
+    if image.mode == "F" or (image.mode == "I" and not 0 <= image.getextrema()[0] <= image.getextrema()[1] < 2**16):
+        raise ValueError("pixels of floating point, or of 32 bits, have no white; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return Image.fromarray(np.array(image, dtype=np.float32) / 257)
+    return image.convert("RGB" if channels == 3 else "L")
 
 
 def photos(folder: Path, split: Split, held_out: int, size: int, channels: int) -> Iterator[Source]:
