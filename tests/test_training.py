@@ -19,6 +19,7 @@ from msm.measurement import Measurement
 from msm.network import ADMNetwork
 from msm.schedule import VPSchedule
 from msm.settings import TrainConfig
+from msm.stopping import stop_asked
 from msm.training import Trainer, TrainingError
 from msm.transforms import MultiCoil
 
@@ -179,24 +180,70 @@ def test_full_disk_loses_nothing(store, tmp_path, file):
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
-def test_sigterm_ends_with_a_checkpoint(store, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_with_a_checkpoint(store, tmp_path, number):
     class Scheduler(MeasurementStore):
         def batch(self, indices, epochs=()):
             if self.read == 2:  # while the third step is prepared
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             self.read += 1
             return super().batch(indices, epochs)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     trainer(store, tmp_path / "whole").run()
     data = Scheduler(store)
     data.read = 0
     stopped = trainer(store, tmp_path / "cut", data=data)
     assert not stopped.run() and stopped.step == 3
     assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["000000003"]
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
     assert trainer(store, tmp_path / "cut").run()
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_the_second_interruption_ends_at_once(store, tmp_path, capsys):
+    with stop_asked() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked() and "Ctrl-C again" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("images", [32, 8])
+def test_a_run_that_has_seen_as_many_images_is_left_as_it_is(store, tmp_path, capsys, images):
+    assert trainer(store, tmp_path).run()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again = trainer(store, tmp_path, images=images)
+    again.on_start = lambda: pytest.fail("nothing is to be recorded")
+    assert again.run()
+    assert f"it has seen 32 images, the config asks for {images}" in capsys.readouterr().out.replace("\n", " ")
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 8), ("seed", 1), ("submask_share", 0.0), ("augment", False)]
+)
+def test_checkpoint_of_another_run_is_refused(store, tmp_path, name, value):
+    trainer(store, tmp_path, images=16).run()
+    with pytest.raises(ValueError, match=f"holds a run with train.{name} = .*, the config says {value}"):
+        trainer(store, tmp_path, **{name: value}).run()
+
+
+def test_checkpoint_of_other_measurements_is_refused(store, tmp_path):
+    def identified(by):
+        made = trainer(store, tmp_path)
+        made.identity |= {"measurements": by}
+        return made
+
+    identified("first").run()
+    with pytest.raises(ValueError, match="holds a run with measurements = first, the config says second"):
+        identified("second").run()
+    assert identified("first").run()
+
+
+def test_what_may_change_does(store, tmp_path):
+    trainer(store, tmp_path, images=16).run()
+    assert trainer(store, tmp_path, lr=1e-4, accumulate=1, checkpoint_images=4, keep_checkpoints=1).run()
 
 
 def test_half_a_line_of_the_log_is_dropped(store, tmp_path):

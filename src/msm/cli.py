@@ -83,6 +83,9 @@ def acquire(
 def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Train on measurements. The same command again goes on from the newest checkpoint.
 
+    Ctrl-C, or SIGTERM, writes one and stops. The command may have other train.images or train.lr than before; what
+    the run is, its measurements, network, parametrisation and loss, stays.
+
     setting.dataset_dir is a store written by `msm acquire`, or a folder of images, which is then measured once
     into setting.save_dir.
 
@@ -90,7 +93,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """
     from .config import load_config
     from .evaluation import make_masks
-    from .inputs import training_data
+    from .inputs import run_identity, training_data
     from .processes import processes
     from .runs import record_run, sample_grid
     from .training import Trainer
@@ -117,11 +120,12 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         config.train,
         train_steps=config.diffusion.train_steps,
         train_grid=config.diffusion.train_grid,
+        identity=run_identity(config, store),
         on_start=on_start,
         on_checkpoint=on_checkpoint,
     )
     if not trainer.run():
-        processes().print(f"{folder}: stopped by SIGTERM with a checkpoint; the same command goes on from there")
+        processes().print(f"{folder}: stopped with a checkpoint; the same command goes on from there")
         raise SystemExit(EXIT_CODE)
     processes().print(f"{folder / 'weights'}: averaged weights")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from rich.progress import track
 
@@ -15,9 +16,11 @@ from .config import Config
 from .data.acquire import RemaskedAcquisitions, Source, acquire
 from .data.assumed import with_noise
 from .data.fastmri import scans
-from .data.images import Split, photos, slices
+from .data.images import Split, item_names, photos, slices
 from .data.store import Acquisitions, DataError, MeasurementStore, StoreWriter, TruthWriter
 from .evaluation import make_masks
+from .masks import CartesianMasks
+from .parts import fingerprint
 from .records import run_config
 from .settings import BoxMaskConfig, DataConfig
 
@@ -63,6 +66,14 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
     return count
 
 
+def run_identity(config: Config, store: MeasurementStore) -> dict[str, Any]:
+    """What a training run that goes on must have in common with its checkpoints, beside its `train` block."""
+    about = [json.dumps(store.provenance, sort_keys=True), str(store.shape), *store.names(range(len(store)))]
+    measurements = f"{len(store)} items, {fingerprint(about, [])[:8]}"
+    diffusion = config.diffusion.model_dump(mode="json").items()
+    return {f"diffusion.{name}": value for name, value in diffusion} | {"measurements": measurements}
+
+
 def open_store(config: Config, folder: Path) -> MeasurementStore:
     """The store to train on; a data folder is measured once, into the run folder, a store is read through once."""
     path = config.setting.dataset_dir
@@ -75,12 +86,36 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
     if not measured.exists():
         write_store(config, "train", measured, None)
     store = MeasurementStore(measured)
+    elsewhere = "use another setting.save_dir, or the config that the run was started with"
     if store.provenance.get("data") != config.data.model_dump(mode="json"):
-        raise ValueError(
-            f"{measured}: was measured with another `data` block than the config's; use another setting.save_dir, "
-            "or the config that the run was started with"
-        )
+        raise ValueError(f"{measured}: was measured with another `data` block than the config's; {elsewhere}")
+    if path is not None and path.is_dir() and config.data.kind != "fastmri":
+        names = item_names(path, "train", config.data.held_out)[: config.data.limit]
+        if names != store.names(range(len(store))):
+            raise ValueError(f"{measured}: its {len(store)} items are not the {len(names)} of {path}; {elsewhere}")
     return store
+
+
+def _check_masks(data: DataConfig, store: MeasurementStore) -> None:
+    """Refuse a simulated store whose masks are not of the config's law; warn of a raw one that looks like another."""
+    made = store.provenance.get("data", {}).get("mask")
+    wanted = data.mask.model_dump(mode="json")
+    if made is not None and made != wanted:
+        raise ValueError(
+            f"{store.path}: was measured with data.mask {made}, the config says {wanted}; use the config it was made "
+            "with"
+        )
+    if data.kind == "raw":
+        masks, law = store.masks(READ), make_masks(data.mask, store.shape[-2:])
+        kept, expected = masks.float().mean().item(), law.kept
+        columns = bool((masks == masks[..., :1, :]).all())
+        if not 0.67 < kept / expected < 1.5 or columns != isinstance(law, CartesianMasks):
+            shape = "whole columns" if columns else "points of a plane"
+            print(
+                f"msm: warning: {store.path}: its masks keep {kept:.1%}, {shape}; those of data.mask {expected:.1%}: "
+                f"set data.mask to what was measured, it is p(S) of sub-masks and of the sampler (docs/raw.md)",
+                file=sys.stderr,
+            )
 
 
 def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acquisitions]:
@@ -93,6 +128,7 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
             f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
         )
     if not config.train.remask:
+        _check_masks(config.data, store)
         return store, with_noise(config.train.noise_std, store, store, folder / NOISE_FILE)
     masks = make_masks(config.data.mask, config.data.image_size)
     data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)

@@ -1,6 +1,7 @@
-"""A polite request to stop: SIGTERM, as schedulers send it some time before they kill."""
+"""A polite request to stop: SIGTERM, as schedulers send it some time before they kill, or Ctrl-C."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,16 +11,24 @@ EXIT_CODE = 128 + signal.SIGTERM  # what a shell reports of a process that SIGTE
 
 @contextmanager
 def stop_asked() -> Iterator[Callable[[], bool]]:
-    """While this is open SIGTERM ends nothing; the function that it gives says whether one came.
+    """While this is open SIGTERM ends nothing, nor does the first Ctrl-C; the function it gives says whether one came.
 
-    Python lets only the main thread hear signals: in another one SIGTERM keeps its meaning.
+    Python lets only the main thread hear signals: in another one they keep their meaning.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+
+    def interrupted(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        print("msm: stopping with a checkpoint; Ctrl-C again stops at once, without", file=sys.stderr)
+
+    handlers = {signal.SIGTERM: lambda number, frame: asked.append(number), signal.SIGINT: interrupted}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

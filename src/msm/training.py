@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,10 @@ from .stopping import stop_asked
 
 LOG_EVERY = 50  # steps
 ASK_EVERY = 10  # steps after which several processes agree on whether to stop
+MAY_CHANGE = {  # of the `train` block, when a run goes on: what the rest of it does, not what it is
+    *("images", "lr", "weight_decay", "warmup_images", "decay", "grad_clip", "ema_decay", "sure_tau"),
+    *("accumulate", "mixed_precision", "workers", "checkpoint_images", "keep_checkpoints"),
+}
 
 
 class TrainingError(ValueError):
@@ -56,6 +60,8 @@ class Trainer:
         settings: `train` block of the config.
         train_steps: number of times of the training grid (SPEC §2).
         train_grid: their spacing, as in `VPSchedule.training_grid`.
+        identity: what else a checkpoint must have in common with the run that goes on from it, by name, as JSON has
+            it; the settings outside `MAY_CHANGE` are.
         on_start: called before the first step, once the checkpoint to go on from is found to fit.
         on_checkpoint: called with the number of images seen, while the network holds the averaged weights.
 
@@ -73,6 +79,7 @@ class Trainer:
         *,
         train_steps: int = 200,
         train_grid: TrainingGrid = "time",
+        identity: Mapping[str, Any] | None = None,
         on_start: Callable[[], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
     ):
@@ -85,6 +92,8 @@ class Trainer:
                 f"processes × train.accumulate {settings.accumulate}; use a multiple of {parts}"
             )
         self.denoiser, self.folder, self.settings = denoiser, Path(folder), settings
+        fixed = settings.model_dump(mode="json", exclude=MAY_CHANGE)
+        self.identity = {**{f"train.{name}": value for name, value in fixed.items()}, **(identity or {})}
         self.checkpoints = Checkpoints(self.folder / "checkpoints", settings.keep_checkpoints)
         self.data, self.masks, self.on_start, self.on_checkpoint = data, masks, on_start, on_checkpoint
         self.loss: Callable[..., Tensor] = noiseless_loss
@@ -111,21 +120,26 @@ class Trainer:
     def run(self) -> bool:
         """Train until `settings.images` images are seen, going on from the newest usable checkpoint.
 
-        SIGTERM ends the run after the step at hand, with a checkpoint of it.
+        SIGTERM, or Ctrl-C, ends the run after the step at hand, with a checkpoint of it. A run that has seen as many
+        images already is left as it is.
 
         Returns:
-            whether training is complete; False after SIGTERM.
+            whether training is complete; False if it was stopped.
 
         Raises:
+            ValueError: if the checkpoint is of another run.
             TrainingError: if the loss is not finite, memory or disk do not suffice, or all checkpoints are damaged;
                 what checkpoints there are stay.
         """
         self._resume()
+        if self.step >= self.total_steps:
+            seen, wanted = self.step * self.settings.batch_size, self.settings.images
+            self.accelerator.print(f"{self.folder}: complete: it has seen {seen} images, the config asks for {wanted}")
+            return True
         if self.on_start is not None and self.accelerator.is_main_process:
             with _writing(self.folder):
                 self.on_start()
-        if self.step < self.total_steps:
-            self._train()
+        self._train()
         return self.step == self.total_steps
 
     def _train(self) -> None:
@@ -136,7 +150,7 @@ class Trainer:
         self.denoiser.train()
         visible = self.accelerator.is_main_process
         with closing(log), _progress(self.settings.images, visible) as progress, stop_asked() as asked:
-            bar = progress.add_task("training", total=self.settings.images, loss=math.nan)
+            bar = progress.add_task("training", total=self.settings.images, loss="–")
             for batch in self._loader():
                 with _within_memory(self.settings):
                     sums += self._optimise(batch)
@@ -149,7 +163,7 @@ class Trainer:
                     loss, norm = (sums / counted).tolist()
                     self._check_finite(loss, norm)
                     seconds = (time.perf_counter() - started) / counted
-                    progress.update(bar, loss=loss)
+                    progress.update(bar, loss=f"{loss:.4f}")
                     if self.step % LOG_EVERY == 0 or done:
                         with _writing(self.folder):
                             log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds)
@@ -245,7 +259,7 @@ class Trainer:
                 self.network.save(folder / "average")
                 self.network.save(self.folder / "weights")  # first: a run killed in between trains up to here again
                 scaler = self.accelerator.scaler
-                return {"images": seen, "scaler": scaler and scaler.state_dict()}
+                return {"images": seen, "identity": self.identity, "scaler": scaler and scaler.state_dict()}
 
             self.checkpoints.write(self.step, fill)
             if self.on_checkpoint is not None:
@@ -273,6 +287,7 @@ class Trainer:
                     f"{folder}: holds a network of other settings than the config's `network` block; "
                     "use another setting.save_dir, or the config that the run was started with"
                 )
+            self._check_identity(folder, state.get("identity", {}))
             self.network.load_state_dict(network.state_dict())
             self.optimizer.load_state_dict(optimizer)
             for shadow, parameter in zip(self.ema.shadow_params, average.parameters()):
@@ -287,6 +302,15 @@ class Trainer:
                 f"{self.checkpoints.folder}: all {len(found)} checkpoints are damaged; restore one from a copy, "
                 "or delete the folder to train anew"
             )
+
+    def _check_identity(self, folder: Path, found: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another run; one of an earlier version says nothing of what was added since."""
+        for name, value in self.identity.items():
+            if found.get(name, value) != value:
+                raise ValueError(
+                    f"{folder}: holds a run with {name} = {found[name]}, the config says {value}; use another "
+                    "setting.save_dir, or the config that the run was started with"
+                )
 
 
 class _Log:
@@ -360,7 +384,7 @@ def _progress(total: int, visible: bool) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("images · loss {task.fields[loss]:.4f} ·"),
+        TextColumn("images · loss {task.fields[loss]} ·"),
         TimeRemainingColumn(),
         disable=not visible,
     )

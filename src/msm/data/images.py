@@ -80,6 +80,11 @@ def _of_bytes(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("RGB" if channels == 3 else "L")
 
 
+def item_names(folder: Path, split: Split, held_out: int) -> list[str]:
+    """Names of the items that `photos` and `slices` give, without reading them."""
+    return [path.relative_to(folder).as_posix() for path in split_files(image_files(folder), split, held_out)]
+
+
 def photos(folder: Path, split: Split, held_out: int, size: int, channels: int) -> Iterator[Source]:
     """Photos of a folder, ready to be measured."""
     for path in split_files(image_files(folder), split, held_out):

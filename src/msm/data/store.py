@@ -244,8 +244,8 @@ class MeasurementStore(torch.utils.data.Dataset):
 
     def names(self, indices: Sequence[int]) -> list[str]:
         """Identities of items."""
-        names = self._open()["name"]
         with readable(self.path):
+            names = self._open()["name"][:]  # at once: one by one, HDF5 takes seconds for many
             return [names[i].decode() for i in indices]
 
     def masks(self, limit: int = 1000) -> Tensor:
