@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from msm.data.store import StoreWriter
 from msm.masks import BoxMasks, CartesianMasks
 from msm.network import ADMNetwork
 from msm.processes import usable
+from msm.runs import file_names
 
 CONFIG = """
 setting: {{save_dir: {root}/run, dataset_dir: {root}/photos}}
@@ -95,6 +97,73 @@ def test_acquire_train_sample(tmp_path, monkeypatch, choices):
     assert len(rows) == 8 and all(np.isfinite(float(row["psnr"])) for row in rows)
 
 
+def test_training_and_sampling_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path, **PHOTOS)
+    assert run(monkeypatch, "train", config) == 0
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    weights, gen = f"setting.pretrained_model_dir={tmp_path}/run/weights", f"setting.save_dir={tmp_path}/gen"
+    assert run(monkeypatch, "sample", config, weights) == 2
+    assert "run holds another kind of run (checkpoints); choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+    assert run(monkeypatch, "sample", config, weights, gen) == 0
+    assert run(monkeypatch, "train", config, gen) == 2
+    assert "gen holds another kind of run (images.npy)" in capsys.readouterr().err
+
+
+def test_new_samples_replace_those_of_another_kind(tmp_path, monkeypatch):
+    config = write_config(tmp_path, **PHOTOS)
+    ADMNetwork(16, 3, 32, 1, [1], [], 32).save(tmp_path / "w")
+    where = [f"setting.pretrained_model_dir={tmp_path}/w", f"setting.save_dir={tmp_path}/out"]
+    assert run(monkeypatch, "sample", config, *where, "inverse_problem={operator: box, hole: 8}") == 0
+    assert run(monkeypatch, "sample", config, *where) == 0
+    left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert left == {"sample_00000.png", "sample_00001.png", "grid.png", "images.npy", "config.yaml", "versions.json"}
+
+
+@pytest.mark.parametrize("command", ["train", "sample"])
+def test_a_folder_that_cannot_be_written_to_is_found_before_the_work(tmp_path, monkeypatch, capsys, command):
+    config = write_config(tmp_path, **PHOTOS)
+    (tmp_path / "file").touch()
+    assert run(monkeypatch, command, config, f"setting.save_dir={tmp_path}/file/run") == 2
+    error = capsys.readouterr().err
+    assert "setting.save_dir: " in error and "Not a directory); choose another folder" in error
+
+
+def test_test_images_that_were_trained_on_are_named(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path, **PHOTOS)
+    assert run(monkeypatch, "train", config) == 0
+    where = [f"setting.pretrained_model_dir={tmp_path}/run/weights", f"setting.save_dir={tmp_path}/out"]
+    assert run(monkeypatch, "sample", config, *where, "inverse_problem={operator: box, hole: 8}") == 0
+    assert "warning: 2 of 2 images are not held out, the model was trained on them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["another photo", "another parametrisation"])
+def test_a_run_goes_on_with_what_it_began_with_only(tmp_path, monkeypatch, capsys, change):
+    config = write_config(tmp_path, **PHOTOS)
+    assert run(monkeypatch, "train", config) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    if change == "another photo":
+        shutil.copy(tmp_path / "photos" / "0.png", tmp_path / "photos" / "new.png")
+        assert run(monkeypatch, "train", config, "train.images=16") == 2
+        assert "measurements.h5: its 5 items are not the 6 of" in capsys.readouterr().err
+    else:
+        assert run(monkeypatch, "train", config, "train.images=16", "diffusion.parametrisation=edm") == 2
+        assert "holds a run with diffusion.parametrisation = epsilon, the config says edm" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_store_of_other_masks_is_refused(tmp_path, monkeypatch, capsys):
+    config, store = write_config(tmp_path, **PHOTOS), f"{tmp_path}/store.h5"
+    assert run(monkeypatch, "acquire", config, "-o", store) == 0
+    assert run(monkeypatch, "train", config, f"setting.dataset_dir={store}", "data.mask.drop=0.2") == 2
+    assert "store.h5: was measured with data.mask {" in capsys.readouterr().err
+
+
+def test_files_of_items_have_names_of_their_own():
+    assert file_names(["b/a.png", "scan.2021:0", "scan.2021:1"]) == ["b_a", "scan.2021_0", "scan.2021_1"]
+    assert file_names(["a.png", "a.jpg", "b/a.png", "b_a.png"]) == ["a_0", "a_1", "b_a_2", "b_a_3"]
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
@@ -153,7 +222,9 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path, **PHOTOS)
     assert run(monkeypatch, "train", config) == 0
     weights = f"setting.pretrained_model_dir={tmp_path}/run/weights"
-    assert run(monkeypatch, "sample", config, weights, "network.num_res_blocks=2") == 2
+    assert (
+        run(monkeypatch, "sample", config, weights, f"setting.save_dir={tmp_path}/out", "network.num_res_blocks=2") == 2
+    )
     assert "num_res_blocks = 1" in capsys.readouterr().err
 
 

@@ -239,6 +239,11 @@ MISTAKES = [
     (FACES, "network.channel_mult=[1, 1, 1, 1, 1, 1, 1, 1, 1]", "cannot be halved 8 times"),
     (FACES, "network.attention_resolutions=[4]", "network.attention_resolutions: found 4"),
     (FACES, "network.num_channels=48", "network.num_channels: found 48; use a multiple of num_groups 32"),
+    (
+        FACES,
+        "inverse_problem={operator: undersampling, mask: {kind: cartesian}}",
+        "inverse_problem.operator: found 'undersampling'; data.kind images takes box, random",
+    ),
     (FACES, "network.patch_size=3", "network.patch_size: found 3; use a divisor of image_size 128"),
     (
         FACES,

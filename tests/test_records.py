@@ -116,6 +116,15 @@ def test_the_distance_of_generated_images_is_taken_at_equal_numbers(runs):
     assert theirs.value == pytest.approx(wavelet_distance(features(real[:8]), features(real[8:])))
 
 
+def test_images_that_were_trained_on_do_not_count_as_held_out(runs, tmp_path):
+    folder = shutil.copytree(runs / "new", tmp_path / "new")
+    photos = f"setting.dataset_dir={runs / 'photos'}"
+    assert msm("acquire", folder / "config.yaml", "-o", tmp_path / "same.h5", photos) == 0
+    assert msm("evaluate", folder, "--store", tmp_path / "same.h5") == 0
+    assert not of_method(folder, "held-out") and not read_evaluation(folder).distances
+    assert read_evaluation(folder).notes[0].startswith("16 of 16 images are not held out, the model was trained on")
+
+
 def test_the_same_command_again_gives_the_same_records(runs, tmp_path):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
     before = (folder / "records.jsonl").read_bytes()

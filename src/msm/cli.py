@@ -95,12 +95,13 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     from .evaluation import make_masks
     from .inputs import run_identity, training_data
     from .processes import processes
-    from .runs import record_run, sample_grid
+    from .runs import check_folder, record_run, sample_grid
     from .training import Trainer
     from .weights import new_denoiser, record_denoiser
 
     config = load_config(config_file, overrides or [])
     folder = config.setting.save_dir
+    check_folder(folder, "images.npy")
     denoiser = new_denoiser(config)
     with processes().main_process_first():  # the others find the store written
         store, data = training_data(config, folder)
@@ -153,10 +154,11 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """
     from .config import load_config
     from .processes import arithmetic
-    from .runs import run_generation, run_raw, run_reconstruction
+    from .runs import check_folder, run_generation, run_raw, run_reconstruction
     from .weights import trained_denoiser
 
     config = load_config(config_file, overrides or [])
+    check_folder(config.setting.save_dir, "checkpoints")
     denoiser = trained_denoiser(config, config_file)
     run = run_generation if config.inverse_problem is None else run_reconstruction
     if config.data.kind == "raw":
@@ -183,7 +185,7 @@ def evaluate(
     """
     from itertools import islice
 
-    from .inputs import other_items, trained_on
+    from .inputs import other_items, trained_names, trained_on
     from .judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
     from .records import run_config
     from .runs import progress_bar, versions
@@ -194,12 +196,13 @@ def evaluate(
     if config.inverse_problem is not None:
         if store is not None:
             raise ValueError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
-        records = evaluate_reconstruction(
-            run, config, other_items(config, config.sample.count), versions(), progress_bar
-        )
+        more, trained = other_items(config, config.sample.count), trained_names(config, trained_on(config, None))
+        records = evaluate_reconstruction(run, config, more, versions(), progress_bar, trained)
     else:
         real = list(islice(other_items(config, 0), HELD_OUT))
-        records = evaluate_generation(run, config, real, trained_on(config, store), versions(), progress_bar)
+        seen = trained_on(config, store)
+        trained = trained_names(config, seen)
+        records = evaluate_generation(run, config, real, seen, versions(), progress_bar, trained)
     print(f"{run}: {len(records)} lines in records.jsonl; a page of it: msm report {run}")
 
 

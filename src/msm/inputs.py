@@ -172,3 +172,11 @@ def trained_on(config: Config, given: Path | None) -> MeasurementStore | None:
     measured = weights.parent / "measurements.h5"
     path = measured if measured.is_file() else run_config(weights.parent).setting.dataset_dir
     return MeasurementStore(path) if path is not None and path.suffix == ".h5" and path.is_file() else None
+
+
+def trained_names(config: Config, store: MeasurementStore | None) -> set[str]:
+    """Names of those images of the run's data folder that the store was measured from."""
+    folder, made = config.setting.dataset_dir, {} if store is None else store.provenance
+    if store is None or folder is None or (made.get("source"), made.get("split")) != (folder.name, "train"):
+        return set()
+    return set(store.names(range(len(store))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -31,6 +31,7 @@ from .records import (
     Scores,
     forget,
     read_arrays,
+    remark_of_training,
     write_arrays,
 )
 from .report import spread, write_text
@@ -47,7 +48,12 @@ AGAIN = "run the same `msm sample` command again"
 
 
 def evaluate_reconstruction(
-    folder: Path, config: Config, more: Iterable[Source], versions: dict[str, str], progress: Progress
+    folder: Path,
+    config: Config,
+    more: Iterable[Source],
+    versions: dict[str, str],
+    progress: Progress,
+    trained: Collection[str] = (),
 ) -> list[Record]:
     """Judge the reconstructions of a run folder, and classical ones of the same measurements.
 
@@ -57,12 +63,15 @@ def evaluate_reconstruction(
         more: test images after those of the run, to choose the classical methods' settings on; may be none.
         versions: of the packages, for the record.
         progress: shows a bar.
+        trained: names of images that the model was trained on.
 
     Raises:
         ValueError: the folder holds no such run.
     """
     items, inputs, samples = _reconstructed(folder, config)
-    notes = [] if (lpips := _has_lpips()) is None else [lpips]
+    notes = remark_of_training([item.name for item in items], trained)
+    if lpips := _has_lpips():
+        notes.append(lpips)
     records: list[Record] = []
     shown: list[dict[str, Tensor]] = []
     size = config.sample.batch_size
@@ -93,16 +102,18 @@ def evaluate_generation(
     store: MeasurementStore | None,
     versions: dict[str, str],
     progress: Progress,
+    trained: Collection[str] = (),
 ) -> list[Record]:
     """Judge generated images as a set, and look for each among the training measurements.
 
     Args:
         folder: the run folder.
         config: its config.
-        real: held-out images; may be none.
+        real: real images, of which those trained on do not count as held out; may be none.
         store: what the model was trained on, if it is there.
         versions: of the packages, for the record.
         progress: shows a bar.
+        trained: as in `evaluate_reconstruction`.
 
     Raises:
         ValueError: the folder holds no generated images.
@@ -114,8 +125,10 @@ def evaluate_generation(
     calls = network_calls(config)
     records = [Record(image=name, method="MSM", network_calls=calls) for name in names]
     layers = {"generated": images[:SHOWN]}
+    notes = remark_of_training([item.name for item in real], trained)
+    real = [item for item in real if item.name not in trained]
     distances, reasons = _distances(images, real)
-    notes = list(reasons)
+    notes += reasons
     if store is None:
         notes.append("nearest training measurement: not searched for, give the training store with --store")
     else:

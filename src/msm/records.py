@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -96,7 +96,7 @@ class Evaluation(_Facts):
         pixels: which pixels coverage is counted over.
         settings: of each classical method.
         distances: Fréchet distances of generated images.
-        notes: what was not measured, and why.
+        notes: what was not measured, and why; and what else a reader should know.
         versions: of the packages that evaluated.
     """
 
@@ -128,6 +128,26 @@ def forget(folder: Path) -> None:
     """Remove the evaluation of what the run folder held before."""
     for name in (RECORDS, EVALUATION, GALLERY):
         (folder / name).unlink(missing_ok=True)
+
+
+def forget_samples(folder: Path) -> None:
+    """Remove the samples that a run folder held before, and their evaluation."""
+    forget(folder)
+    for name in ("images.npy", "grid.png", "samples.npy", MEASURED, "metrics.csv", "compare.png", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for picture in (folder / "images").glob("*.png"):
+        picture.unlink()
+
+
+def remark_of_training(names: Iterable[str], trained: Collection[str]) -> list[str]:
+    """What is to be said of test images that the model was trained on; nothing if there are none."""
+    total, seen = 0, 0
+    for name in names:
+        total, seen = total + 1, seen + (name in trained)
+    if not seen:
+        return []
+    why = "a folder of fewer than 100, or data.held_out=0, keeps none apart"
+    return [f"{seen} of {total} images are not held out, the model was trained on them: {why}"]
 
 
 def write_measured(folder: Path, items: Sequence[Source], inputs: Tensor) -> None:

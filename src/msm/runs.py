@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -16,14 +18,15 @@ from rich.progress import Progress
 from torch import Tensor
 
 from .config import Config, dump_config
+from .data.images import SUFFIXES
 from .data.store import MeasurementStore
 from .denoiser import PartialDenoiser
 from .evaluation import coil_maps, make_masks, posterior_samples, prior_samples, score, summary
-from .inputs import test_items
+from .inputs import test_items, trained_names, trained_on
 from .parts import Parts, fingerprint
 from .processes import processes
 from .raw_commands import reconstruct_raw
-from .records import forget, write_measured
+from .records import forget_samples, remark_of_training, write_measured
 from .report import (
     Column,
     error_map,
@@ -39,16 +42,38 @@ from .report import (
 from .sampling import generate
 
 
+def check_folder(folder: Path, other: str) -> None:
+    """Refuse a run folder, before any work, that cannot be written to, or holds a run of another kind.
+
+    Args:
+        folder: setting.save_dir.
+        other: what such a run has in its folder.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    if (folder / other).exists():
+        raise ValueError(f"setting.save_dir: {folder} holds another kind of run ({other}); choose another folder")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"setting.save_dir: {folder}: cannot be written to ({there}: {error.strerror}); choose another folder"
+        ) from error
+
+
 def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
     settings = config.sample
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
-    parts = kept_parts(config, denoiser, [] if maps is None else [maps])
+    parts = kept_parts(config, denoiser, [], [] if maps is None else [maps])
     with progress_bar("generating", settings.count * settings.steps) as advance:
         images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
-    forget(config.setting.save_dir)
+    forget_samples(config.setting.save_dir)
     record_run(config, config.setting.save_dir)
     write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
     parts.remove()
@@ -58,14 +83,18 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
 def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     """Solve the inverse problem on test images; metrics.csv has a line for each image, method and convention."""
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
-    parts = kept_parts(config, denoiser, [t for item in items for t in (item.image, item.maps) if t is not None])
+    names = [item.name for item in items]
+    if processes().is_main_process:
+        for line in remark_of_training(names, trained_names(config, trained_on(config, None))):
+            print(f"msm: warning: {line}", file=sys.stderr)
+    parts = kept_parts(config, denoiser, names, [t for item in items for t in (item.image, item.maps) if t is not None])
     with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
         inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
-    forget(folder)
+    forget_samples(folder)
     record_run(config, folder)
-    names = [Path(item.name).with_suffix("").as_posix().replace("/", "_").replace(":", "_") for item in items]
+    names = file_names(names)
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
     rows = score("input", inputs, truth, names) + score("msm", mean, truth, names)
     write_samples(folder, mean, names)
@@ -88,11 +117,21 @@ def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
     reconstruct_raw(config, denoiser, progress_bar, lambda: record_run(config, config.setting.save_dir))
 
 
-def kept_parts(config: Config, denoiser: PartialDenoiser, data: Sequence[Tensor]) -> Parts:
-    """The batches of samples that a stopped run of the same settings, weights and data left in the run folder."""
+def file_names(names: Sequence[str]) -> list[str]:
+    """What the files of items are called: no folders, not what image files end in, numbered if two were the same."""
+    plain = [name[: -len(end)] if (end := Path(name).suffix).lower() in SUFFIXES else name for name in names]
+    plain = [re.sub(r"[/:\\]", "_", name) for name in plain]
+    return plain if len(set(plain)) == len(plain) else [f"{name}_{n}" for n, name in enumerate(plain)]
+
+
+def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], data: Sequence[Tensor]) -> Parts:
+    """The batches of samples that a stopped run of the same settings, weights and data left in the run folder.
+
+    Masks and noise of items follow from their names.
+    """
     weights = denoiser.state_dict().values()
     device = next(denoiser.parameters()).device
-    texts = [dump_config(config), json.dumps(versions()), device.type]
+    texts = [dump_config(config), json.dumps(versions()), device.type, *names]
     return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
 
 

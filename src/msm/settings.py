@@ -458,6 +458,9 @@ def _check_mask(field: str, mask: AnyMask, size: int) -> None:
 
 def _check_problem(problem: InverseProblemConfig, data: DataConfig) -> None:
     at = "inverse_problem"
+    if problem.operator == "undersampling" and not data.is_mri:
+        photos = "box, random, super_resolution, gaussian_blur, motion_blur or colorization"
+        raise _refuse(f"{at}.operator", f"found 'undersampling'; data.kind {data.kind} takes {photos}")
     if data.is_mri and problem.operator != "undersampling":
         raise _refuse(f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes undersampling")
     if problem.operator == "undersampling" and (problem.mask is None) != (data.kind == "raw"):

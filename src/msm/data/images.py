@@ -73,11 +73,12 @@ def load_image(path: Path, size: int, channels: int) -> Tensor:
 
 def _of_bytes(image: Image.Image, channels: int) -> Image.Image:
     """The image with pixels on the scale of 0 … 255: RGB, grey, or grey of floating point if it has 16 bits."""
-    if image.mode == "F" or (image.mode == "I" and not 0 <= image.getextrema()[0] <= image.getextrema()[1] < 2**16):
+    if image.mode not in ("F", "I") and not image.mode.startswith("I;"):
+        return image.convert("RGB" if channels == 3 else "L")
+    pixels = np.array(image, dtype=np.float32)
+    if image.mode == "F" or not 0 <= pixels.min() <= pixels.max() < 2**16:
         raise ValueError("pixels of floating point, or of 32 bits, have no white; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return Image.fromarray(np.array(image, dtype=np.float32) / 257)
-    return image.convert("RGB" if channels == 3 else "L")
+    return Image.fromarray(pixels / 257)
 
 
 def item_names(folder: Path, split: Split, held_out: int) -> list[str]:
