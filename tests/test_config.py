@@ -239,6 +239,7 @@ MISTAKES = [
     (FACES, "network.channel_mult=[1, 1, 1, 1, 1, 1, 1, 1, 1]", "cannot be halved 8 times"),
     (FACES, "network.attention_resolutions=[4]", "network.attention_resolutions: found 4"),
     (FACES, "network.num_channels=48", "network.num_channels: found 48; use a multiple of num_groups 32"),
+    (FACES, "inverse_problem={operator:", 'put the whole argument in quotes: "inverse_problem={operator: ..."'),
     (
         FACES,
         "inverse_problem={operator: undersampling, mask: {kind: cartesian}}",
@@ -277,7 +278,7 @@ MISTAKES = [
     (FACES, "=1", "write for example train.lr=2e-5"),
     (FACES, "train..lr=1", "write for example train.lr=2e-5"),
     (FACES, "train.lr.x=1", "train.lr: found 1e-05, which has no keys"),
-    (FACES, "train.lr=[", "line 1: expected the node content"),
+    (FACES, "train.lr=[}]", "line 1: expected the node content"),
     (FACES, "train.lr=!!python/name:os.system ''", "the tag '!!python/name:os.system' is refused"),
 ]
 

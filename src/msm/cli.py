@@ -148,6 +148,7 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     of the paper and of its authors' code; settings after it change it, sample.steps=100 for instance.
 
     Example: msm sample configs/inverseproblem/ffhq_BOX_msm_p04_img128_EPS.yaml setting.dataset_dir=PHOTOS
+    setting.pretrained_model_dir=WEIGHTS
 
     Example: msm sample runs/brain/config.yaml data.kind=raw setting.dataset_dir=scan.mrd
     setting.pretrained_model_dir=runs/brain/weights setting.save_dir=runs/scan

@@ -105,6 +105,8 @@ def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
     keys = name.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError(f"{where}: found no block.key=value; write for example train.lr=2e-5")
+    if text.strip()[:1] in ("{", "[") and text.strip()[-1:] not in ("}", "]"):
+        raise ConfigError(f'{where}: the value ends too early; put the whole argument in quotes: "{name}={text} ..."')
 
     def put(block: Any, keys: list[str], done: str) -> dict[str, Any]:
         if not isinstance(block, dict | None):

@@ -222,8 +222,8 @@ class BoxMasks(Masks):
 class CartesianMasks(Masks):
     """Columns of k-space with a fully sampled centre (SPEC §7).
 
-    "random": every column outside the centre with probability 1/R, independently.
-    "uniform": every R-th column from a random offset. The centre is always kept, so the true acceleration,
+    "random": each column outside the centre with probability 1/R, independently.
+    "uniform": one column in R, from a random offset on. The centre is always kept, so the true acceleration,
     1 / `kept`, is below the nominal R.
 
     Args:

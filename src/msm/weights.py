@@ -13,7 +13,7 @@ import torch
 from .config import Config
 from .denoiser import PartialDenoiser
 from .evaluation import make_denoiser
-from .network import ADMNetwork, load_published_weights
+from .network import CONFIG_FILE, ADMNetwork, load_published_weights
 from .processes import processes
 from .report import write_text
 
@@ -76,6 +76,8 @@ def load_network(config: Config, path: Path) -> ADMNetwork:
         raise ValueError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
     if path.suffix in (".pt", ".safetensors"):
         return load_published_weights(path, **config.network.model_dump())
+    if not (path / CONFIG_FILE).exists() and (path / "weights").is_dir():
+        raise ValueError(f"{path}: holds a run, not weights; set setting.pretrained_model_dir to {path / 'weights'}")
     network = ADMNetwork.load(path)
     check_record(config, path, {"parametrisation"})
     wanted, found = config.network.model_dump(mode="json"), dict(network.settings)
