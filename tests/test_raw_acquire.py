@@ -68,31 +68,46 @@ def test_same_bytes_for_any_number_of_workers(tmp_path, monkeypatch):
 
 
 def test_a_stopped_import_goes_on(tmp_path, monkeypatch):
-    """The third file is bad: the first two are not imported again once it is mended, and the store is the same."""
+    """Stopped in the third file: the first two are not imported again, and the store is the same."""
     files = write_scans(tmp_path / "raw")
     command = ("acquire", *files, "--size", "32", "24", "-o")
     assert run(monkeypatch, *command, f"{tmp_path}/whole/s.h5") == 0
-    good = Path(files[2]).read_bytes()
-    Path(files[2]).write_bytes(good[:2000])
+    prepared, original = [], raw_store.prepare
+
+    def stopping(*given):
+        if len(prepared) == 5 and not (tmp_path / "go").exists():
+            raise ValueError("stopped")
+        prepared.append(given[0].name)
+        return original(*given)
+
+    monkeypatch.setattr(raw_store, "prepare", stopping)
     assert run(monkeypatch, *command, f"{tmp_path}/out/s.h5") == 2
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"s.h5.parts"}
-    Path(files[2]).write_bytes(good)
-    prepared, original = [], raw_store.prepare
-    monkeypatch.setattr(raw_store, "prepare", lambda *given: prepared.append(given[0].name) or original(*given))
+    (tmp_path / "go").touch()
     assert run(monkeypatch, *command, f"{tmp_path}/out/s.h5") == 0
-    assert prepared == ["scan:0", "scan:1"] and content(tmp_path / "out") == content(tmp_path / "whole")
+    assert len(prepared) == 7 and content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def refuse_to_import(*given):
+    raise AssertionError("a slice was imported")
 
 
 def test_coils(tmp_path, monkeypatch, capsys):
-    """Files of 4 and 6 coils: refused together, until both are compressed."""
+    """Files of 4 and 6 coils: refused together, before any is imported, until both are compressed."""
     np.save(tmp_path / "a.npy", disc("a")[0].numpy())
     np.save(tmp_path / "b.npy", disc("b", coils=6)[0].numpy())
-    command = ("acquire", f"{tmp_path}/a.npy", f"{tmp_path}/b.npy", "-o", f"{tmp_path}/s.h5")
-    assert run(monkeypatch, *command) == 2
-    assert "b.npy: has 6 coils" in (error := capsys.readouterr().err) and "--coils" in error
-    assert not (tmp_path / "s.h5").exists()
+    command = ("acquire", f"{tmp_path}/a.npy", f"{tmp_path}/b.npy", "-o", f"{tmp_path}/out/s.h5")
+    with monkeypatch.context() as importing:
+        importing.setattr(raw_store, "prepare", refuse_to_import)
+        for size in ((), ("--size", "16", "16")):
+            assert run(monkeypatch, *command, *size) == 2
+            error = capsys.readouterr().err
+            assert "b.npy: has 6 coils" in error and "a.npy has 4" in error and "--coils 4" in error
+            assert run(monkeypatch, *command, *size, "--coils", "5") == 2
+            assert "a.npy: has 4 coils, --coils asks for 5; ask for at most 4" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
     assert run(monkeypatch, *command, "--coils", "3") == 0
-    assert MeasurementStore(tmp_path / "s.h5").shape[0] == 3
+    assert MeasurementStore(tmp_path / "out" / "s.h5").shape[0] == 3
 
 
 def test_train_on_an_imported_store(tmp_path, monkeypatch):
