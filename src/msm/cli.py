@@ -43,7 +43,9 @@ def acquire(
     ],
     store: Annotated[Path, typer.Option("--output", "-o", help="measurement store to write (.h5)")],
     split: Annotated[str, typer.Option(help="to simulate: train or test")] = "train",
-    truth: Annotated[Path | None, typer.Option(help="to simulate: also write the ground truth, to this file")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="to simulate: also write the ground truth, to this file (.h5)")
+    ] = None,
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(help="to import: height and width of all items; not given: the largest that pads none"),

@@ -25,8 +25,9 @@ from .files import digest
 from .formats import import_scans
 from .prepare import check_calibration, prepare
 from .raw import Scan
-from .store import DataError, StoreWriter
+from .store import DataError, StoreWriter, check_target
 
+SMALLEST = 8  # side of an item, as of data.image_size
 MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them
 FACTS = ("scale", "noise_std", "maps_residual")  # of each slice, in the manifest
 VERSION = 1  # of what `_import_file` does: parts of other versions are not used
@@ -58,7 +59,8 @@ def import_store(
     Args:
         files: raw files; their order is the store's.
         path: the store to write.
-        size: height and width of all items; None for the largest, in multiples of 16, that no slice is padded to.
+        size: height and width of all items, at least 8; None for the largest, in multiples of 16, that no slice is
+            padded to.
         coils: compress to so many; None keeps all, of which all files must then have the same number.
         workers: processes; each takes some 0.9 GB.
 
@@ -67,8 +69,11 @@ def import_store(
 
     Raises:
         DataError: if a file cannot be used, or does not go with the others. All are read through before the first
-            is imported.
+            is imported. Before that, if `size` is too small, or `path` cannot be written.
     """
+    if size is not None and min(size) < SMALLEST:
+        raise DataError(f"--size: found {size[0]} {size[1]}; height and width should be at least {SMALLEST}")
+    check_target(path)
     counts, heights, widths = zip(*_in_parallel(_smallest, files, workers, "looking at sizes and coils"))
     _check_coils(files, counts, coils)
     if size is None:
