@@ -130,7 +130,7 @@ def test_a_path_that_cannot_be_written_is_found_before_any_work(tmp_path, monkey
     (tmp_path / "locked").mkdir(mode=0o500)
     monkeypatch.setattr(raw_store, "_smallest", refuse_to_import)
     monkeypatch.setattr(inputs, "acquire", refuse_to_import)
-    cases = [("p.npz", "it will be an HDF5 file; choose a name that ends in .h5")]
+    cases = [("p.npz", "will be written as HDF5; choose a name that ends in .h5")]
     cases += [(f"{name}/s.h5", "cannot be written (Not a directory); choose another") for name in ("a.npy", "a.npy/b")]
     if os.geteuid() != 0:  # root may write anywhere
         cases += [

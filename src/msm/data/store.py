@@ -64,7 +64,7 @@ def check_target(path: Path) -> None:
         DataError: if its suffix is not .h5, or its folder takes no files.
     """
     if path.suffix != ".h5":
-        raise DataError(f"{path}: it will be an HDF5 file; choose a name that ends in .h5")
+        raise DataError(f"{path}: will be written as HDF5; choose a name that ends in .h5")
     try:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
