@@ -174,7 +174,7 @@ def test_l1_wavelet_says_what_is_missing(monkeypatch):
         return real_import(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without_pywt)
-    with pytest.raises(ImportError, match=r"pip install 'msm-diffusion\[mri\]'"):
+    with pytest.raises(ImportError, match="pip install PyWavelets"):
         l1_wavelet(y, mask, transform, regularisation=0.1, iterations=1)
 
 

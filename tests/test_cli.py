@@ -179,6 +179,30 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ov
     assert expected in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("train", "msm: Missing argument 'config_file' (msm train --help"),
+        ("train cfg --train.lr=1", "msm: No such option: --train.lr; write train.lr=… without -- (msm train --help"),
+        ("acquire a.npy -o s.h5 --siz 8 8", "msm: No such option: --siz (Possible options: --size"),
+        ("acquire a.npy -o s.h5 --coils 0", "msm: Invalid value for '--coils': "),
+        ("acquire a.npy -o s.h5 --size 8", "msm: Option '--size' requires 2 arguments (msm"),
+        ("trian", "msm: No such command 'trian'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(monkeypatch, capsys, arguments, expected):
+    assert run(monkeypatch, *arguments.split()) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(expected) and output.err.count("\n") == 1 and not output.out, output.err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("train", "--help")])
+def test_help_is_no_error(monkeypatch, capsys, arguments):
+    assert run(monkeypatch, *arguments) == 0
+    output = capsys.readouterr()
+    assert "Usage: msm" in output.out and not output.err
+
+
 def test_measurements_of_another_data_block_are_refused(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path, **PHOTOS)
     assert run(monkeypatch, "train", config) == 0

@@ -1,6 +1,7 @@
 """msm acquire on raw files: store, manifest, any number of workers, going on; bad files through the commands."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from test_cli import write_config as write_photos
 from test_raw_damaged import GOOD, HOSTILE
 from test_raw_sampling import H, W, disc, undersampled, write_config
 
+from msm import inputs
 from msm.data import raw_store
 from msm.data.files import digest, raw_files
 from msm.data.formats import import_scans
@@ -68,31 +70,80 @@ def test_same_bytes_for_any_number_of_workers(tmp_path, monkeypatch):
 
 
 def test_a_stopped_import_goes_on(tmp_path, monkeypatch):
-    """The third file is bad: the first two are not imported again once it is mended, and the store is the same."""
+    """Stopped in the third file: the first two are not imported again, and the store is the same."""
     files = write_scans(tmp_path / "raw")
     command = ("acquire", *files, "--size", "32", "24", "-o")
     assert run(monkeypatch, *command, f"{tmp_path}/whole/s.h5") == 0
-    good = Path(files[2]).read_bytes()
-    Path(files[2]).write_bytes(good[:2000])
+    prepared, original = [], raw_store.prepare
+
+    def stopping(*given):
+        if len(prepared) == 5 and not (tmp_path / "go").exists():
+            raise ValueError("stopped")
+        prepared.append(given[0].name)
+        return original(*given)
+
+    monkeypatch.setattr(raw_store, "prepare", stopping)
     assert run(monkeypatch, *command, f"{tmp_path}/out/s.h5") == 2
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"s.h5.parts"}
-    Path(files[2]).write_bytes(good)
-    prepared, original = [], raw_store.prepare
-    monkeypatch.setattr(raw_store, "prepare", lambda *given: prepared.append(given[0].name) or original(*given))
+    (tmp_path / "go").touch()
     assert run(monkeypatch, *command, f"{tmp_path}/out/s.h5") == 0
-    assert prepared == ["scan:0", "scan:1"] and content(tmp_path / "out") == content(tmp_path / "whole")
+    assert len(prepared) == 7 and content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def refuse_to_import(*given):
+    raise AssertionError("a slice was imported")
 
 
 def test_coils(tmp_path, monkeypatch, capsys):
-    """Files of 4 and 6 coils: refused together, until both are compressed."""
+    """Files of 4 and 6 coils: refused together, before any is imported, until both are compressed."""
     np.save(tmp_path / "a.npy", disc("a")[0].numpy())
     np.save(tmp_path / "b.npy", disc("b", coils=6)[0].numpy())
-    command = ("acquire", f"{tmp_path}/a.npy", f"{tmp_path}/b.npy", "-o", f"{tmp_path}/s.h5")
-    assert run(monkeypatch, *command) == 2
-    assert "b.npy: has 6 coils" in (error := capsys.readouterr().err) and "--coils" in error
-    assert not (tmp_path / "s.h5").exists()
+    command = ("acquire", f"{tmp_path}/a.npy", f"{tmp_path}/b.npy", "-o", f"{tmp_path}/out/s.h5")
+    with monkeypatch.context() as importing:
+        importing.setattr(raw_store, "prepare", refuse_to_import)
+        for size in ((), ("--size", "16", "16")):
+            assert run(monkeypatch, *command, *size) == 2
+            error = capsys.readouterr().err
+            assert "b.npy: has 6 coils" in error and "a.npy has 4" in error and "--coils 4" in error
+            assert run(monkeypatch, *command, *size, "--coils", "5") == 2
+            assert "a.npy: has 4 coils, --coils asks for 5; ask for at most 4" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
     assert run(monkeypatch, *command, "--coils", "3") == 0
-    assert MeasurementStore(tmp_path / "s.h5").shape[0] == 3
+    assert MeasurementStore(tmp_path / "out" / "s.h5").shape[0] == 3
+
+
+def test_a_size_that_no_network_takes_is_refused(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a.npy", disc("a")[0].numpy())
+    command = ("acquire", f"{tmp_path}/a.npy", "-o", f"{tmp_path}/s.h5", "--size")
+    for size in (("0", "10"), ("16", "7"), ("-8", "16")):
+        assert run(monkeypatch, *command, *size) == 2
+        expected = f"msm: --size: found {' '.join(size)}; height and width should be at least 8"
+        assert capsys.readouterr().err.startswith(expected)
+    assert run(monkeypatch, *command, "8", "8") == 0
+
+
+def test_a_path_that_cannot_be_written_is_found_before_any_work(tmp_path, monkeypatch, capsys):
+    """Of raw files and of simulations, for the store and for the truth; nothing is left behind."""
+    np.save(tmp_path / "a.npy", disc("a")[0].numpy())
+    simulate, good = ("acquire", write_photos(tmp_path, **PHOTOS)), ("-o", f"{tmp_path}/good.h5")
+    importing = ("acquire", f"{tmp_path}/a.npy")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    monkeypatch.setattr(raw_store, "_smallest", refuse_to_import)
+    monkeypatch.setattr(inputs, "acquire", refuse_to_import)
+    cases = [("p.npz", "will be written as HDF5; choose a name that ends in .h5")]
+    cases += [(f"{name}/s.h5", "cannot be written (Not a directory); choose another") for name in ("a.npy", "a.npy/b")]
+    if os.geteuid() != 0:  # root may write anywhere
+        cases += [
+            (f"locked/{name}", "cannot be written (Permission denied); choose another") for name in ("s.h5", "b/s.h5")
+        ]
+    before = sorted(tmp_path.rglob("*"))
+    for name, expected in cases:
+        path = f"{tmp_path}/{name}"
+        for command in ((*importing, "-o", path), (*simulate, "-o", path), (*simulate, *good, "--truth", path)):
+            assert run(monkeypatch, *command) == 2
+            error = capsys.readouterr().err
+            assert error.startswith(f"msm: {path}: {expected}") and error.count("\n") == 1, error
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_train_on_an_imported_store(tmp_path, monkeypatch):

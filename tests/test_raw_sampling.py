@@ -1,6 +1,7 @@
 """From a raw file to images: preparation against what is known, where voxels lie, files written, memory."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,6 +208,17 @@ def test_a_stack_becomes_hdf5_nifti_and_pictures(tmp_path, monkeypatch, capsys):
         np.testing.assert_allclose(image.header.get_zooms(), (1, 2, 7), atol=1e-5)
         assert image.header["sform_code"] == 1 and image.header["qform_code"] == 1
     assert "3 slices" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("package", "module"), [("nibabel", "nibabel.nifti1"), ("sigpy", "sigpy.mri.app")])
+def test_a_missing_package_is_found_at_the_start(tmp_path, monkeypatch, capsys, package, module):
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd"))
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(raw_sampling, "sample_scan", lambda *given, **options: pytest.fail("a slice was sampled"))
+    assert run(monkeypatch, "sample", config) == 2
+    error = capsys.readouterr().err
+    assert f"{package}: pip install {package} (" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):

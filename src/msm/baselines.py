@@ -270,7 +270,7 @@ def _wavelet_shrinkage(
     try:
         import pywt
     except ImportError as error:
-        raise ImportError("l1_wavelet needs PyWavelets: pip install 'msm-diffusion[mri]'") from error
+        raise ImportError("l1_wavelet needs PyWavelets: pip install PyWavelets") from error
     if name not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(name).orthogonal:
         raise ValueError(f"{name!r} is not an orthogonal wavelet of PyWavelets: try 'haar', 'db4' or 'sym8'")
     levels = pywt.dwt_max_level(min(size), name)

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,12 +18,12 @@ from .stopping import EXIT_CODE
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Diffusion models trained on noisy, subsampled measurements only. Errors are one line; --debug, anywhere, "
     "shows where they come from.",
 )
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which newer versions of Typer carry inside
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file, for example one of configs/", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -43,7 +43,9 @@ def acquire(
     ],
     store: Annotated[Path, typer.Option("--output", "-o", help="measurement store to write (.h5)")],
     split: Annotated[str, typer.Option(help="to simulate: train or test")] = "train",
-    truth: Annotated[Path | None, typer.Option(help="to simulate: also write the ground truth, to this file")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="to simulate: also write the ground truth, to this file (.h5)")
+    ] = None,
     size: Annotated[
         tuple[int, int] | None,
         typer.Option(help="to import: height and width of all items; not given: the largest that pads none"),
@@ -277,9 +279,20 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # half-written files are removed
     keep_memory()
     try:
-        app(args=arguments)
+        code = app(args=arguments or ["--help"], prog_name="msm", standalone_mode=False)
+    except UsageError as error:
+        print(f"msm: {_usage(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
     except (ValueError, OSError, ImportError) as error:
         if debug:
             raise
         print(f"msm: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
         raise SystemExit(2) from None
+    raise SystemExit(code)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the arguments, in one line."""
+    option, command = getattr(error, "option_name", ""), error.ctx.command_path if error.ctx else "msm"
+    hint = f"; write {option.lstrip('-')}=… without --" if "." in option else ""
+    return f"{' '.join(error.format_message().split()).rstrip('.')}{hint} ({command} --help shows what it takes)"

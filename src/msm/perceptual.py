@@ -69,7 +69,7 @@ def inception_features(images: Tensor, batch_size: int = 32) -> Tensor:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
-        raise ImportError("FID needs torch-fidelity: pip install 'msm-diffusion[fid]'") from error
+        raise ImportError("FID needs torch-fidelity: pip install torch-fidelity") from error
     network: Any = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
     pixels = ((_rgb(images) + 1) * 127.5).round().to(torch.uint8)
     return torch.cat([network(part)[0] for part in pixels.split(batch_size)]).double()

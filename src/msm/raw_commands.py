@@ -14,6 +14,7 @@ from .data.raw_store import import_store, manifest_path
 from .denoiser import PartialDenoiser
 from .processes import processes
 from .raw_sampling import open_writers, reconstruct_volumes, survey
+from .volumes import nifti_image
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
@@ -43,12 +44,14 @@ def reconstruct_raw(
 
     Raises:
         DataError: if a file cannot be used.
+        ImportError: if nibabel or sigpy is missing.
         ValueError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
     """
     settings, folder, weights = config.sample, config.setting.save_dir, config.setting.pretrained_model_dir
     if config.setting.dataset_dir is None:
         raise ValueError("setting.dataset_dir: missing; set it to a raw file, or to a folder of them")
     assert weights is not None
+    nifti_image()  # before the work that would be lost without it
     volumes = survey(raw_files([config.setting.dataset_dir]))
     writers = open_writers(volumes, config, digest(weights / "model.safetensors" if weights.is_dir() else weights))
     if processes().is_main_process:

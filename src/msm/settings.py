@@ -94,7 +94,8 @@ class DataConfig(_Block):
     """What the measurements are."""
 
     kind: Literal["images", "fastmri", "slices", "raw"] = Field(
-        description="how dataset_dir is read: photos, prepared fastMRI HDF5, slices given simulated coils, raw k-space"
+        description="how dataset_dir is read: photos, fastMRI as the paper's authors prepared it (fastMRI's own files "
+        "are `raw`), slices given simulated coils, raw k-space"
     )
     image_size: Size
     channels: Literal[1, 3] = Field(default=3, description="colour channels (images only)")

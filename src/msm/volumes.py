@@ -103,6 +103,19 @@ class VolumeWriter:
             return {name: file[name][:] for name in FACTS}
 
 
+def nifti_image() -> type:
+    """Nibabel's class of NIfTI-1 images; a run that will write some asks for it at its start.
+
+    Raises:
+        ImportError: if nibabel is missing.
+    """
+    try:
+        from nibabel.nifti1 import Nifti1Image
+    except ImportError as error:
+        raise ImportError("NIfTI needs nibabel: pip install nibabel") from error
+    return Nifti1Image
+
+
 def write_nifti(
     path: Path, slices: h5py.Dataset, affine: np.ndarray | None, voxel_mm: tuple[float, float, float] | None
 ) -> None:
@@ -117,14 +130,10 @@ def write_nifti(
     Raises:
         ImportError: if nibabel is missing.
     """
-    try:
-        from nibabel.nifti1 import Nifti1Image
-    except ImportError as error:
-        raise ImportError('NIfTI needs nibabel: pip install "msm-diffusion[mri]"') from error
     count, height, width = slices.shape
     grid = np.diag([*(voxel_mm or (1.0, 1.0, 1.0)), 1.0]) if affine is None else affine
     empty = np.broadcast_to(np.float32(0), (height, width, count))  # takes no memory
-    header = Nifti1Image(empty, grid).header
+    header = nifti_image()(empty, grid).header
     header.set_sform(grid, code=0 if affine is None else 1)
     header.set_qform(grid, code=0 if affine is None else 1)
     header.set_xyzt_units("mm")

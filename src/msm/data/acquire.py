@@ -162,7 +162,7 @@ def birdcage(coils: int, height: int, width: int, generator: Generator) -> Tenso
     try:
         from sigpy.mri import birdcage_maps
     except ImportError as error:
-        raise ImportError('simulated coils need sigpy: pip install "msm-diffusion[mri]"') from error
+        raise ImportError("simulated coils need sigpy: pip install sigpy") from error
 
     radius = 1.2 + 0.5 * torch.rand((), generator=generator).item()
     maps = torch.from_numpy(birdcage_maps((coils, height, width), r=radius)).to(torch.complex64)

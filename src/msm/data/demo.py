@@ -29,7 +29,7 @@ def brain_slices(size: int, coils: int, seed: int = 0) -> list[Source]:
     try:
         from nilearn.datasets import load_mni152_template
     except ImportError as error:
-        raise ImportError('the demo brain needs nilearn: pip install "msm-diffusion[demo,mri]"') from error
+        raise ImportError("the demo brain needs nilearn: pip install nilearn") from error
     volume = np.asarray(load_mni152_template(resolution=2).dataobj, dtype=np.float32)
     places = [
         ("axial", 0.45),

@@ -57,6 +57,19 @@ def calibration_data(scan: Scan) -> Tensor:
     return resize(resize((scan.calibration or scan).k_space, height, -2), width, -1)
 
 
+def espirit_app() -> type:
+    """Sigpy's ESPIRiT; a run that will estimate coil maps asks for it at its start.
+
+    Raises:
+        ImportError: if sigpy is missing.
+    """
+    try:
+        from sigpy.mri.app import EspiritCalib
+    except ImportError as error:
+        raise ImportError("coil maps need sigpy: pip install sigpy") from error
+    return EspiritCalib
+
+
 def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Tensor:
     """Coil maps by ESPIRiT, from the calibration region alone.
 
@@ -75,15 +88,11 @@ def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Ten
     coils, height, width = scan.k_space.shape
     if coils == 1:
         return torch.ones(1, height, width, dtype=torch.complex64)
-    try:
-        from sigpy.mri.app import EspiritCalib
-    except ImportError as error:
-        raise ImportError('coil maps need sigpy: pip install "msm-diffusion[mri]"') from error
     region = calibration_data(scan)
     side = min(*region.shape[1:], CALIBRATION_WIDTH)
     padded = resize(resize(region, min(height, GRID), -2), min(width, GRID), -1).numpy()
     with np.errstate(divide="ignore", invalid="ignore"):  # where the first coil sees nothing its phase is 0/0
-        app = EspiritCalib(padded, side, threshold, KERNEL_WIDTH, 0, output_eigenvalue=True, show_pbar=False)
+        app = espirit_app()(padded, side, threshold, KERNEL_WIDTH, 0, output_eigenvalue=True, show_pbar=False)
         coarse, eigenvalue = (torch.from_numpy(np.ascontiguousarray(array)) for array in app.run())
     coarse = torch.where(torch.isfinite(coarse.abs()).all(0), coarse, 0).to(torch.complex64)
     reference = torch.tensordot(_strongest(region, 1), coarse, dims=1)  # its phase does not turn fast inside the head

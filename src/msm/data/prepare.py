@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..measurement import Measurement
 from ..noise import estimate_noise, noise_covariance, whitening
-from .maps import calibration_size, compress, espirit_maps, outside_span
+from .maps import calibration_size, compress, espirit_app, espirit_maps, outside_span
 from .raw import Scan, fft1c, fit, ifft1c, normalise, resize
 from .store import DataError
 
@@ -125,6 +125,7 @@ def prewhiten(scan: Scan) -> Scan:
 
 
 def check_calibration(scan: Scan) -> None:
-    """Raise DataError if coil maps cannot be estimated; one coil needs none."""
+    """Raise DataError, or ImportError without sigpy, if coil maps cannot be estimated; one coil needs none."""
     if len(scan.k_space) > 1:
+        espirit_app()
         calibration_size(scan)

@@ -25,8 +25,9 @@ from .files import digest
 from .formats import import_scans
 from .prepare import check_calibration, prepare
 from .raw import Scan
-from .store import DataError, StoreWriter
+from .store import DataError, StoreWriter, check_target
 
+SMALLEST = 8  # side of an item, as of data.image_size
 MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them
 FACTS = ("scale", "noise_std", "maps_residual")  # of each slice, in the manifest
 VERSION = 1  # of what `_import_file` does: parts of other versions are not used
@@ -58,7 +59,8 @@ def import_store(
     Args:
         files: raw files; their order is the store's.
         path: the store to write.
-        size: height and width of all items; None for the largest, in multiples of 16, that no slice is padded to.
+        size: height and width of all items, at least 8; None for the largest, in multiples of 16, that no slice is
+            padded to.
         coils: compress to so many; None keeps all, of which all files must then have the same number.
         workers: processes; each takes some 0.9 GB.
 
@@ -66,10 +68,17 @@ def import_store(
         the lines of the manifest: file, sha256, slices, shape, and a list of scale, noise_std and maps_residual.
 
     Raises:
-        DataError: if a file cannot be used, or does not go with the others.
+        DataError: if a file cannot be used, or does not go with the others. All are read through before the first
+            is imported. Before that, if `size` is too small, or `path` cannot be written.
     """
+    if size is not None and min(size) < SMALLEST:
+        raise DataError(f"--size: found {size[0]} {size[1]}; height and width should be at least {SMALLEST}")
+    check_target(path)
+    counts, heights, widths = zip(*_in_parallel(_smallest, files, workers, "looking at sizes and coils"))
+    _check_coils(files, counts, coils)
     if size is None:
-        size = _common_size(files, workers)
+        height, width = (max(MULTIPLE, min(sides) // MULTIPLE * MULTIPLE) for sides in (heights, widths))
+        size = height, width
     common = Path(os.path.commonpath([file.absolute().parent for file in files]))
     parts = path.with_name(path.name + ".parts")
     prefixes = [file.absolute().parent.relative_to(common).as_posix() for file in files]
@@ -77,11 +86,6 @@ def import_store(
     lines: list[dict[str, Any]] = []
     try:
         for line in _in_parallel(_import_file, jobs, workers, "importing"):
-            if lines and line["shape"] != lines[0]["shape"]:
-                raise DataError(
-                    f"{line['file']}: has {line['shape'][0]} coils, {lines[0]['file']} has {lines[0]['shape'][0]}; "
-                    "compress both to the same number (--coils), or make two stores"
-                )
             lines.append(line)
         _join(path, jobs, lines)
     finally:
@@ -134,21 +138,26 @@ def _add(writer: StoreWriter, scan: Scan, job: _Job, line: dict[str, Any]) -> No
     line |= {"slices": line["slices"] + 1, "shape": list(done.scan.k_space.shape), "whitened": scan.noise is not None}
 
 
-def _common_size(files: Sequence[Path], workers: int) -> tuple[int, int]:
-    """The largest height and width, in multiples of 16, that all slices of all files have."""
-    shapes = list(_in_parallel(_smallest, files, workers, "looking at sizes"))
-    height, width = (max(MULTIPLE, min(sides) // MULTIPLE * MULTIPLE) for sides in zip(*shapes))
-    return height, width
-
-
-def _smallest(file: Path) -> tuple[int, int]:
-    """Least height and width of a file's slices."""
+def _smallest(file: Path) -> tuple[int, int, int]:
+    """Coils, least height and least width of a file's slices."""
     shapes = []
     for scan in import_scans([file]):
         check_calibration(scan)
-        shapes.append(scan.k_space.shape[-2:])
-    height, width = map(min, zip(*shapes))
-    return height, width
+        shapes.append(scan.k_space.shape)
+    coils, height, width = map(min, zip(*shapes))
+    return coils, height, width
+
+
+def _check_coils(files: Sequence[Path], counts: Sequence[int], coils: int | None) -> None:
+    """Refuse files of different numbers of coils, unless all have enough to be compressed to `coils`."""
+    (fewest, small), (most, large) = (choose(zip(counts, files)) for choose in (min, max))
+    if coils is None and fewest != most:
+        raise DataError(
+            f"{large}: has {most} coils, {small} has {fewest}; compress all to the same number "
+            f"(--coils {fewest}), or make two stores"
+        )
+    if coils is not None and coils > fewest:
+        raise DataError(f"{small}: has {fewest} coils, --coils asks for {coils}; ask for at most {fewest}")
 
 
 def _in_parallel(work: Callable[[Any], Result], items: Sequence[Any], workers: int, label: str) -> Iterator[Result]:

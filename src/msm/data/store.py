@@ -16,6 +16,7 @@ The truth, where a simulation has one, goes into a file of its own that only eva
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,11 +54,31 @@ class Acquisitions(Protocol):
         """The acquisitions with these numbers, as one batch; `epochs` says how often each was used before."""
 
 
+def check_target(path: Path) -> None:
+    """Refuse a path that no store can be written to, before the work that it is for; nothing is written.
+
+    Args:
+        path: the file to make, whose folder need not be there.
+
+    Raises:
+        DataError: if its suffix is not .h5, or its folder takes no files.
+    """
+    if path.suffix != ".h5":
+        raise DataError(f"{path}: will be written as HDF5; choose a name that ends in .h5")
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another path") from None
+
+
 class _Writer:
     """An HDF5 file that grows item by item under a temporary name and is moved into place when complete."""
 
     def __init__(self, path: Path, file_format: str, provenance: dict[str, Any]):
         self.path = Path(path)
+        check_target(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.temporary = self.path.with_name(self.path.name + f".{os.getpid()}.tmp")
         self.file = h5py.File(self.temporary, "w")
@@ -112,8 +133,11 @@ class StoreWriter(_Writer):
     """Write a measurement store; use as a context manager.
 
     Args:
-        path: the file to make; it appears when all is written.
+        path: the file to make (.h5); it appears when all is written.
         provenance: where the data comes from and how it was made, JSON-friendly.
+
+    Raises:
+        DataError: if it cannot be written there.
     """
 
     def __init__(self, path: Path, provenance: dict[str, Any]):
