@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from .config import Config, dump_config
 from .data.images import SUFFIXES
-from .data.store import MeasurementStore
+from .data.store import MeasurementStore, obstacle
 from .denoiser import PartialDenoiser
 from .evaluation import coil_maps, make_masks, posterior_samples, prior_samples, score, summary
 from .inputs import test_items, trained_names, trained_on
@@ -54,14 +53,8 @@ def check_folder(folder: Path, other: str) -> None:
     """
     if (folder / other).exists():
         raise ValueError(f"setting.save_dir: {folder} holds another kind of run ({other}); choose another folder")
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"setting.save_dir: {folder}: cannot be written to ({there}: {error.strerror}); choose another folder"
-        ) from error
+    if reason := obstacle(folder):
+        raise ValueError(f"setting.save_dir: {folder}: cannot be written to ({reason}); choose another folder")
 
 
 def run_generation(config: Config, denoiser: PartialDenoiser) -> None:

@@ -65,12 +65,18 @@ def check_target(path: Path) -> None:
     """
     if path.suffix != ".h5":
         raise DataError(f"{path}: will be written as HDF5; choose a name that ends in .h5")
+    if reason := obstacle(path.absolute().parent):
+        raise DataError(f"{path}: cannot be written ({reason}); choose another path")
+
+
+def obstacle(folder: Path) -> str | None:
+    """Why no file can be written into a folder, there already or not; None if one can. Nothing is left behind."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=there):
+            return None
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another path") from None
+        return error.strerror
 
 
 class _Writer:
