@@ -40,7 +40,7 @@ def nearest(
     Args:
         images: (B, C, H, W), real or complex, of the store's kind and size.
         store: what the model was trained on.
-        batch_size: acquisitions at a time; changes no result.
+        batch_size: acquisitions at a time; changes results by rounding only.
         advance: told how many acquisitions were compared.
 
     Returns:
@@ -75,7 +75,7 @@ def distances(images: Tensor, measurement: Measurement) -> Tensor:
 
 
 def _squares_of_pixels(images: Tensor, measurement: Measurement) -> Tensor:
-    """d_i(x)² (B, N) of photos by two matrix products; in double precision, as the terms cancel for a repeated image."""
+    """d_i(x)² (B, N) of photos by two matrix products; in double, as the terms cancel for a repeated image."""
     x, s = images.double(), measurement.values.double().flatten(1)
     energy = s.square().sum(1)
     measured = x.square().sum(1).flatten(1) @ measurement.mask.double().flatten(1).T
