@@ -60,3 +60,12 @@ def test_every_epoch_has_every_item_once_in_an_order_of_its_own(items):
     order = steps(items(batch_size=2), 15)["order"].unflatten(0, (3, COUNT))
     assert torch.equal(order.sort(1).values, torch.arange(1.0, COUNT + 1).expand(3, -1))
     assert not torch.equal(order[0], order[1]) and not torch.equal(order[1], order[2])
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.01, 1), (0.25, 3), (0.5, 6), (0.8, 10), (1.0, 12)])
+def test_sure_is_spread_over_a_batch_and_weighs_as_much_as_on_all_of_it(items, share, count):
+    weights = items(batch_size=12, sure_share=share, sure_weight=0.3)._sure_weights()
+    assert weights.mean().item() == pytest.approx(0.3)
+    for parts in (1, 2, 3, 4, 6, 12):
+        numbers = (weights > 0).unflatten(0, (parts, -1)).sum(1)
+        assert numbers.sum() == count and numbers.max() - numbers.min() <= 1

@@ -155,6 +155,27 @@ def test_empirical_covering_covers_what_the_set_can():
     assert torch.equal(drawn(masks, 20, 4, True)[:, 0], drawn(masks, 20, 4, False)[:, 0])
 
 
+@pytest.mark.parametrize("draws", [1, 2, 3, 9])
+def test_empirical_covering_takes_what_adds_most_and_a_random_mask_once_nothing_does(draws):
+    known = torch.rand(7, 1, 6, 5, generator=generator(1)) < 0.4
+    u = torch.rand(30, draws, 1, generator=generator(2))
+    found = EmpiricalMasks(known).draw(u, covering=True)
+    for variates, masks in zip(u[..., 0], found):
+        covered = torch.zeros_like(known[0])
+        for k, (v, mask) in enumerate(zip(variates, masks)):
+            added = (known & ~covered).sum((1, 2, 3))
+            number = added.argmax() if k and added.any() else int(v * 7)
+            assert torch.equal(mask, known[number])
+            covered |= mask
+
+
+@pytest.mark.gpu
+def test_empirical_masks_are_the_same_on_another_device():
+    masks, u = EmpiricalMasks(some_masks()), torch.rand(20, 4, 1, generator=generator())
+    assert torch.equal(masks.draw(u.cuda(), True).cpu(), masks.draw(u, True))
+    assert torch.equal(masks.covers(u[:, 0].cuda()).cpu(), masks.covers(u[:, 0]))
+
+
 def test_empirical_submask_of_columns_keeps_columns():
     columns = torch.rand(5, 1, 1, 12, generator=generator()) < 0.5
     columns[..., 5:7] = True

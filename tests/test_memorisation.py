@@ -6,7 +6,8 @@ import torch
 from msm.data.acquire import Source, acquire, birdcage
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.masks import BoxMasks, CartesianMasks
-from msm.memorisation import nearest
+from msm.measurement import Measurement
+from msm.memorisation import distances, nearest
 
 NOISE = 0.05
 
@@ -42,6 +43,20 @@ def test_a_repeated_image_is_as_near_as_the_noise(tmp_path, is_mri):
 def test_photos_have_no_phase(tmp_path):
     images, store = training_store(tmp_path / "store.h5", False)
     assert nearest(-images[3:4], store)[0].distance > 0.8
+
+
+def test_distances_of_photos_are_those_of_the_definition():
+    """And a repeated image has none, though the terms of its square are as large as the image."""
+    generator = torch.Generator().manual_seed(0)
+    x, s = (torch.randn(n, 3, 32, 32, generator=generator) for n in (4, 5))
+    mask = torch.rand(5, 1, 32, 32, generator=generator) < 0.6
+    s[2] = x[1]
+    measurement = Measurement(s, mask)
+    difference = torch.where(mask, x.double()[:, None], 0) - measurement.values.double()
+    expected = difference.flatten(2).norm(dim=2) / measurement.values.double().flatten(1).norm(dim=1)
+    found = distances(x, measurement)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-7)
+    assert found[1, 2] < 1e-7
 
 
 def test_images_of_another_kind_are_refused(tmp_path):

@@ -253,7 +253,7 @@ def test_items_of_one_batch_do_not_meet(small, steps):
         ({}, [1, 4, 3, 3]),
         ({"target_steps": 1}, [1, 1, 4, 3, 3]),
         ({"sure_weight": 0.0}, [1, 4]),
-        ({"sure_share": 0.5}, [1, 4, 2, 2]),
+        ({"sure_weight": torch.tensor([0.1, 0.1, 0.0, 0.1])}, [1, 4, 2, 2]),
     ],
 )
 def test_extra_passes_are_of_the_items_that_need_them(options, expected):
@@ -264,17 +264,17 @@ def test_extra_passes_are_of_the_items_that_need_them(options, expected):
     assert denoiser.items == expected
 
 
-def test_sure_on_a_share_of_the_items_is_the_same_on_average(small):
+def test_sure_counts_as_much_as_each_item_s_weight_says(small):
     denoiser, m, draws = small
-    m, t = Measurement(m.values, m.mask, m.maps, 0.2), torch.full((4,), 900.0)
+    m = Measurement(m.values, m.mask, m.maps, 0.2)
 
-    def total(turn, share):
-        rows = torch.arange(4).roll(turn)
-        turned = Measurement(m.values[rows], m.mask[rows], m.maps, 0.2)
-        return noisy_loss(denoiser, turned, t, sure_share=share, **{k: v[rows] for k, v in draws.items()}).sum()
+    def loss(weight):
+        return noisy_loss(denoiser, m, T, sure_weight=weight, **draws)
 
+    weight = torch.tensor([0.0, 0.05, 0.3, 1.0])
     with torch.no_grad():
-        assert_close(sum(total(turn, 0.25) for turn in range(4)) / 4, total(0, 1.0), rtol=1e-4, atol=1e-5)
+        assert_close(loss(weight), loss(0.0) + weight * (loss(1.0) - loss(0.0)), rtol=1e-4, atol=1e-5)
+        assert torch.equal(loss(torch.full((4,), 0.05)), loss(0.05))
 
 
 def test_target_has_no_gradient_and_may_come_from_another_denoiser(small):

@@ -8,6 +8,7 @@ from msm.perceptual import (
     GROUPS,
     LPIPS_WEIGHTS,
     MissingWeights,
+    _lpips,
     frechet_distance,
     gaussian_distance,
     inception_features,
@@ -110,8 +111,10 @@ def test_lpips_on_random_weights_is_a_distance(tmp_path, monkeypatch):
     from torchvision.models import alexnet
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(alexnet().state_dict(), tmp_path / "hub" / "checkpoints" / LPIPS_WEIGHTS)
+    weights = tmp_path / "hub" / "checkpoints" / LPIPS_WEIGHTS
+    weights.parent.mkdir(parents=True)
+    torch.save(alexnet().state_dict(), weights)
+    assert _lpips(weights) is _lpips(weights)  # built once
     x = torch.rand(2, 1, 64, 64)
     assert lpips(x, x) == pytest.approx([0, 0], abs=1e-7)
     near, far = lpips(x + 0.01 * x.flip(-1), x), lpips(1 - x, x)

@@ -351,7 +351,8 @@ def test_resumed_noisy_training_has_the_same_bits(noisy_store, tmp_path, options
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
-def test_noisy_settings_reach_the_loss(noisy_store, tmp_path):
+@pytest.mark.parametrize("sure_share", [1.0, 0.5, 0.25])
+def test_noisy_settings_reach_the_loss(noisy_store, tmp_path, sure_share):
     """Split in two the batch gives the same weights; without SURE, or with averaged targets, others."""
     results = {}
     for name, changes in (
@@ -361,7 +362,8 @@ def test_noisy_settings_reach_the_loss(noisy_store, tmp_path):
         ("average", {"target_average": True}),
         ("steps", {"target_steps": 1}),
     ):
-        trainer(noisy_store, tmp_path / name, **NOISY | {"submask_share": 0.0} | changes).run()
+        fixed = {"submask_share": 0.0, "sure_share": sure_share}
+        trainer(noisy_store, tmp_path / name, **NOISY | fixed | changes).run()
         results[name] = weights(tmp_path / name)
 
     def distance(name):

@@ -64,6 +64,21 @@ def test_one_set_of_maps_serves_a_batch():
     assert_close(MultiCoil(maps).adjoint(together), x)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("whole_columns", [True, False])
+def test_repeated_maps_have_the_bits_of_copied_ones(batch, whole_columns):
+    maps = normalised_maps(batch, dtype=torch.complex64)
+    repeated, copied = MultiCoil(maps).repeat(3), MultiCoil(maps.repeat_interleave(3, 0))
+    x, z = (random_tensor((3 * batch, n, 8, 6), torch.complex64, seed=n) for n in (1, 3))
+    mask = torch.rand(3 * batch, 1, 8, 6, generator=torch.Generator().manual_seed(5)) < 0.5
+    mask = mask[:, :, :1].expand(-1, -1, 8, -1) if whole_columns else mask
+    assert torch.equal(repeated.forward(x), copied.forward(x))
+    assert torch.equal(repeated.adjoint(z), copied.adjoint(z))
+    assert torch.equal(repeated.normal(x, mask), copied.normal(x, mask))
+    assert torch.equal(repeated.repeat(1).forward(x), copied.forward(x))
+    assert repeated.maps.data_ptr() == maps.data_ptr()
+
+
 @pytest.mark.parametrize("size", [(8, 6), (7, 5)])
 def test_fft_is_centred_and_orthonormal(size):
     x = random_tensor((2, 1, *size), torch.complex128)
@@ -110,6 +125,13 @@ def test_measurement_slices_its_maps():
     mask = torch.ones(2, 1, 8, 6, dtype=torch.bool)
     assert torch.equal(Measurement(values, mask, maps)[1:].maps, maps[1:])
     assert torch.equal(Measurement(values, mask, maps[:1])[1:].transform.maps, maps[:1])
+
+
+def test_measurement_builds_its_transform_once():
+    maps = normalised_maps()
+    measurement = Measurement(random_tensor(maps.shape, torch.complex128), torch.ones(2, 1, 8, 6).bool(), maps)
+    assert measurement.transform is measurement.transform
+    assert measurement[1:].transform is not measurement.transform
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ computes it, or on how often the run was stopped.
 """
 
 from collections.abc import Iterator
+from math import ceil
 
 import torch
 from torch import Generator, Tensor
@@ -21,7 +22,7 @@ Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
 
 
 class TrainingItems(Dataset):
-    """Batches as the optimiser takes them: times, acquisitions, white noise by the names of the loss's arguments.
+    """Batches as the optimiser takes them: times, acquisitions, and by name what else the loss takes.
 
     Times are stratified over a batch: each item's time is uniform on the grid, and together they spread over it.
     A share of items is restricted to a random sub-mask; flips are of the whole acquisition, so no entry is used
@@ -46,7 +47,7 @@ class TrainingItems(Dataset):
 
         Returns:
             times (B,), measurement of B items, noises shaped like its values: "noise" and, if the data hold
-            noise, "probe".
+            noise, "probe", and with that "sure_weight" (B,).
         """
         step, rows = place
         size, seed = self.settings.batch_size, self.settings.seed
@@ -63,6 +64,8 @@ class TrainingItems(Dataset):
         noises = {
             name: torch.stack([standard_normal(v, g) for v, g in zip(measurement.values, streams)]) for name in names
         }
+        if "probe" in noises:
+            noises["sure_weight"] = self._sure_weights()[list(rows)]
         return self._times(step)[list(rows)], measurement, noises
 
     def _index(self, place: int) -> int:
@@ -77,6 +80,15 @@ class TrainingItems(Dataset):
         size, generator = self.settings.batch_size, item_generator(f"times:{step}", self.settings.seed)
         u = (torch.rand((), generator=generator) + torch.randperm(size, generator=generator) / size) % 1
         return self.grid[(u * len(self.grid)).long().clamp(max=len(self.grid) - 1)]
+
+    def _sure_weights(self) -> Tensor:
+        """Weight of SURE at each place of a batch: 0 but at `sure_share` of them, spread evenly, which make up for it.
+
+        As the places choose, the items are the same in however many parts a batch is computed.
+        """
+        size, share = self.settings.batch_size, self.settings.sure_share
+        count = ceil(share * size)
+        return (torch.arange(size) * count % size < count) * (self.settings.sure_weight * (size / count))
 
     def _submask(self, measurement: Measurement, streams: list[Generator]) -> Measurement:
         share, (low, high) = self.settings.submask_share, self.settings.submask_keep

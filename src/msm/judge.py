@@ -296,15 +296,17 @@ def _distances(images: Tensor, real: Sequence[Source]) -> tuple[tuple[Distance, 
         return (), [f"Fréchet distance: {few}"]
     held_out = torch.stack([item.image for item in real])
     sets = {"MSM": images[:count], "held-out": held_out[:count]}
-    features, reference = perceptual.wavelet_features, held_out[count:]
+    features = perceptual.wavelet_features
+    reference = features(held_out[count:])
     found = []
     for method, chosen in sets.items():
-        e = of_sets(perceptual.wavelet_distance, features(chosen), features(reference))
+        e = of_sets(perceptual.wavelet_distance, features(chosen), reference)
         found.append(_distance("FD-wavelet", method, e, count, len(reference)))
     try:
-        inception = perceptual.inception_features
+        features = perceptual.inception_features
+        reference = features(held_out[count:])
         for method, chosen in sets.items():
-            value = perceptual.frechet_distance(inception(chosen), inception(reference))
+            value = perceptual.frechet_distance(features(chosen), reference)
             found.append(_distance("FID", method, Estimate(value), count, len(reference)))
     except (perceptual.MissingWeights, ImportError) as reason:
         return tuple(found), [str(reason)]

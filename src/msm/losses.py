@@ -1,7 +1,5 @@
 """Training losses on measurements only (SPEC §3, §4). Nothing here can reach a clean image."""
 
-from math import ceil
-
 import torch
 from torch import Generator, Tensor
 
@@ -48,9 +46,8 @@ def noisy_loss(
     *,
     noise: Tensor | None = None,
     probe: Tensor | None = None,
-    sure_weight: float = 0.05,
+    sure_weight: float | Tensor = 0.05,
     sure_tau: float = 0.005,
-    sure_share: float = 1.0,
     target_denoiser: Denoiser | None = None,
     target_steps: int = 0,
 ) -> Tensor:
@@ -68,9 +65,9 @@ def noisy_loss(
         noise: the diffusion noise itself (B, C or coils, H, W) of unit variance per real component, instead of
             `generator`.
         probe: SURE's probe b, like `noise`.
-        sure_weight: λ, in units of the loss at level ρ; 0 leaves SURE and its two network passes out.
+        sure_weight: λ, in units of the loss at level ρ, a number or one for each item (B,); an item of weight 0 is
+            spared SURE's two network passes.
         sure_tau: τ, size of the probe, in units of s.
-        sure_share: SURE is evaluated on this share of the items, rounded up, and weighted to make up for the others.
         target_denoiser: what makes the pseudo-clean estimates, for example D_θ with averaged weights; D_θ if None.
         target_steps: how they are made, see `pseudo_clean`; 0 is the published rule.
 
@@ -88,13 +85,13 @@ def noisy_loss(
         s = s.index_copy(0, rows, target)
     loss = _topped_up_loss(denoiser, measurement, s, torch.where(low, 0, rho), t, noise)
     # No iterate of the diffusion has less noise than σ_0: there SURE would teach nothing that is used.
-    rows = (rho >= schedule.sigma(torch.zeros_like(rho))).nonzero()[:, 0]
-    if sure_weight and len(rows):
+    weight = torch.as_tensor(sure_weight, dtype=loss.dtype, device=loss.device).expand(len(s))
+    rows = ((weight > 0) & (rho >= schedule.sigma(torch.zeros_like(rho)))).nonzero()[:, 0]
+    if len(rows):
         b = standard_normal(s, generator) if probe is None else probe
-        used = rows[: ceil(sure_share * len(rows))]
         # Times the loss weight at ρ, SURE is of order one like the rest, at every ρ and whatever t is.
-        weight = sure_weight * len(rows) / len(used) * denoiser.loss_weight(schedule.time(rho[used]))
-        loss = loss.index_add(0, used, weight * sure(denoiser, pick(measurement, used), probe=b[used], tau=sure_tau))
+        weight = weight[rows] * denoiser.loss_weight(schedule.time(rho[rows]))
+        loss = loss.index_add(0, rows, weight * sure(denoiser, pick(measurement, rows), probe=b[rows], tau=sure_tau))
     return loss
 
 

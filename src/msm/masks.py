@@ -350,6 +350,8 @@ class EmpiricalMasks(Masks):
             raise ValueError("a mask keeps nothing")
         self.masks = masks
         self.size = (masks.shape[2], masks.shape[3])
+        self._elsewhere: dict[torch.device, EmpiricalMasks] = {}
+        self._greedy: dict[int, Tensor] = {}
 
     @property
     def kept(self) -> float:
@@ -367,23 +369,36 @@ class EmpiricalMasks(Masks):
         Returns:
             masks (B, draws, 1, H, W), bool.
         """
-        masks = self.masks.to(u.device)
-        index = (u[..., 0] * len(masks)).long()
+        here = self._on(u.device)
+        index = (u[..., 0] * len(self.masks)).long()
         if covering:
-            index = self._greedy(masks.flatten(1).float(), index)
-        return masks[index]
+            order = here._greedy_orders(index.shape[1])[index[:, 0]]
+            index = torch.where(order < 0, index, order)
+        return here.masks[index]
 
-    @staticmethod
-    def _greedy(flat: Tensor, index: Tensor) -> Tensor:
-        """Indices (B, draws) of masks that each cover most of what the ones before left open."""
-        index = index.clone()
-        open_ = 1 - flat[index[:, 0]]
-        for k in range(1, index.shape[1]):
-            gain = open_ @ flat.T
-            best = gain.argmax(1)
-            index[:, k] = torch.where(gain.max(1).values > 0, best, index[:, k])
-            open_ = open_ * (1 - flat[index[:, k]])
-        return index
+    def _on(self, device: torch.device) -> "EmpiricalMasks":
+        """The same family with its set, and what is tabulated of it, on a device."""
+        if device == self.masks.device:
+            return self
+        if device not in self._elsewhere:
+            self._elsewhere[device] = EmpiricalMasks(self.masks.to(device))
+        return self._elsewhere[device]
+
+    def _greedy_orders(self, draws: int) -> Tensor:
+        """Each mask of the set, then those that cover most of what the ones before left open.
+
+        Returns:
+            their numbers (N, draws), -1 where none adds anything.
+        """
+        if draws not in self._greedy:
+            flat = self.masks.flatten(1).float()
+            orders, open_ = [torch.arange(len(flat), device=flat.device)], 1 - flat
+            for _ in range(1, draws):
+                most, best = (open_ @ flat.T).max(1)
+                orders.append(torch.where(most > 0, best, -1))
+                open_ *= 1 - flat[best]
+            self._greedy[draws] = torch.stack(orders, 1)
+        return self._greedy[draws]
 
     def covers(self, u: Tensor) -> Tensor:
         """Ordered covers: a mask of the set, then one after the other until none adds anything.
@@ -398,14 +413,14 @@ class EmpiricalMasks(Masks):
         Returns:
             covers (B, K, 1, H, W), bool.
         """
-        orders = self._orders[(u[:, 0] * len(self.masks)).long().cpu()]
-        return self.masks[orders].to(u.device)
+        here = self._on(u.device)
+        return here.masks[here._orders[(u[:, 0] * len(self.masks)).long()]]
 
     @cached_property
     def _orders(self) -> Tensor:
         """Numbers (N, K) of the covers that begin with each mask of the set."""
-        flat = self.masks.flatten(1).float().cpu()
-        sizes, orders = flat.sum(1), torch.arange(len(flat))[:, None]
+        flat = self.masks.flatten(1).float()
+        sizes, orders = flat.sum(1), torch.arange(len(flat), device=flat.device)[:, None]
         open_ = flat.amax(0) * (1 - flat)
         while open_.any():
             added = open_ @ flat.T
@@ -428,11 +443,20 @@ class EmpiricalMasks(Masks):
         Returns:
             sub-masks (B, 1, H, W), bool.
         """
-        always = self.masks.all(0).to(mask.device)
+        here = self._on(mask.device)
+        u = torch.rand(len(mask), 1, *here._blocks, generator=generator, device=mask.device)
+        return mask & ((u < keep[:, None, None, None]) | here._always)
+
+    @cached_property
+    def _always(self) -> Tensor:
+        """What all masks of the set share, (1, H, W)."""
+        return self.masks.all(0)
+
+    @cached_property
+    def _blocks(self) -> list[int]:
+        """Height and width, 1 for the one along which every mask of the set is constant."""
         whole = [bool((self.masks == self.masks.select(axis, 0).unsqueeze(axis)).all()) for axis in (2, 3)]
-        shape = [1 if constant else length for constant, length in zip(whole, self.size)]
-        u = torch.rand(len(mask), 1, *shape, generator=generator, device=mask.device)
-        return mask & ((u < keep[:, None, None, None]) | always)
+        return [1 if constant else length for constant, length in zip(whole, self.size)]
 
 
 def height_width(size: Size | Sequence[int]) -> tuple[int, int]:

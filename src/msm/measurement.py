@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Measurement:
             )
         object.__setattr__(self, "values", torch.where(mask, values, 0))
 
-    @property
+    @cached_property
     def transform(self) -> Transform:
         """T of this acquisition: `MultiCoil` if there are coil maps, else `Identity`."""
         return Identity() if self.maps is None else MultiCoil(self.maps)

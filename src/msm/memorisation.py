@@ -40,7 +40,7 @@ def nearest(
     Args:
         images: (B, C, H, W), real or complex, of the store's kind and size.
         store: what the model was trained on.
-        batch_size: acquisitions at a time; changes no result.
+        batch_size: acquisitions at a time; changes results by rounding only.
         advance: told how many acquisitions were compared.
 
     Returns:
@@ -70,12 +70,25 @@ def nearest(
 
 def distances(images: Tensor, measurement: Measurement) -> Tensor:
     """d_i(x) of every image (B, C, H, W) and every acquisition of a batch of N: (B, N)."""
+    squares = _squares_of_coils if measurement.values.is_complex() else _squares_of_pixels
+    return squares(images.cpu(), measurement).clamp(min=0).sqrt()
+
+
+def _squares_of_pixels(images: Tensor, measurement: Measurement) -> Tensor:
+    """d_i(x)² (B, N) of photos by two matrix products; in double, as the terms cancel for a repeated image."""
+    x, s = images.double(), measurement.values.double().flatten(1)
+    energy = s.square().sum(1)
+    measured = x.square().sum(1).flatten(1) @ measurement.mask.double().flatten(1).T
+    return (measured - 2 * x.flatten(1) @ s.T + energy) / energy
+
+
+def _squares_of_coils(images: Tensor, measurement: Measurement) -> Tensor:
+    """d_i(x)² (B, N) of complex images, in the k-space of each acquisition."""
     s, mask, transform = measurement.values, measurement.mask, measurement.transform
     energy = s.abs().square().sum((1, 2, 3))
     rows = []
-    for x in images.cpu().split(1):
+    for x in images.split(1):
         z = torch.where(mask, transform.forward(x.expand(len(s), -1, -1, -1)), 0)
-        product = (z.conj() * s).sum((1, 2, 3))
-        common = product.abs() if s.is_complex() else product
+        common = (z.conj() * s).sum((1, 2, 3)).abs()
         rows.append((z.abs().square().sum((1, 2, 3)) - 2 * common + energy) / energy)
-    return torch.stack(rows).clamp(min=0).sqrt()
+    return torch.stack(rows)

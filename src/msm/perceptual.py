@@ -14,6 +14,7 @@ never downloaded here: they are looked for in torch's cache, which the environme
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,19 @@ def lpips(x_hat: Tensor, x: Tensor) -> list[float]:
 
     Source: Zhang et al., CVPR 2018; the implementation is torchmetrics'.
     """
-    cached(LPIPS_WEIGHTS, "LPIPS")
+    distance = _lpips(cached(LPIPS_WEIGHTS, "LPIPS"))
+    pairs = zip(_rgb(x_hat).split(1), _rgb(x).split(1))
+    found = [float(distance(image, truth)) for image, truth in pairs]
+    distance.reset()  # it keeps all distances, for a mean that is not asked for
+    return found
+
+
+@cache
+def _lpips(path: Path) -> Any:
+    """The metric LPIPS with AlexNet's weights, which it looks for at this path itself."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    distance = LearnedPerceptualImagePatchSimilarity(net_type="alex", reduction="mean")
-    pairs = zip(_rgb(x_hat).split(1), _rgb(x).split(1))
-    return [float(distance(image, truth)) for image, truth in pairs]
+    return LearnedPerceptualImagePatchSimilarity(net_type="alex", reduction="mean")
 
 
 @torch.no_grad()
@@ -65,14 +73,19 @@ def inception_features(images: Tensor, batch_size: int = 32) -> Tensor:
         MissingWeights: the network's weights are not in torch's cache.
         ImportError: torch-fidelity is missing.
     """
-    path = cached(FID_WEIGHTS, "FID")
+    network = _inception(cached(FID_WEIGHTS, "FID"))
+    pixels = ((_rgb(images) + 1) * 127.5).round().to(torch.uint8)
+    return torch.cat([network(part)[0] for part in pixels.split(batch_size)]).double()
+
+
+@cache
+def _inception(path: Path) -> Any:
+    """The Inception network of the FID paper with the weights of a file."""
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise ImportError("FID needs torch-fidelity: pip install torch-fidelity") from error
-    network: Any = FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
-    pixels = ((_rgb(images) + 1) * 127.5).round().to(torch.uint8)
-    return torch.cat([network(part)[0] for part in pixels.split(batch_size)]).double()
+    return FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
 
 
 def cached(file: str, metric: str) -> Path:

@@ -110,9 +110,7 @@ class Trainer:
         if data.largest_noise_std > 0:
             self.loss = partial(
                 noisy_loss,
-                sure_weight=settings.sure_weight,
                 sure_tau=settings.sure_tau,
-                sure_share=settings.sure_share,
                 target_steps=settings.target_steps,
                 target_denoiser=target and self._follow_average(target),
             )

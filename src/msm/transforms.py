@@ -5,6 +5,8 @@ then take the centred orthonormal 2-D Fourier transform, z_c = F (C_c x).
 """
 
 from collections.abc import Callable
+from copy import copy
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -72,10 +74,10 @@ class MultiCoil:
         if maps.ndim != 4 or not maps.is_complex():
             raise ValueError(f"coil maps must be complex (B or 1, coils, H, W), got {maps.dtype} {tuple(maps.shape)}")
         self.maps = maps
-        in_image, self._in_k_space = (ramp.to(maps) for ramp in _centring(maps.shape[-2:]))
-        self._maps = maps * in_image
+        in_image, self._in_k_space, self._out_of_k_space = _centring(maps.shape[-2:], maps.dtype, maps.device)
+        self._maps = (maps * in_image)[:, None]
         self._conjugate = self._maps.conj().resolve_conj()
-        self._out_of_k_space = self._in_k_space.conj().resolve_conj()
+        self._times = 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Coil-wise k-space of an image.
@@ -86,7 +88,7 @@ class MultiCoil:
         Returns:
             k-space (B, coils, H, W), complex, low frequencies in the middle.
         """
-        return _orthonormal(torch.fft.fftn, self._maps * x).mul_(self._in_k_space)
+        return _orthonormal(torch.fft.fftn, self._maps * self._apart(x)).mul_(self._in_k_space).flatten(0, 1)
 
     def adjoint(self, z: Tensor) -> Tensor:
         """Coil-combined image of k-space.
@@ -97,8 +99,8 @@ class MultiCoil:
         Returns:
             image (B, 1, H, W), complex.
         """
-        coil_images = _orthonormal(torch.fft.ifftn, z * self._out_of_k_space).mul_(self._conjugate)
-        return coil_images.sum(1, keepdim=True)
+        coil_images = _orthonormal(torch.fft.ifftn, self._apart(z) * self._out_of_k_space).mul_(self._conjugate)
+        return coil_images.sum(2, keepdim=True).flatten(0, 1)
 
     def normal(self, x: Tensor, mask: Tensor) -> Tensor:
         """Tᴴ Sᵀ S T x, what SENSE iterates; the phases of k-space cancel.
@@ -111,13 +113,19 @@ class MultiCoil:
             image (B, 1, H, W), complex.
         """
         axes = (-1,) if mask.stride(-2) == 0 else (-2, -1)  # whole columns: the transform along them cancels
-        k_space = _orthonormal(torch.fft.fftn, self._maps * x, axes).masked_fill_(~mask, 0)
+        k_space = _orthonormal(torch.fft.fftn, self._maps * self._apart(x), axes).masked_fill_(~self._apart(mask), 0)
         coil_images = _orthonormal(torch.fft.ifftn, k_space, axes).mul_(self._conjugate)
-        return coil_images.sum(1, keepdim=True)
+        return coil_images.sum(2, keepdim=True).flatten(0, 1)
 
     def repeat(self, times: int) -> "MultiCoil":
-        """The maps of each item so many times, one after the other; maps that all items share stay as they are."""
-        return self if len(self.maps) == 1 else MultiCoil(self.maps.repeat_interleave(times, 0))
+        """The maps of each item serve so many items, one after the other; no map is copied."""
+        repeated = copy(self)
+        repeated._times *= times
+        return repeated
+
+    def _apart(self, x: Tensor) -> Tensor:
+        """Items that share maps side by side: (B · times, …) as (B, times, …), to go with maps (B or 1, 1, …)."""
+        return x.unflatten(0, (-1, self._times))
 
 
 def _orthonormal(fft: Callable[..., Tensor], x: Tensor, axes: tuple[int, ...] = (-2, -1)) -> Tensor:
@@ -125,8 +133,9 @@ def _orthonormal(fft: Callable[..., Tensor], x: Tensor, axes: tuple[int, ...] = 
     return fft(x, dim=axes, norm="ortho") if len(x) else x
 
 
-def _centring(size: torch.Size) -> tuple[Tensor, Tensor]:
-    """Phases p and q (H, W) with F x = q · DFT(p · x) for the centred F: a shift by n // 2 moves no data this way.
+@lru_cache(maxsize=8)
+def _centring(size: torch.Size, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Phases p, q and q* (H, W) with F x = q · DFT(p · x) for the centred F: a shift by n // 2 moves no data this way.
 
     Shifted by c = n // 2, the DFT has e^{2πi (k − c)(j − c)/n} for e^{2πi kj/n}: signs only, if n is even.
     """
@@ -135,4 +144,5 @@ def _centring(size: torch.Size) -> tuple[Tensor, Tensor]:
         index, centre = torch.arange(n, dtype=torch.float64), n // 2
         p.append(torch.exp(2j * torch.pi * index * centre / n))
         q.append(torch.exp(2j * torch.pi * (index - centre) * centre / n))
-    return p[0][:, None] * p[1], q[0][:, None] * q[1]
+    in_image, in_k_space = ((rows[:, None] * columns).to(device, dtype) for rows, columns in (p, q))
+    return in_image, in_k_space, in_k_space.conj().resolve_conj()
