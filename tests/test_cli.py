@@ -14,11 +14,14 @@ from PIL import Image
 
 from msm.cli import main
 from msm.data.acquire import Source, acquire
-from msm.data.store import StoreWriter
+from msm.data.store import MeasurementStore, StoreWriter
+from msm.density import VariableDensityMasks
+from msm.inputs import check_masks
 from msm.masks import BoxMasks, CartesianMasks
 from msm.network import ADMNetwork
 from msm.processes import usable
 from msm.runs import file_names
+from msm.settings import DataConfig
 
 CONFIG = """
 setting: {{save_dir: {root}/run, dataset_dir: {root}/photos}}
@@ -435,3 +438,20 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path, monkeypatch, cap
 def test_help_imports_nothing_heavy():
     code = "import sys, msm.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "warned"),
+    [(CartesianMasks(32, 4, 4), False), (CartesianMasks(32, 1.5, 4), True), (VariableDensityMasks(32, 3, 8), True)],
+    ids=["the config's", "denser", "points"],
+)
+def test_raw_masks_unlike_those_of_the_config_are_warned_of(tmp_path, capsys, family, warned):
+    masks = family.sample(16, torch.Generator().manual_seed(0))
+    with StoreWriter(tmp_path / "raw.h5", {"source": "raw"}) as writer:
+        for n, mask in enumerate(masks):
+            values = torch.ones(2, 32, 32, dtype=torch.complex64) * mask
+            writer.add(f"{n}", values, mask, values, 0.0)
+    data = DataConfig(kind="raw", image_size=32, mask={"kind": "cartesian", "acceleration": 4, "center": 4})
+    check_masks(data, MeasurementStore(tmp_path / "raw.h5"))
+    said = capsys.readouterr().err
+    assert ("raw.h5: its masks keep" in said and "set data.mask to what was measured" in said) == warned

@@ -96,7 +96,7 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
     return store
 
 
-def _check_masks(data: DataConfig, store: MeasurementStore) -> None:
+def check_masks(data: DataConfig, store: MeasurementStore) -> None:
     """Refuse a simulated store whose masks are not of the config's law; warn of a raw one that looks like another."""
     made = store.provenance.get("data", {}).get("mask")
     wanted = data.mask.model_dump(mode="json")
@@ -128,7 +128,7 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
             f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
         )
     if not config.train.remask:
-        _check_masks(config.data, store)
+        check_masks(config.data, store)
         return store, with_noise(config.train.noise_std, store, store, folder / NOISE_FILE)
     masks = make_masks(config.data.mask, config.data.image_size)
     data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
