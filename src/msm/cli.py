@@ -188,7 +188,7 @@ def evaluate(
     """
     from itertools import islice
 
-    from .inputs import other_items, trained_names, trained_on
+    from .inputs import other_items, seen_in_training, trained_names, trained_on
     from .judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
     from .records import run_config
     from .runs import progress_bar, versions
@@ -199,8 +199,8 @@ def evaluate(
     if config.inverse_problem is not None:
         if store is not None:
             raise ValueError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
-        more, trained = other_items(config, config.sample.count), trained_names(config, trained_on(config, None))
-        records = evaluate_reconstruction(run, config, more, versions(), progress_bar, trained)
+        more = other_items(config, config.sample.count)
+        records = evaluate_reconstruction(run, config, more, versions(), progress_bar, seen_in_training(config))
     else:
         real = list(islice(other_items(config, 0), HELD_OUT))
         seen = trained_on(config, store)

@@ -180,3 +180,11 @@ def trained_names(config: Config, store: MeasurementStore | None) -> set[str]:
     if store is None or folder is None or (made.get("source"), made.get("split")) != (folder.name, "train"):
         return set()
     return set(store.names(range(len(store))))
+
+
+def seen_in_training(config: Config) -> set[str]:
+    """`trained_names` of the store beside the run's weights; none if it is not there, or cannot be read."""
+    try:
+        return trained_names(config, trained_on(config, None))
+    except ValueError:
+        return set()

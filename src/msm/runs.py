@@ -21,7 +21,7 @@ from .data.images import SUFFIXES
 from .data.store import MeasurementStore, obstacle
 from .denoiser import PartialDenoiser
 from .evaluation import coil_maps, make_masks, posterior_samples, prior_samples, score, summary
-from .inputs import test_items, trained_names, trained_on
+from .inputs import seen_in_training, test_items
 from .parts import Parts, fingerprint
 from .processes import processes
 from .raw_commands import reconstruct_raw
@@ -78,7 +78,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
     names = [item.name for item in items]
     if processes().is_main_process:
-        for line in remark_of_training(names, trained_names(config, trained_on(config, None))):
+        for line in remark_of_training(names, seen_in_training(config)):
             print(f"msm: warning: {line}", file=sys.stderr)
     parts = kept_parts(config, denoiser, names, [t for item in items for t in (item.image, item.maps) if t is not None])
     with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
