@@ -13,29 +13,26 @@ OUT.PROBLEM.png: photos and inputs, then a sample of each set.
 
 import argparse
 import json
-from functools import cache
 from itertools import islice
 from pathlib import Path
 
 import torch
-from chain_images import SETS, SHOWN, markdown
+from chain_images import SETS, SHOWN, compiled, markdown
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
 
 from msm.config import Config, load_config
 from msm.data.images import photos
-from msm.denoiser import PartialDenoiser
-from msm.evaluation import make_denoiser, posterior_samples
+from msm.evaluation import posterior_samples
 from msm.intervals import Estimate, difference, mean
 from msm.memory import keep_memory
 from msm.metrics import image_metrics
-from msm.network import ADMNetwork
 from msm.report import write_text
 from msm.uncertainty import intervals, rank_counts, spread_and_error
 
 PROBLEMS = {"box": "{{operator: box, hole: {half}}}", "x4": "{{operator: super_resolution, factor: 4}}"}
-SEEN = "average, sub-masks too"  # what the chain is compared with: the same network
+AVERAGING = "average, sub-masks too"  # what the chain is compared with: the same network
 STEPS = 20
 
 
@@ -52,14 +49,6 @@ def settings(run: Path, problem: str, score: str, draws: int, samples: int) -> C
         "sample.batch_size": 50,
     }
     return load_config(run / "config.yaml", [f"{key}={value}" for key, value in given.items()])
-
-
-@cache
-def compiled(run: Path) -> PartialDenoiser:
-    """The denoiser of a run, with a compiled network."""
-    denoiser = make_denoiser(ADMNetwork.load(run / "weights"), load_config(run / "config.yaml").diffusion).eval()
-    denoiser.network.compile(dynamic=False)
-    return denoiser
 
 
 def judge(samples: Tensor, truth: Tensor, unseen: Tensor | None) -> dict:
@@ -96,7 +85,9 @@ def table(records: dict) -> str:
                 f"{mean(of[which]['psnr']).value:.2f} / {mean(of[which]['ssim']).value:.3f}"
                 for which in ("one", "mean")
             ]
-            row += ["" if name == SEEN else span(difference(of["one"]["psnr"], found[SEEN]["one"]["psnr"]), 2)]
+            row += [
+                "" if name == AVERAGING else span(difference(of["one"]["psnr"], found[AVERAGING]["one"]["psnr"]), 2)
+            ]
             row += [f"{of['coverage']:.2f}", f"{of['announced_over_actual_error']:.2f}"]
             rows.append(row)
     expected = next(of["expected_coverage"] for found in records.values() for of in found.values())
@@ -124,7 +115,7 @@ def main() -> None:
             if name in found:
                 continue
             config = settings(runs[run], problem, score, draws, options.samples)
-            inputs, samples = posterior_samples(compiled(runs[run]), items, config)
+            inputs, samples = posterior_samples(compiled(runs[run], draws)[1], items, config)
             unseen = None
             if problem == "box":
                 side = data.image_size

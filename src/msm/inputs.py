@@ -176,8 +176,10 @@ def trained_on(config: Config, given: Path | None) -> MeasurementStore | None:
 
 def trained_names(config: Config, store: MeasurementStore | None) -> set[str]:
     """Names of those images of the run's data folder that the store was measured from."""
-    folder, made = config.setting.dataset_dir, {} if store is None else store.provenance
-    if store is None or folder is None or (made.get("source"), made.get("split")) != (folder.name, "train"):
+    folder = config.setting.dataset_dir
+    if store is None or folder is None:
+        return set()
+    if (store.provenance.get("source"), store.provenance.get("split")) != (folder.name, "train"):
         return set()
     return set(store.names(range(len(store))))
 

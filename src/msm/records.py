@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -139,15 +139,13 @@ def forget_samples(folder: Path) -> None:
         picture.unlink()
 
 
-def remark_of_training(names: Iterable[str], trained: Collection[str]) -> list[str]:
+def remark_of_training(names: Sequence[str], trained: Collection[str]) -> list[str]:
     """What is to be said of test images that the model was trained on; nothing if there are none."""
-    total, seen = 0, 0
-    for name in names:
-        total, seen = total + 1, seen + (name in trained)
+    seen = sum(name in trained for name in names)
     if not seen:
         return []
     why = "a folder of fewer than 100, or data.held_out=0, keeps none apart"
-    return [f"{seen} of {total} images are not held out, the model was trained on them: {why}"]
+    return [f"{seen} of {len(names)} images are not held out, the model was trained on them: {why}"]
 
 
 def write_measured(folder: Path, items: Sequence[Source], inputs: Tensor) -> None:
