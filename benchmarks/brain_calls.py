@@ -19,14 +19,16 @@ import torch
 from matplotlib.figure import Figure
 
 import msm
-from msm.config import load_config
+from msm.config.build import make_denoiser
+from msm.config.load import load_config
 from msm.data.images import slices
-from msm.evaluation import make_denoiser, observe, posterior_samples
-from msm.likelihood import proximal_step
-from msm.metrics import image_metrics
+from msm.data_step import proximal_step
+from msm.evaluate.calibration import foreground, intervals, rank_counts, spread_and_error
+from msm.evaluate.metrics import image_metrics
 from msm.network import ADMNetwork
-from msm.report import write_text
-from msm.uncertainty import foreground, intervals, rank_counts, spread_and_error
+from msm.output.files import write_text
+from msm.sample.draw import posterior_samples
+from msm.sample.observe import observe
 
 WEIGHTS = Path(msm.__file__).parent / "assets" / "brain"
 PROBLEM = "inverse_problem={operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 5}}"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from msm.config import dump_config, load_config
+from msm.config.load import dump_config, load_config
 from msm.network import ADMNetwork
-from msm.report import write_text
+from msm.output.files import write_text
 
 
 def main() -> None:

@@ -27,19 +27,20 @@ from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, generate
-from msm.config import Config, dump_config, load_config
+from msm.config.build import make_denoiser, make_masks
+from msm.config.load import Config, dump_config, load_config
+from msm.config.presets import preset
 from msm.denoiser import PartialDenoiser
-from msm.evaluation import make_denoiser, make_masks
-from msm.inputs import sources
-from msm.intervals import of_sets
+from msm.evaluate.bootstrap import of_sets
+from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.masks import Chain, Masks
-from msm.memory import keep_memory
 from msm.network import ADMNetwork
-from msm.parts import Parts, fingerprint
-from msm.perceptual import wavelet_distance, wavelet_features
-from msm.presets import preset
-from msm.report import write_text
+from msm.output.files import write_text
+from msm.runs.inputs import sources
+from msm.sample.kept_batches import Parts
 from msm.sampling import Level, combine
+from msm.system.files import fingerprint
+from msm.system.memory import keep_memory
 
 SETS = {  # network, score, network calls a step
     "average, measured masks": ("measured", "average", 3),

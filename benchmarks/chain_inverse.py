@@ -22,14 +22,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
 
-from msm.config import Config, load_config
+from msm.config.load import Config, load_config
 from msm.data.images import photos
-from msm.evaluation import posterior_samples
-from msm.intervals import Estimate, difference, mean
-from msm.memory import keep_memory
-from msm.metrics import image_metrics
-from msm.report import write_text
-from msm.uncertainty import intervals, rank_counts, spread_and_error
+from msm.evaluate.bootstrap import Estimate, difference, mean
+from msm.evaluate.calibration import intervals, rank_counts, spread_and_error
+from msm.evaluate.metrics import image_metrics
+from msm.output.files import write_text
+from msm.sample.draw import posterior_samples
+from msm.system.memory import keep_memory
 
 PROBLEMS = {"box": "{{operator: box, hole: {half}}}", "x4": "{{operator: super_resolution, factor: 4}}"}
 AVERAGING = "average, sub-masks too"  # what the chain is compared with: the same network

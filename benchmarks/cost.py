@@ -38,10 +38,10 @@ from msm import (
     generate,
     noiseless_loss,
 )
+from msm.config.schema import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
-from msm.memory import keep_memory
-from msm.settings import TrainConfig
-from msm.training import Trainer
+from msm.system.memory import keep_memory
+from msm.train.trainer import Trainer
 
 RUN = 4  # steps of the runs whose steps are compared with network calls
 ON_GPU = torch.cuda.is_available()

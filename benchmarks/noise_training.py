@@ -19,14 +19,15 @@ from pathlib import Path
 
 import torch
 
-from msm.config import load_config
+from msm.config.build import make_denoiser
+from msm.config.load import load_config
+from msm.config.schema import CartesianMaskConfig, InverseProblemConfig
 from msm.data.images import photos, slices
-from msm.evaluation import make_denoiser, posterior_samples
-from msm.metrics import image_metrics
+from msm.evaluate.metrics import image_metrics
 from msm.network import ADMNetwork
-from msm.processes import arithmetic
-from msm.report import write_text
-from msm.settings import CartesianMaskConfig, InverseProblemConfig
+from msm.output.files import write_text
+from msm.sample.draw import posterior_samples
+from msm.system.processes import arithmetic
 
 
 def reconstruct(folder: Path, images_folder: Path, count: int, noise: float, acceleration: int) -> dict[str, object]:

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from msm import ADMNetwork, CartesianMasks, Measurement, PartialDenoiser, VPSchedule, reconstruct
-from msm.baselines import cg_sense, l1_wavelet, zero_filled
 from msm.data.store import MeasurementStore, read_truth
+from msm.evaluate.classical import cg_sense, l1_wavelet, zero_filled
+from msm.evaluate.metrics import psnr
 from msm.losses import standard_normal
-from msm.metrics import psnr
 from msm.operators import Undersampling
 
 

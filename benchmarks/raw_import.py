@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from msm.data.acquire import simulate_scan
-from msm.data.formats import import_scans
-from msm.data.raw import fit
-from msm.data.raw_store import import_store
 from msm.data.store import StoreWriter
-from msm.report import write_text
+from msm.output.files import write_text
+from msm.raw.import_store import import_store
+from msm.raw.readers import import_scans
+from msm.raw.scan import fit
 from msm.transforms import MultiCoil
 
 SIZE, COILS, SLICES = 256, 16, 50

@@ -36,19 +36,20 @@ import torch
 from torch import Tensor, nn
 
 from msm import CartesianMasks, MultiCoil
-from msm.baselines import cg_sense, l1_wavelet, total_variation, zero_filled
-from msm.config import load_config
-from msm.data.formats import import_scans
-from msm.data.maps import calibration_size
-from msm.data.prepare import Prepared, prepare
-from msm.data.raw import Scan, padded_size, unfit
-from msm.evaluation import make_denoiser, make_masks
-from msm.metrics import image_metrics
+from msm.config.build import make_denoiser, make_masks
+from msm.config.load import load_config
+from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation, zero_filled
+from msm.evaluate.metrics import image_metrics
+from msm.mri_prior import ImagePrior
 from msm.network import ADMNetwork
-from msm.processes import arithmetic
-from msm.raw_sampling import sample_scan
-from msm.report import Column, error_map, spread, write_comparison, write_text
-from msm.sense import ImagePrior
+from msm.output.figures import Column, error_map, spread, write_comparison
+from msm.output.files import write_text
+from msm.raw.coil_maps import calibration_size
+from msm.raw.prepare import Prepared, prepare
+from msm.raw.readers import import_scans
+from msm.raw.reconstruct import sample_scan
+from msm.raw.scan import Scan, padded_size, unfit
+from msm.system.processes import arithmetic
 
 CG_GRID = list(itertools.product((1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), (4, 7, 10, 15, 30, 60)))
 WAVELET_GRID = list(itertools.product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), ("haar", "db4", "sym8")))

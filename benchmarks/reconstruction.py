@@ -19,15 +19,17 @@ from pathlib import Path
 import torch
 
 import msm
-from msm.baselines import bicubic, biharmonic, tune
-from msm.classical import MRI
-from msm.config import load_config
+from msm.config.build import make_denoiser
+from msm.config.load import load_config
 from msm.data.images import photos, slices
-from msm.evaluation import make_denoiser, observe, posterior_samples
-from msm.metrics import image_metrics, psnr
+from msm.evaluate.classical import bicubic, biharmonic, tune
+from msm.evaluate.metrics import image_metrics, psnr
+from msm.evaluate.tuning import MRI
 from msm.network import ADMNetwork
-from msm.processes import arithmetic
-from msm.report import write_text
+from msm.output.files import write_text
+from msm.sample.draw import posterior_samples
+from msm.sample.observe import observe
+from msm.system.processes import arithmetic
 
 ASSETS = Path(msm.__file__).parent / "assets"
 TUNING = 8  # images kept apart to tune the classical methods

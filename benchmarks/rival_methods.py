@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from msm.conjugate_gradient import conjugate_gradient
 from msm.denoiser import EDM, Network, PartialDenoiser, Sense
-from msm.linear import conjugate_gradient
 from msm.losses import mean_square
 from msm.masks import Masks
 from msm.measurement import Measurement

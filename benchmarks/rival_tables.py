@@ -4,8 +4,8 @@ import json
 
 from rivals import METHODS, MSM, NOISY, RECORDS, SHARES, picture
 
-from msm.intervals import Estimate, difference, mean
-from msm.report import write_text
+from msm.evaluate.bootstrap import Estimate, difference, mean
+from msm.output.files import write_text
 
 PAGE = RECORDS.parents[1] / "results.md"
 TITLES = {"slices": "Brain slices", "images": "Faces"}

@@ -38,28 +38,29 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, MultiCoil, generate, reconstruct
-from msm.baselines import tune
-from msm.classical import MRI, fitting
-from msm.config import Config, dump_config, load_config
+from msm.config.build import make_denoiser, make_masks
+from msm.config.load import Config, dump_config, load_config
+from msm.config.presets import preset
+from msm.config.schema import BoxMaskConfig, CartesianMaskConfig, InverseProblemConfig, MaskConfig
 from msm.data.acquire import Source
 from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
-from msm.evaluation import Observation, coil_maps, make_denoiser, make_masks, observe
-from msm.inputs import sources
-from msm.intervals import mean, of_sets
+from msm.evaluate.bootstrap import mean, of_sets
+from msm.evaluate.calibration import foreground, intervals, rank_counts, residual_ratio, spread_and_error
+from msm.evaluate.classical import tune
+from msm.evaluate.metrics import image_metrics, psnr
+from msm.evaluate.perceptual import wavelet_distance, wavelet_features
+from msm.evaluate.tuning import MRI, fitting
 from msm.masks import Masks
-from msm.metrics import image_metrics, psnr
 from msm.network import ADMNetwork
-from msm.perceptual import wavelet_distance, wavelet_features
-from msm.presets import preset
-from msm.report import write_text
+from msm.output.files import write_text
+from msm.runs.inputs import sources
+from msm.runs.weights import record_denoiser
+from msm.sample.observe import Observation, coil_maps, observe
 from msm.sampling import ReverseProcess, ddim
 from msm.schedule import Grid
-from msm.settings import BoxMaskConfig, CartesianMaskConfig, InverseProblemConfig, MaskConfig
-from msm.training import Trainer
+from msm.train.trainer import Trainer
 from msm.transforms import Transform
-from msm.uncertainty import foreground, intervals, rank_counts, residual_ratio, spread_and_error
-from msm.weights import record_denoiser
 
 RECORDS = Path(__file__).parents[1] / "docs/results/rivals.json"
 NOISE_STD, CALLS, TUNING, GENERATED_AT_ONCE, SHOWN = 0.01, 60, 4, 16, 8

@@ -16,9 +16,9 @@ import torch
 from chain_images import BATCH, PHOTOS, judge, load, markdown, start_process
 
 from msm import Identity, generate
-from msm.inputs import sources
-from msm.presets import preset
-from msm.report import write_text
+from msm.config.presets import preset
+from msm.output.files import write_text
+from msm.runs.inputs import sources
 
 LAST = 2000  # training images at the end whose loss counts
 SHOWN = ("patch_size", "num_channels", "channel_mult", "num_groups")

@@ -1,4 +1,4 @@
-"""Write docs/settings.md, the page of all settings, from the models of msm.settings. Takes no arguments."""
+"""Write docs/settings.md, the page of all settings, from the models of msm.config.schema. Takes no arguments."""
 
 import json
 import re
@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from msm.report import write_text
-from msm.settings import AnyMask, Config
+from msm.config.schema import AnyMask, Config
+from msm.output.files import write_text
 
 PAGE = Path(__file__).with_name("settings.md")
 BEGIN = """# All settings

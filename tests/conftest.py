@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = (ROOT / "tests" / "data", ROOT.parent / "shared" / "golden")
+FOLDERS = (ROOT / "tests" / "vectors", ROOT.parent / "shared" / "golden")
 
 
 def pytest_report_header() -> list[str]:
@@ -53,7 +53,7 @@ def runs(tmp_path_factory) -> Path:
     pytest.importorskip("sigpy")
     pytest.importorskip("nilearn")
     import msm as package
-    from msm.data.demo import brain_slices, portrait
+    from msm.data.samples import brain_slices, portrait
 
     root, assets = tmp_path_factory.mktemp("runs"), Path(package.__file__).parent / "assets"
     (root / "brains").mkdir()

@@ -13,15 +13,14 @@ import torch
 from PIL import Image
 
 from msm.cli import main
+from msm.config.schema import DataConfig
 from msm.data.acquire import Source, acquire
 from msm.data.store import MeasurementStore, StoreWriter
-from msm.density import VariableDensityMasks
-from msm.inputs import check_masks
-from msm.masks import BoxMasks, CartesianMasks
+from msm.masks import BoxMasks, CartesianMasks, VariableDensityMasks
 from msm.network import ADMNetwork
-from msm.processes import usable
-from msm.runs import file_names
-from msm.settings import DataConfig
+from msm.output.run_folder import file_names
+from msm.runs.inputs import check_masks
+from msm.system.processes import usable
 
 CONFIG = """
 setting: {{save_dir: {root}/run, dataset_dir: {root}/photos}}

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from msm.denoiser import PartialDenoiser, Sense
+from msm.mri_prior import ImagePrior
 from msm.schedule import VPSchedule
-from msm.sense import ImagePrior
 from msm.transforms import Identity, MultiCoil, fft2c, ifft2c
 
 

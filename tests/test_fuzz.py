@@ -17,21 +17,21 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 from raw_files import read
-from test_fastmri import write as write_prepared
-from test_raw_damaged import GOOD
+from test_damaged import GOOD
+from test_prepared_fastmri import write as write_prepared
 
-from msm.config import Config, ConfigError, dump_config, load_config
-from msm.data.fastmri import scans
+from msm.config.load import Config, ConfigError, dump_config, load_config
+from msm.config.schema import DataConfig, NetworkConfig, SampleConfig, TrainConfig
 from msm.data.images import load_image
-from msm.data.store import DataError, MeasurementStore, StoreWriter
+from msm.data.prepared_fastmri import scans
+from msm.data.store import MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser
-from msm.density import VariableDensityMasks
+from msm.errors import DataError
 from msm.losses import noiseless_loss, noisy_loss
-from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
+from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks, VariableDensityMasks
 from msm.measurement import Measurement
 from msm.sampling import generate
 from msm.schedule import VPSchedule
-from msm.settings import DataConfig, NetworkConfig, SampleConfig, TrainConfig
 from msm.transforms import Identity, MultiCoil
 
 SCALE = int(os.environ.get("MSM_FUZZ", "1"))

@@ -8,9 +8,10 @@ import torch
 from helpers import random_tensor
 from torch.testing import assert_close
 
-from msm.config import ConfigError, load_config
-from msm.data.assumed import AssumedNoise, noise_record, with_noise
-from msm.data.store import DataError, MeasurementStore, StoreWriter
+from msm.config.load import ConfigError, load_config
+from msm.data.noise_level import AssumedNoise, noise_record, with_noise
+from msm.data.store import MeasurementStore, StoreWriter
+from msm.errors import DataError
 from msm.losses import standard_normal
 from msm.masks import BoxMasks, CartesianMasks
 from msm.measurement import Measurement

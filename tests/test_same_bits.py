@@ -1,9 +1,9 @@
 """The house was rebuilt at 5de4a62 without changing a number: the command line gives the arrays of before.
 
-`tests/data/same_bits.npz` was written by this file at that commit:
+`tests/vectors/same_bits.npz` was written by this file at that commit:
 
     git worktree add before 5de4a62
-    PYTHONPATH=before/src python tests/test_same_bits.py tests/data/same_bits.npz
+    PYTHONPATH=before/src python tests/test_same_bits.py tests/vectors/same_bits.npz
 
 On the kind of machine it was written on the bits are compared, elsewhere (other processors, other PyTorch) the values.
 """
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-RECORD = Path(__file__).parent / "data" / "same_bits.npz"
+RECORD = Path(__file__).parent / "vectors" / "same_bits.npz"
 NETWORK = "{image_size: 16, in_channels: %d, num_channels: 8, num_res_blocks: 1, channel_mult: [1, 2], "
 NETWORK += "attention_resolutions: [8], num_head_channels: 8, num_groups: 4}"
 TRAIN = "{images: 24, batch_size: 4, lr: 2.0e-3, warmup_images: 8, decay: cosine, ema_decay: 0.9, checkpoint_images: 12"
@@ -31,7 +31,7 @@ CONFIGS = {
         "train": TRAIN + ", augment: true, submask_share: 0.5, submask_keep: [0.3, 1.0]}",
     },
     "noisy": {
-        "data": "{kind: images, image_size: 16, channels: 1, mask: {kind: box, drop: 0.4}, held_out: 0, noise_std: 0.1}",
+        "data": "{kind: images, image_size: 16, channels: 1, mask: {kind: box}, held_out: 0, noise_std: 0.1}",
         "network": NETWORK % 1,
         "diffusion": "{parametrisation: edm, train_grid: cosine}",
         "train": TRAIN + ", accumulate: 2, sure_share: 0.5, target_average: true, target_steps: 1}",

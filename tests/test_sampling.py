@@ -9,9 +9,9 @@ from oracle import GaussianOracle
 from torch.testing import assert_close
 
 from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
+from msm.mri_prior import ImagePrior
 from msm.operators import build
 from msm.sampling import Level, ReverseProcess, aggregate, ddim, generate, posterior_update, proximal_step, reconstruct
-from msm.sense import ImagePrior
 from msm.transforms import Identity, MultiCoil, fft2c
 
 SHAPE = (1, 8, 8)

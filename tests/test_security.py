@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 from test_store import scan
-from test_training import trainer, write_store
+from test_trainer import trainer, write_store
 
 import msm
-from msm.checkpoints import _digests
 from msm.data.acquire import acquire
-from msm.data.store import DataError, MeasurementStore, StoreWriter
+from msm.data.store import MeasurementStore, StoreWriter
+from msm.errors import DataError, TrainingError
 from msm.masks import CartesianMasks
-from msm.parts import Parts
-from msm.training import TrainingError
+from msm.sample.kept_batches import Parts
+from msm.train.checkpoints import _digests
 
 SOURCE = Path(msm.__file__).parent
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .memory import keep_memory
-from .stopping import EXIT_CODE
+from .system.memory import keep_memory
+from .train.signals import EXIT_CODE
 
 app = typer.Typer(
     add_completion=False,
@@ -68,12 +68,12 @@ def acquire(
             raise ValueError(
                 "--split and --truth are for a CONFIG.yaml; raw files have no ground truth, leave both out"
             )
-        from .raw_commands import import_raw
+        from .runs.raw import import_raw
 
         import_raw([Path(name) for name in inputs], store, size, coils, workers)
         return
-    from .config import load_config
-    from .inputs import write_store
+    from .config.load import load_config
+    from .runs.inputs import write_store
 
     if size is not None or coils is not None or workers != 1:
         raise ValueError("--size, --coils and --workers are for raw files; CONFIG.yaml has settings for these")
@@ -93,13 +93,14 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: msm train configs/demo/brain.yaml setting.dataset_dir=stores/brain.h5
     """
-    from .config import load_config
-    from .evaluation import make_masks
-    from .inputs import run_identity, training_data
-    from .processes import processes
-    from .runs import check_folder, record_run, sample_grid
-    from .training import Trainer
-    from .weights import new_denoiser, record_denoiser
+    from .config.build import make_masks
+    from .config.load import load_config
+    from .output.run_folder import check_folder, record_run
+    from .runs.inputs import run_identity, training_data
+    from .runs.train import sample_grid
+    from .runs.weights import new_denoiser, record_denoiser
+    from .system.processes import processes
+    from .train.trainer import Trainer
 
     config = load_config(config_file, overrides or [])
     folder = config.setting.save_dir
@@ -155,10 +156,11 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     Example: msm sample runs/brain/config.yaml data.kind=raw setting.dataset_dir=scan.mrd
     setting.pretrained_model_dir=runs/brain/weights setting.save_dir=runs/scan
     """
-    from .config import load_config
-    from .processes import arithmetic
-    from .runs import check_folder, run_generation, run_raw, run_reconstruction
-    from .weights import trained_denoiser
+    from .config.load import load_config
+    from .output.run_folder import check_folder
+    from .runs.sample import run_generation, run_raw, run_reconstruction
+    from .runs.weights import trained_denoiser
+    from .system.processes import arithmetic
 
     config = load_config(config_file, overrides or [])
     check_folder(config.setting.save_dir, "checkpoints")
@@ -188,10 +190,10 @@ def evaluate(
     """
     from itertools import islice
 
-    from .inputs import other_items, seen_in_training, trained_names, trained_on
-    from .judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
-    from .records import run_config
-    from .runs import progress_bar, versions
+    from .evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
+    from .output.run_folder import run_config, versions
+    from .runs.inputs import other_items, seen_in_training, trained_names, trained_on
+    from .system.console import progress_bar
 
     config = run_config(run)
     if config.data.kind == "raw":
@@ -222,8 +224,8 @@ def report(
 
     Example: msm report runs/box15 runs/box50 -o box.html
     """
-    from .page import write_page
-    from .runs import versions
+    from .output.run_folder import versions
+    from .report.page import write_page
 
     path = output or runs[0] / "report.html"
     write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}", versions())
@@ -239,10 +241,10 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
     """
     from functools import partial
 
-    from .demo import ASSETS, brain, bundled, faces, new_faces
-    from .processes import arithmetic
-    from .runs import progress_bar
-    from .weights import trained_denoiser
+    from .runs.demo import ASSETS, brain, bundled, faces, new_faces
+    from .runs.weights import trained_denoiser
+    from .system.console import progress_bar
+    from .system.processes import arithmetic
 
     for name, show in (("brain", brain), ("faces", faces), ("faces_32", new_faces)):
         config = bundled(name, "null")
@@ -264,7 +266,7 @@ def import_weights(
     Example: msm import-weights ffhq_msm_p04_noise0_0_img128.pt weights/ffhq
     --config configs/generation/ffhq_msm_p04_noise0_0_img128.yaml
     """
-    from .config import load_config
+    from .config.load import load_config
     from .network import load_published_weights
 
     settings = load_config(config_file).network.model_dump()

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .linear import conjugate_gradient
-from .sense import ImagePrior, solve
+from .conjugate_gradient import conjugate_gradient
+from .mri_prior import ImagePrior, solve
 from .transforms import Transform
 
 PROXIMAL_ITERATIONS = 6
@@ -58,8 +58,8 @@ def proximal_step(
 
         ẑ ← ẑ + T (Tᴴ Hᴴ H T + σ_y² C⁻¹)⁻¹ Tᴴ Hᴴ (y − H ẑ).
 
-    Photos: C = σ_t² I. MRI: C⁻¹ = 1/σ_t² + (prior covariance)⁻¹, a smooth phase and a natural spectrum (`msm.sense`).
-    A few conjugate-gradient steps leave alone what y hardly sees.
+    Photos: C = σ_t² I. MRI: C⁻¹ = 1/σ_t² + (prior covariance)⁻¹, a smooth phase and a natural spectrum
+    (`msm.mri_prior`). A few conjugate-gradient steps leave alone what y hardly sees.
 
     Args:
         y: observations (B, …); for MRI, of the shape of z.

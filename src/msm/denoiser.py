@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from .mri_prior import ImagePrior, solve
 from .schedule import VPSchedule
-from .sense import ImagePrior, solve
 from .transforms import Transform
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -80,7 +80,7 @@ class Sense:
     """For several coils: the network corrects a linear estimate of the image instead of its adjoint.
 
     S T Tᴴ Sᵀ is no identity, so u keeps aliasing however small the noise is, and ε̂ would have to be aliasing/σ_t
-    (SPEC §3). Here the network starts from phase-constrained SENSE (see `msm.sense`), with x = e^{iφ} m:
+    (SPEC §3). Here the network starts from phase-constrained SENSE (see `msm.mri_prior`), with x = e^{iφ} m:
 
         m_0 = argmin ‖S T e^{iφ} m − s‖² + σ_t² (Re m)ᵀ Fᴴ P⁻¹ F (Re m) + σ_t² (Im m)ᵀ Fᴴ (κP)⁻¹ F (Im m),
         x̂ = e^{iφ} (m_0 + c U(m_0 / σ_x, t)),        c² = q/2 log(1 + σ_t²/q).

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .linear import conjugate_gradient
+from .conjugate_gradient import conjugate_gradient
 from .transforms import Transform
 
 

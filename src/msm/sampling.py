@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from .data_step import PROXIMAL_ITERATIONS, Operator, Step, gradient_step, proximal_step
 from .denoiser import Denoiser
-from .likelihood import PROXIMAL_ITERATIONS, Operator, Step, gradient_step, proximal_step
 from .masks import Chain, Masks
+from .mri_prior import ImagePrior
 from .schedule import Grid, VPSchedule
-from .sense import ImagePrior
 from .transforms import Transform
 
 Callback = Callable[[int, Tensor, Tensor], None]

@@ -1,10 +1,10 @@
-"""Settings of a run, read from YAML and written back to it; `msm.settings` says what they are.
+"""Settings of a run, read from YAML and written back to it; `msm.config.schema` says what they are.
 
     load_config("configs/train/ffhq_msm_p04_noise0_0_img128.yaml", ["train.lr=2e-5"]) -> Config
     dump_config(config) -> YAML that loads back to the same Config
 
 A mistake ends in a `ConfigError` of one line: the file, the dotted field, what was found, what to do.
-Files are data: no YAML tag is ever executed. The published layout is read through `msm.published`.
+Files are data: no YAML tag is ever executed. The published layout is read through `msm.config.published`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from ..errors import ConfigError
 from .presets import preset
-from .published import ConfigError, dump, parse, read
-from .settings import (
+from .published import read
+from .schema import (
     BoxMaskConfig,
     CartesianMaskConfig,
     Config,
@@ -35,6 +36,7 @@ from .settings import (
     TrainConfig,
     VariableDensityMaskConfig,
 )
+from .yaml_text import dump, parse
 
 __all__ = ["Config", "ConfigError", "ConfigWarning", "dump_config", "load_config"]
 

@@ -14,48 +14,12 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-_YAML = "tag:yaml.org,2002:"
-SCALARS: list[tuple[str, re.Pattern[str], list[str]]] = [
-    (_YAML + "null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    (_YAML + "bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
-    (_YAML + "int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789")),
-    (
-        _YAML + "float",
-        re.compile(
-            r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
-            r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-        ),
-        list("-+.0123456789"),
-    ),
-]
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values, tuples, no key twice; no other tag."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own name; filled below)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in getattr(node, "value", []):
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' appears twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep=deep)
-
-    def construct_tuple(self, node: yaml.Node) -> tuple[Any, ...]:
-        return tuple(self.construct_sequence(node, deep=True))  # type: ignore[arg-type]
-
-    def refuse(self, node: yaml.Node) -> None:
-        reason = f"the tag '{node.tag.replace(_YAML, '!!')}' is refused, files are never run"
-        raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark)
-
+from ..errors import ConfigError
+from .yaml_text import _YAML, SCALARS, _Dumper, _Loader, _text, parse
 
 for _tag, _pattern, _first in SCALARS:
     _Loader.add_implicit_resolver(_tag, _pattern, _first)
@@ -63,51 +27,8 @@ _Loader.add_constructor(_YAML + "python/tuple", _Loader.construct_tuple)
 _Loader.add_constructor(None, _Loader.refuse)  # type: ignore[type-var]
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes what either our reader or a YAML 1.1 reader would not take for text."""
-
-
 for _tag, _pattern, _first in SCALARS:
     _Dumper.add_implicit_resolver(_tag, _pattern, _first)
-
-
-class ConfigError(ValueError):
-    """A mistake the user can mend, told in one line."""
-
-    def __init__(self, message: str) -> None:
-        shown = (c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in message)
-        super().__init__(" ".join("".join(shown).split()))
-
-
-def parse(text: str, where: str) -> Any:
-    """Read one YAML document as plain values.
-
-    Args:
-        text: the document.
-        where: what it is, for errors.
-
-    Returns:
-        None, numbers, text, lists, tuples and dictionaries.
-
-    Raises:
-        ConfigError: text that is not such a document.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: it builds plain values only
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}: " if mark else ""
-        reason = f"{place}{error.problem or error.context}; mend the YAML there"
-    except RecursionError:
-        reason = "the YAML is nested too deeply; a config has two or three levels"
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = f"not valid YAML ({error}); mend it"
-    raise ConfigError(f"{where}: {reason}")
-
-
-def dump(values: Mapping[str, Any]) -> str:
-    """Write plain values as YAML that `parse` and any other YAML reader read back alike."""
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class Settings(NamedTuple):
@@ -143,20 +64,6 @@ def read(path: Path) -> Settings:
         return convert(raw)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        reason = "no such file; check the path"
-    except IsADirectoryError:
-        reason = "is a folder; name the YAML file in it"
-    except UnicodeDecodeError:
-        reason = "is not a text file; name a YAML file"
-    except (OSError, ValueError) as error:
-        reason = f"cannot be read ({error}); check the path"
-    raise ConfigError(f"{path}: {reason}")
 
 
 _MODEL_AND_TRAINING: dict[str, tuple[str, ...]] = {

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from ..errors import DataError
 from ..masks import Masks
 from ..measurement import Measurement
 from ..transforms import MultiCoil
-from .store import DataError, MeasurementStore
+from .store import MeasurementStore
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..measurement import Measurement
 from ..noise import estimate_noise, pool_noise
-from .store import Acquisitions, DataError, MeasurementStore
+from .store import Acquisitions, MeasurementStore
 
 
 class AssumedNoise:

@@ -12,9 +12,10 @@ import h5py
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from .acquire import Source
+from .hdf5 import open_hdf5, readable
 from .images import Split
-from .store import DataError, open_hdf5, readable
 
 TRAIN_VOLUMES = range(0, 1355)
 TEST_VOLUMES = range(1355, 1377)

@@ -16,9 +16,7 @@ The truth, where a simulation has one, goes into a file of its own that only eva
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,22 +25,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..measurement import Measurement
+from ..system.files import obstacle
+from .hdf5 import open_hdf5, readable
 
 FORMAT, VERSION = "msm-measurements", 1
 TRUTH_FORMAT = "msm-truth"
 COMPRESSED = ("values", "mask", "images")  # zeros where nothing was measured; maps have none to speak of
 KINDS = {"values": "fc", "mask": "biu", "noise_std": "f", "name": "O", "maps": "c"}  # of NumPy's types
-OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
 LARGEST_ITEM = 256  # times the bytes that the file holds of all items: compression does not reach that
 
 
-class DataError(ValueError):
-    """A file that cannot be used; the message is one line: file, what was found, what to do."""
-
-
 class Acquisitions(Protocol):
-    """Training data: a `MeasurementStore`, or one made of it by `msm.data.acquire` or `msm.data.assumed`."""
+    """Training data: a `MeasurementStore`, or one made of it by `msm.data.acquire` or `msm.data.noise_level`."""
 
     @property
     def largest_noise_std(self) -> float:
@@ -67,16 +63,6 @@ def check_target(path: Path) -> None:
         raise DataError(f"{path}: will be written as HDF5; choose a name that ends in .h5")
     if reason := obstacle(path.absolute().parent):
         raise DataError(f"{path}: cannot be written ({reason}); choose another path")
-
-
-def obstacle(folder: Path) -> str | None:
-    """Why no file can be written into a folder, there already or not; None if one can. Nothing is left behind."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            return None
-    except OSError as error:
-        return error.strerror
 
 
 class _Writer:
@@ -314,86 +300,6 @@ def read_truth(path: Path | str, indices: Sequence[int]) -> Tensor:
         if max(indices) >= len(file["images"]):
             raise DataError(f"{path}: has {len(file['images'])} images, number {max(indices)} was asked for")
         return torch.from_numpy(_read(file["images"], indices))
-
-
-def open_hdf5(
-    path: Path, file_format: str | None, fields: dict[str, int], optional: dict[str, int] | None = None
-) -> h5py.File:
-    """Open an HDF5 file for reading and check that it holds the datasets that are needed.
-
-    Args:
-        path: the file.
-        file_format: value that its attribute `format` must have, if any.
-        fields: names of the datasets and how many axes each must have.
-        optional: likewise, of datasets that need not be there.
-
-    Raises:
-        DataError: if the file is missing, damaged, or of another kind.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with `msm acquire`, or correct the path")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again") from None
-    try:
-        _check_kind(path, file, file_format, fields, optional or {})
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _check_kind(
-    path: Path, file: h5py.File, file_format: str | None, fields: dict[str, int], optional: dict[str, int]
-) -> None:
-    with readable(path):
-        found = file.attrs.get("format")
-        there = {name: axes for name, axes in optional.items() if name in file}
-    if file_format is not None and str(found) != file_format:
-        found = ascii(found)[:40]
-        raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
-    for name, axes in (fields | there).items():
-        if own_dataset(path, file, name).ndim != axes:
-            raise DataError(f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again")
-
-
-def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset whose data lie in this file: links and storage that lead into other files are not followed.
-
-    Args:
-        path: the file, for the message.
-        group: the open file, or a group of it.
-        name: name in the group.
-
-    Raises:
-        DataError: if there is none.
-    """
-    with readable(path):
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
-            raise DataError(f"{path}: dataset {name} is missing; the file is not complete, make it again")
-        data = group[name]
-        if data.is_virtual or data.external:
-            raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
-        layout = data.id.get_create_plist()
-        foreign = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())} - OWN_FILTERS
-    if foreign:
-        raise DataError(f"{path}: dataset {name} is packed by filter {min(foreign)}, a plugin; h5repack -f GZIP=4 it")
-    return data
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Tell of damage in one line: HDF5 raises whatever it stumbles over."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"{path}: damaged ({reason}); copy or make the file again") from None
 
 
 def _check_shapes(path: Path, file: h5py.File) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .transforms import Transform
+from ..transforms import Transform
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from msm.linear import conjugate_gradient
-from msm.transforms import Transform
+from ..conjugate_gradient import conjugate_gradient
+from ..transforms import Transform
 
 Parameter = TypeVar("Parameter")
 

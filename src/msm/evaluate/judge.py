@@ -10,32 +10,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import memorisation, perceptual
-from .classical import Method, choose, fitting
-from .config import Config
-from .data.acquire import Source
-from .data.store import MeasurementStore
-from .evaluation import Observation, make_masks, observe
-from .intervals import Estimate, of_sets
+from ..config.build import make_masks
+from ..config.load import Config
+from ..data.acquire import Source
+from ..data.store import MeasurementStore
+from ..evaluate import memorisation, perceptual
+from ..operators import Undersampling
+from ..output.figures import spread
+from ..output.files import read_arrays, write_arrays, write_text
+from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, forget
+from ..sample.observe import Observation, observe
+from .bootstrap import Estimate, of_sets
+from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
 from .metrics import image_metrics
-from .operators import Undersampling
 from .records import (
-    EVALUATION,
-    GALLERY,
-    MEASURED,
-    RECORDS,
     Distance,
     Evaluation,
     Neighbour,
     Record,
     Scores,
-    forget,
-    read_arrays,
     remark_of_training,
-    write_arrays,
 )
-from .report import spread, write_text
-from .uncertainty import foreground, rank_counts, residual_ratio, spread_and_error
+from .tuning import Method, choose, fitting
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 

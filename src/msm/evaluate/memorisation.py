@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .data.store import MeasurementStore
-from .measurement import Measurement
+from ..data.store import MeasurementStore
+from ..measurement import Measurement
 
 
 @dataclass(frozen=True)

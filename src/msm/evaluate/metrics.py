@@ -17,7 +17,7 @@ scikit-image computes all three, one image at a time, in double precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -176,3 +176,25 @@ def _min_max(image: Tensor) -> Tensor:
     """Scale to [0, 1] over all pixels; a constant image becomes 0."""
     low, high = image.min(), image.max()
     return (image - low) / (high - low) if high > low else torch.zeros_like(image)
+
+
+def score(method: str, x_hat: Tensor, x: Tensor, names: Sequence[str]) -> list[dict[str, str]]:
+    """PSNR, SSIM and NMSE of images (B, C, H, W): one row per image and convention."""
+    rows = []
+    conventions: tuple[Convention, ...] = ("plain", "published")
+    for convention in conventions:
+        scores = image_metrics(x_hat, x, convention=convention)
+        for i, name in enumerate(names):
+            values = {key: f"{values[i]:.4f}" for key, values in scores.items()}
+            rows.append({"image": name, "method": method, "convention": convention, **values})
+    return rows
+
+
+def summary(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Mean scores of each method, convention plain."""
+    table = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        of_method = [row for row in rows if row["method"] == method and row["convention"] == "plain"]
+        mean = {name: sum(float(row[name]) for row in of_method) / len(of_method) for name in ("psnr", "ssim", "nmse")}
+        table.append({"method": method, **{name.upper(): f"{value:.4g}" for name, value in mean.items()}})
+    return table

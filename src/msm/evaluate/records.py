@@ -9,23 +9,21 @@
 
 from __future__ import annotations
 
-import os
-import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..output.files import read_arrays, write_arrays
+from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, run_config
+
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from .config import Config
-    from .data.acquire import Source
-
-RECORDS, EVALUATION, GALLERY, MEASURED = "records.jsonl", "evaluation.json", "gallery.npz", "measured.npz"
+    from ..config.load import Config
+    from ..data.acquire import Source
 
 
 class _Facts(BaseModel):
@@ -33,7 +31,7 @@ class _Facts(BaseModel):
 
 
 class Scores(_Facts):
-    """Metrics of one image under one convention (`msm.metrics`)."""
+    """Metrics of one image under one convention (`msm.evaluate.metrics`)."""
 
     psnr: float
     ssim: float
@@ -41,7 +39,7 @@ class Scores(_Facts):
 
 
 class Neighbour(_Facts):
-    """The nearest training measurement (`msm.memorisation.Nearest`); `second` is None if there is one item only."""
+    """The nearest training measurement (`msm.evaluate.memorisation.Nearest`); `second` is None if there is one item."""
 
     name: str
     distance: float
@@ -124,21 +122,6 @@ class Run:
 Facts = TypeVar("Facts", bound=BaseModel)
 
 
-def forget(folder: Path) -> None:
-    """Remove the evaluation of what the run folder held before."""
-    for name in (RECORDS, EVALUATION, GALLERY):
-        (folder / name).unlink(missing_ok=True)
-
-
-def forget_samples(folder: Path) -> None:
-    """Remove the samples that a run folder held before, and their evaluation."""
-    forget(folder)
-    for name in ("images.npy", "grid.png", "samples.npy", MEASURED, "metrics.csv", "compare.png", "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    for picture in (folder / "images").glob("*.png"):
-        picture.unlink()
-
-
 def remark_of_training(names: Sequence[str], trained: Collection[str]) -> list[str]:
     """What is to be said of test images that the model was trained on; nothing if there are none."""
     seen = sum(name in trained for name in names)
@@ -157,48 +140,6 @@ def write_measured(folder: Path, items: Sequence[Source], inputs: Tensor) -> Non
     if maps:
         arrays["maps"] = torch.stack(maps)
     write_arrays(folder / MEASURED, arrays, [item.name for item in items])
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Tensor], names: Sequence[str]) -> None:
-    """Write tensors by name, and the names of the images, as .npz."""
-    import numpy as np
-
-    temporary = path.with_suffix(".tmp.npz")
-    found: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}
-    np.savez(temporary, names=np.array(names), **found)
-    os.replace(temporary, path)
-
-
-def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Read an .npz or .npy file ("array"), executing nothing.
-
-    Raises:
-        ValueError: it is missing or damaged, with the remedy.
-    """
-    import numpy as np
-
-    if not path.is_file():
-        raise ValueError(f"{path}: missing; {remedy}")
-    try:
-        with path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-            return {"array": found} if isinstance(found, np.ndarray) else dict(found)
-    except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: damaged ({error}); {remedy}") from error
-
-
-def run_config(folder: Path) -> Config:
-    """The resolved config of a run folder.
-
-    Raises:
-        ValueError: it is no run folder.
-    """
-    from .config import load_config
-
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{folder}: no run folder, config.yaml is missing; give the setting.save_dir of a run")
-    return load_config(path)
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .baselines import bicubic, biharmonic, cg_sense, l1_wavelet, total_variation, tune
-from .evaluation import Observation
+from ..sample.observe import Observation
+from .classical import bicubic, biharmonic, cg_sense, l1_wavelet, total_variation, tune
 from .metrics import psnr
 
 Setting = tuple[Any, ...]

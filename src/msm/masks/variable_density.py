@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from .masks import Masks, Size, height_width
+from .base import Masks, Size, height_width
 
 VOID_WIDTH = 1.5  # standard deviation, in points, of what a placed point fills (Ulichney)
 REACH = 10  # points; beyond, that is below 1e-9

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .files import write_array
 
 
 @dataclass(frozen=True)
@@ -29,33 +29,6 @@ class Column:
     images: Tensor
     notes: Sequence[str] | None = None
     is_map: bool = False
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write rows of one kind as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def write_array(path: Path, array: Tensor) -> None:
-    """Write a tensor as .npy."""
-    import numpy as np
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, array.cpu().numpy())
-    os.replace(temporary, path)
 
 
 def displayable(images: Tensor) -> Tensor:
@@ -128,19 +101,6 @@ def error_map(x_hat: Tensor, x: Tensor) -> Tensor:
     if x.is_complex():
         return (x_hat.abs() - x.abs()).abs()
     return (x_hat - x).abs().mean(1, keepdim=True)
-
-
-def print_table(title: str, rows: Sequence[dict[str, str]]) -> None:
-    """Print rows of one kind as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(rows[0]):
-        table.add_column(name, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*row.values())
-    Console().print(table)
 
 
 def spread(samples: Tensor) -> Tensor:

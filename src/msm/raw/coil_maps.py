@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..transforms import MultiCoil
-from .raw import Scan, resize
-from .store import DataError
+from .scan import Scan, resize
 
 KERNEL_WIDTH = 6  # of ESPIRiT's k-space kernels: no calibration region can be smaller
 CALIBRATION_WIDTH = 24  # more costs time and adds little: the maps are smooth

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .raw import Scan
+from .scan import Scan
 
 UNEVEN = 0.1  # slices off an even spacing by more than this share of it make no volume
 

@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..report import write_text
-from .files import digest
-from .formats import import_scans
+from ..data.store import StoreWriter, check_target
+from ..errors import DataError
+from ..output.files import write_text
+from ..system.files import digest
 from .prepare import check_calibration, prepare
-from .raw import Scan
-from .store import DataError, StoreWriter, check_target
+from .readers import import_scans
+from .scan import Scan
 
 SMALLEST = 8  # side of an item, as of data.image_size
 MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them

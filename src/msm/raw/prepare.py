@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..measurement import Measurement
 from ..noise import estimate_noise, noise_covariance, whitening
-from .maps import calibration_size, compress, espirit_app, espirit_maps, outside_span
-from .raw import Scan, fft1c, fit, ifft1c, normalise, resize
-from .store import DataError
+from .coil_maps import calibration_size, compress, espirit_app, espirit_maps, outside_span
+from .scan import Scan, fft1c, fit, ifft1c, normalise, resize
 
 HIGH_RESIDUAL = 0.05  # share of the calibration region's energy outside of the maps' span that is worth a warning
 NOISE_ROWS = 16  # rows of the image that the noise level is estimated from
@@ -20,7 +20,7 @@ class Prepared:
     """A scan on a network's grid with all that its reconstruction takes.
 
     Args:
-        scan: the slice, fitted to a size; `msm.data.raw.unfit` and `provenance["scale"]` lead back.
+        scan: the slice, fitted to a size; `msm.raw.scan.unfit` and `provenance["scale"]` lead back.
         maps: coil maps (coils, H, W), complex64.
         noise_std: ρ per real component, estimated from the measured entries.
         residual: share of the calibration region's energy that the maps do not explain, 0 to 1.
@@ -46,7 +46,7 @@ def prepare(scan: Scan, size: tuple[int, int], coils: int | None = None) -> Prep
     """Whiten, compress, fit to a size, estimate coil maps (ESPIRiT) and the noise level.
 
     Args:
-        scan: a slice from `msm.data.formats.import_scans`.
+        scan: a slice from `msm.raw.readers.import_scans`.
         size: height and width wanted, for example `padded_size(scan, multiple)`.
         coils: compress to so many; None keeps all.
 

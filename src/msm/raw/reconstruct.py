@@ -18,25 +18,25 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from .config import Config
-from .data.files import digest
-from .data.formats import import_scans
-from .data.geometry import Geometry, affine
-from .data.prepare import Prepared, check_calibration, prepare
-from .data.raw import Scan, padded_size, unfit
-from .data.store import DataError
-from .denoiser import Denoiser, PartialDenoiser
-from .evaluation import make_masks
-from .likelihood import PROXIMAL_ITERATIONS
-from .masks import Masks
-from .network import ADMNetwork
-from .operators import Undersampling
-from .processes import processes, shared_out
-from .report import Column, spread, write_comparison
-from .sampling import Score, reconstruct
-from .schedule import Grid
-from .transforms import MultiCoil
-from .volumes import VolumeWriter
+from ..config.build import make_masks
+from ..config.load import Config
+from ..data_step import PROXIMAL_ITERATIONS
+from ..denoiser import Denoiser, PartialDenoiser
+from ..errors import DataError
+from ..masks import Masks
+from ..network import ADMNetwork
+from ..operators import Undersampling
+from ..output.figures import Column, spread, write_comparison
+from ..sampling import Score, reconstruct
+from ..schedule import Grid
+from ..system.files import digest
+from ..system.processes import processes, shared_out
+from ..transforms import MultiCoil
+from .geometry import Geometry, affine
+from .prepare import Prepared, check_calibration, prepare
+from .readers import import_scans
+from .scan import Scan, padded_size, unfit
+from .volume_files import VolumeWriter
 
 Advance = Callable[[int], None]
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..transforms import ifft2c
-from .store import DataError
 
 BRIGHT = 0.9995  # this quantile of the magnitude is taken for its maximum: spikes and a few wild pixels do not count
 BRIGHT_LEVEL = 0.9  # and is put here, which leaves room for the pixels above it

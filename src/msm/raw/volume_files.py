@@ -85,7 +85,7 @@ class VolumeWriter:
         """Write NAME.nii and NAME_std.nii, and move the HDF5 file into place; all there: nothing is done.
 
         Args:
-            affine: voxels to millimetres, from `msm.data.geometry`; None if not known.
+            affine: voxels to millimetres, from `msm.raw.geometry`; None if not known.
             voxel_mm: size of the voxels along H, W and across, or None.
         """
         if self.path.exists():

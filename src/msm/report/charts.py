@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .charts import Series, chart
-from .intervals import mean
-from .records import Record, Run
+from ..evaluate.bootstrap import mean
+from ..evaluate.calibration import intervals
+from ..evaluate.records import Record, Run
+from .svg import Series, chart
 from .tables import coverage, methods
-from .uncertainty import intervals
 
 POINTS = 200  # of a loss curve
 

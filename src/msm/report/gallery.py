@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .records import Record, Run
-from .report import displayable, error_map
+from ..evaluate.records import Record, Run
+from ..output.figures import displayable, error_map
 
 if TYPE_CHECKING:
     import numpy as np

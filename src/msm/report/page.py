@@ -1,7 +1,7 @@
-"""Evaluated runs → one self-contained HTML page: what `msm report` does (assets/page.html is its template).
+"""Evaluated runs → one self-contained HTML page: what `msm report` does (page.html is its template).
 
 Runs of the same measurements stand in one section, so that they can be compared; every interval is a 95 % bootstrap
-interval over images (`msm.intervals`).
+interval over images (`msm.evaluate.bootstrap`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .config import Config, dump_config
+from ..config.load import Config, dump_config
+from ..evaluate.records import Run, read_run
+from ..output.files import write_text
+from ..output.run_folder import RECORDS
+from .charts import calibration_chart, cost_chart, loss_chart, neighbour_chart
 from .gallery import Viewer, viewer
-from .plots import calibration_chart, cost_chart, loss_chart, neighbour_chart
-from .records import RECORDS, Run, read_run
-from .report import write_text
 from .tables import Table, calibration_table, distance_table, neighbour_table, score_table, uncertainty_table
 
-ASSETS = Path(__file__).parent / "assets"
+TEMPLATES = Path(__file__).parent
 LOG = "log.jsonl"
 
 
@@ -57,7 +58,7 @@ def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict
         groups.setdefault(_comparable(run), []).append(run)
     sections = [_section(group) for group in groups.values()]
     losses = [loss_chart(folder / LOG) for folder in _training_folders(runs, training)]
-    template = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, undefined=StrictUndefined)
+    template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     html = template.get_template("page.html").render(
         title=" · ".join(dict.fromkeys(folder.resolve().name for folder in folders)),
         sections=sections,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import Config
-from .settings import BoxMaskConfig, CartesianMaskConfig
+from ..config.load import Config
+from ..config.schema import BoxMaskConfig, CartesianMaskConfig
 
 FID_IMAGES = 3000
 

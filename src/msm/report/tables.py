@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .intervals import Estimate, difference, mean
-from .metrics import Convention
-from .paper import paper_fid, paper_rows
-from .records import Record, Run
-from .uncertainty import intervals
+from ..evaluate.bootstrap import Estimate, difference, mean
+from ..evaluate.calibration import intervals
+from ..evaluate.metrics import Convention
+from ..evaluate.records import Record, Run
+from .paper_numbers import paper_fid, paper_rows
 
 METRICS: dict[str, tuple[str, int, Callable]] = {
     "psnr": ("PSNR, dB ↑", 2, max),
@@ -173,7 +173,7 @@ def distance_table(run: Run) -> Table | None:
         rows.append(Row(method, [Cell("FID"), Cell(f"{value:.2f}")], "paper", True))
     note = (
         f"{first.count} images each, against {first.reference} other held-out images. What real images have is the "
-        "floor for so few. FD-wavelet is no FID (msm.perceptual)."
+        "floor for so few. FD-wavelet is no FID (msm.evaluate.perceptual)."
     )
     return Table("Fréchet distance from held-out images ↓", ["Distance", "Value"], rows, note)
 

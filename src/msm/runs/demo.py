@@ -14,18 +14,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .classical import fitting
-from .config import Config, load_config
-from .data.acquire import Source
-from .data.demo import brain_slices, portrait
-from .denoiser import PartialDenoiser
-from .evaluation import coil_maps, observe, posterior_samples, prior_samples, score, summary
-from .report import Column, error_map, print_table, spread, write_comparison, write_csv, write_picture
+from ..config.load import Config, load_config
+from ..data.acquire import Source
+from ..data.samples import brain_slices, portrait
+from ..denoiser import PartialDenoiser
+from ..evaluate.metrics import score, summary
+from ..evaluate.tuning import fitting
+from ..output.figures import Column, error_map, spread, write_comparison, write_picture
+from ..output.files import print_table, write_csv
+from ..sample.draw import posterior_samples, prior_samples
+from ..sample.observe import coil_maps, observe
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 ACCELERATIONS = (4, 6, 8)
 
 

@@ -12,17 +12,18 @@ from typing import Any, cast
 
 from rich.progress import track
 
-from .config import Config
-from .data.acquire import RemaskedAcquisitions, Source, acquire
-from .data.assumed import with_noise
-from .data.fastmri import scans
-from .data.images import Split, item_names, photos, slices
-from .data.store import Acquisitions, DataError, MeasurementStore, StoreWriter, TruthWriter
-from .evaluation import make_masks
-from .masks import CartesianMasks
-from .parts import fingerprint
-from .records import run_config
-from .settings import BoxMaskConfig, DataConfig
+from ..config.build import make_masks
+from ..config.load import Config
+from ..config.schema import BoxMaskConfig, DataConfig
+from ..data.acquire import RemaskedAcquisitions, Source, acquire
+from ..data.images import Split, item_names, photos, slices
+from ..data.noise_level import with_noise
+from ..data.prepared_fastmri import scans
+from ..data.store import Acquisitions, MeasurementStore, StoreWriter, TruthWriter
+from ..errors import DataError
+from ..masks import CartesianMasks
+from ..output.run_folder import run_config
+from ..system.files import fingerprint
 
 READ = 16  # items that are checked at a time
 NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_std

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from .config import Config
-from .data.files import digest, raw_files
-from .data.prepare import HIGH_RESIDUAL
-from .data.raw_store import import_store, manifest_path
-from .denoiser import PartialDenoiser
-from .processes import processes
-from .raw_sampling import open_writers, reconstruct_volumes, survey
-from .volumes import nifti_image
+from ..config.load import Config
+from ..denoiser import PartialDenoiser
+from ..raw.import_store import import_store, manifest_path
+from ..raw.prepare import HIGH_RESIDUAL
+from ..raw.readers import raw_files
+from ..raw.reconstruct import open_writers, reconstruct_volumes, survey
+from ..raw.volume_files import nifti_image
+from ..system.files import digest
+from ..system.processes import processes
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 

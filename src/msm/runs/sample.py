@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
-from .config import Config, dump_config
-from .data.images import SUFFIXES
-from .data.store import MeasurementStore, obstacle
-from .denoiser import PartialDenoiser
-from .evaluation import coil_maps, make_masks, posterior_samples, prior_samples, score, summary
+from ..config.load import Config, dump_config
+from ..denoiser import PartialDenoiser
+from ..evaluate.metrics import score, summary
+from ..evaluate.records import remark_of_training, write_measured
+from ..output.figures import Column, error_map, spread, write_comparison, write_samples
+from ..output.files import print_table, write_array, write_csv
+from ..output.run_folder import file_names, forget_samples, record_run, versions
+from ..sample.draw import posterior_samples, prior_samples
+from ..sample.kept_batches import Parts
+from ..sample.observe import coil_maps
+from ..system.console import progress_bar
+from ..system.files import fingerprint
+from ..system.processes import processes
 from .inputs import seen_in_training, test_items
-from .parts import Parts, fingerprint
-from .processes import processes
-from .raw_commands import reconstruct_raw
-from .records import forget_samples, remark_of_training, write_measured
-from .report import (
-    Column,
-    error_map,
-    print_table,
-    spread,
-    write_array,
-    write_comparison,
-    write_csv,
-    write_picture,
-    write_samples,
-    write_text,
-)
-from .sampling import generate
-
-
-def check_folder(folder: Path, other: str) -> None:
-    """Refuse a run folder, before any work, that cannot be written to, or holds a run of another kind.
-
-    Args:
-        folder: setting.save_dir.
-        other: what such a run has in its folder.
-
-    Raises:
-        ValueError: with what to do.
-    """
-    if (folder / other).exists():
-        raise ValueError(f"setting.save_dir: {folder} holds another kind of run ({other}); choose another folder")
-    if reason := obstacle(folder):
-        raise ValueError(f"setting.save_dir: {folder}: cannot be written to ({reason}); choose another folder")
+from .raw import reconstruct_raw
 
 
 def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
@@ -110,13 +79,6 @@ def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
     reconstruct_raw(config, denoiser, progress_bar, lambda: record_run(config, config.setting.save_dir))
 
 
-def file_names(names: Sequence[str]) -> list[str]:
-    """What the files of items are called: no folders, not what image files end in, numbered if two were the same."""
-    plain = [name[: -len(end)] if (end := Path(name).suffix).lower() in SUFFIXES else name for name in names]
-    plain = [re.sub(r"[/:\\]", "_", name) for name in plain]
-    return plain if len(set(plain)) == len(plain) else [f"{name}_{n}" for n, name in enumerate(plain)]
-
-
 def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], data: Sequence[Tensor]) -> Parts:
     """The batches of samples that a stopped run of the same settings, weights and data left in the run folder.
 
@@ -126,38 +88,3 @@ def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], 
     device = next(denoiser.parameters()).device
     texts = [dump_config(config), json.dumps(versions()), device.type, *names]
     return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
-
-
-def sample_grid(config: Config, denoiser: PartialDenoiser, store: MeasurementStore, path: Path) -> None:
-    """A few images generated during training, with the coil maps of the store's first item."""
-    device = next(denoiser.parameters()).device
-    first = store.batch([0]).to(device)
-    transform = first.transform
-    masks = make_masks(config.data.mask, store.shape[-2:])
-    z = generate(denoiser, transform, masks, store.shape, seeds=range(4), steps=25, draws=2)
-    write_picture(path, transform.adjoint(z))
-
-
-def record_run(config: Config, folder: Path) -> None:
-    """Write the resolved config, the versions and the command into a run folder."""
-    record: dict[str, Any] = {**versions(), "command": f"msm {shlex.join(sys.argv[1:])}"}
-    if config.train.remask:
-        record["remask"] = True  # trained on masks redrawn from clean images
-    write_text(folder / "config.yaml", dump_config(config))
-    write_text(folder / "versions.json", json.dumps(record, indent=1) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results follow from."""
-    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
-
-
-@contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar with the time left; gives the function that moves it on. Of several processes one shows it."""
-    state = processes()
-    total = -(-total // state.num_processes)
-    with Progress(disable=not state.is_main_process) as progress:
-        bar = progress.add_task(label, total=total)
-        yield lambda steps: progress.advance(bar, steps)

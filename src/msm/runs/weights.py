@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from .config import Config
-from .denoiser import PartialDenoiser
-from .evaluation import make_denoiser
-from .network import CONFIG_FILE, ADMNetwork, load_published_weights
-from .processes import processes
-from .report import write_text
+from ..config.build import make_denoiser
+from ..config.load import Config
+from ..denoiser import PartialDenoiser
+from ..network import CONFIG_FILE, ADMNetwork, load_published_weights
+from ..output.files import write_text
+from ..system.processes import processes
 
 DENOISER_FILE = "denoiser.json"  # next to the weights: what the network predicts
 DENOISER_SETTINGS = {"parametrisation", "phase_width", "phase_residual", "sense_iterations"}  # of the diffusion block

@@ -4,29 +4,16 @@ They lie in `parts/` of the run folder until all results are written. A batch is
 that it follows from is the same: settings, weights, data, versions, kind of device.
 """
 
-import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 Result = TypeVar("Result")
 Work = Callable[[range], Result]
-
-
-def fingerprint(texts: Iterable[str], tensors: Iterable[Tensor]) -> str:
-    """SHA-256 of texts and of the types, shapes and contents of tensors, in order."""
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(f"{len(text)}:{text}".encode())
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Parts:

@@ -11,12 +11,12 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from .data.acquire import item_generator
-from .data.store import Acquisitions
-from .losses import standard_normal
-from .masks import Masks
-from .measurement import Measurement
-from .settings import TrainConfig
+from ..config.schema import TrainConfig
+from ..data.acquire import item_generator
+from ..data.store import Acquisitions
+from ..losses import standard_normal
+from ..masks import Masks
+from ..measurement import Measurement
 
 Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
 

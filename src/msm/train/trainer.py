@@ -1,13 +1,11 @@
 """The training loop: measurements in, a partial denoiser out (SPEC §3).
 
-Progress is counted in images. All randomness of an item follows from its place in the run (`msm.batches`), so a run
-that was stopped and resumed, or spread over more processes, sees the same numbers.
+Progress is counted in images. All randomness of an item follows from its place in the run (`msm.train.batches`), so
+a run that was stopped and resumed, or spread over more processes, sees the same numbers.
 """
 
 import copy
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -22,17 +20,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..config.schema import TrainConfig
+from ..data.store import Acquisitions
+from ..denoiser import PartialDenoiser
+from ..errors import TrainingError
+from ..losses import noiseless_loss, noisy_loss
+from ..masks import Masks
+from ..schedule import TrainingGrid
+from ..system.memory import out_of_memory
+from ..system.processes import processes, usable
 from .batches import Batch, Places, TrainingItems
 from .checkpoints import Checkpoints
-from .data.store import Acquisitions
-from .denoiser import PartialDenoiser
-from .losses import noiseless_loss, noisy_loss
-from .masks import Masks
-from .memory import out_of_memory
-from .processes import processes, usable
-from .schedule import TrainingGrid
-from .settings import TrainConfig
-from .stopping import stop_asked
+from .log import _Log
+from .signals import stop_asked
 
 LOG_EVERY = 50  # steps
 ASK_EVERY = 10  # steps after which several processes agree on whether to stop
@@ -40,10 +40,6 @@ MAY_CHANGE = {  # of the `train` block, when a run goes on: what the rest of it 
     *("images", "lr", "weight_decay", "warmup_images", "decay", "grad_clip", "ema_decay", "sure_tau"),
     *("accumulate", "mixed_precision", "workers", "checkpoint_images", "keep_checkpoints"),
 }
-
-
-class TrainingError(ValueError):
-    """Training cannot go on; the message is one line."""
 
 
 class Trainer:
@@ -309,45 +305,6 @@ class Trainer:
                     f"{folder}: holds a run with {name} = {found[name]}, the config says {value}; use another "
                     "setting.save_dir, or the config that the run was started with"
                 )
-
-
-class _Log:
-    """log.jsonl and tensorboard; lines past the step that is resumed from are dropped."""
-
-    def __init__(self, folder: Path, step: int, active: bool):
-        self.active = active
-        if not active:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "log.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        whole = [line for line in lines if line.endswith("}")]  # a killed run may leave the last one cut off
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, path)
-        self.file = path.open("a", buffering=1)
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.board = None
-        else:
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-
-    def write(self, step: int, images: int, loss: float, norm: float, lr: float, seconds: float) -> None:
-        if not self.active:
-            return
-        record = {"loss": loss, "grad_norm": norm, "lr": lr, "seconds_per_step": seconds}
-        self.file.write(json.dumps({"step": step, "images": images, **record}) + "\n")
-        if self.board is not None:
-            for name, value in record.items():
-                self.board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        if self.active:
-            self.file.close()
-            if self.board is not None:
-                self.board.close()
 
 
 @contextmanager

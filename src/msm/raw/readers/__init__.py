@@ -1,11 +1,15 @@
 """Which raw files a command was given, and their hashes."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .formats import READERS
-from .store import DataError
+from ...data.hdf5 import open_hdf5
+from ...errors import DataError
+from ..scan import Scan, normalise
+from .arrays import mat_scans, npy_scans
+from .bart import bart_scans
+from .fastmri import fastmri_scans
+from .ismrmrd import ismrmrd_scans
 
 
 def raw_files(paths: Sequence[Path]) -> list[Path]:
@@ -28,19 +32,54 @@ def raw_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, of a BART pair that of both.
+def import_scans(paths: Iterable[Path]) -> Iterator[Scan]:
+    """Slices of raw files of any kind that is read, one at a time, scaled to a magnitude of at most about 1.
+
+    Args:
+        paths: the files.
+
+    Yields:
+        slices, ready for `fit`, for the coil maps (`msm.raw.coil_maps`) and for `StoreWriter.add`.
 
     Raises:
-        DataError: if a file cannot be read.
+        DataError: if a file cannot be used.
     """
-    parts = [path.with_suffix(".hdr"), path] if path.suffix.lower() == ".cfl" else [path]
-    state = hashlib.sha256()
-    for part in parts:
-        try:
-            with part.open("rb") as file:
-                while block := file.read(2**20):
-                    state.update(block)
-        except OSError as error:
-            raise DataError(f"{part}: not readable ({error.strerror}); correct the path") from None
-    return state.hexdigest()
+    for path in map(Path, paths):
+        yield from map(normalise, read_scans(path))
+
+
+def read_scans(path: Path) -> Iterator[Scan]:
+    """Slices of one raw file in the file's units.
+
+    Raises:
+        DataError: if the file is missing, damaged, or of a kind that is not read.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: not a kind of raw file that is read; give one of {', '.join(READERS)}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; correct the path")
+    try:
+        yield from reader(path)
+    except (DataError, ImportError):
+        raise
+    except Exception as error:  # the parsers of damaged files raise whatever they stumble over
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not readable, damaged or cut off ({reason}); copy or make it again") from error
+
+
+def _hdf5_scans(path: Path) -> Iterator[Scan]:
+    with open_hdf5(path, None, {}) as file:
+        is_fastmri = "kspace" in file
+    return fastmri_scans(path) if is_fastmri else ismrmrd_scans(path)
+
+
+READERS: dict[str, Callable[[Path], Iterator[Scan]]] = {
+    ".h5": _hdf5_scans,
+    ".hdf5": _hdf5_scans,
+    ".mrd": _hdf5_scans,
+    ".npy": npy_scans,
+    ".mat": mat_scans,
+    ".cfl": bart_scans,
+    ".hdr": bart_scans,
+}

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...data.hdf5 import open_hdf5
+from ...errors import DataError
+from ..scan import Scan, fft1c, ifft1c, resize, split_axis, split_volume
 from .guards import check_finite, check_lengths, raw_dataset, refuse_claim
 from .header import Header, read_header
-from .raw import Scan, fft1c, ifft1c, resize, split_axis, split_volume
-from .store import DataError, open_hdf5
 
 READ_ROWS = 1024  # heads of acquisitions read at a time
 COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # each combination is an image of its own

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...errors import DataError
 from .guards import LARGEST_CLAIM
-from .store import DataError
 
 HEADER_BYTES = 128
 MATRIX, COMPRESSED = 14, 15

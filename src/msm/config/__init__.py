@@ -1,0 +1,1 @@
+"""Settings of a run: from a YAML file to objects."""

@@ -1,0 +1,1 @@
+"""Results as files: pictures, arrays, tables, run folders."""

@@ -1,0 +1,89 @@
+"""A run folder: what lies in it, under which name, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..config.load import Config
+import json
+import re
+import shlex
+import sys
+from importlib.metadata import version
+
+from ..config.load import Config, dump_config
+from ..data.images import SUFFIXES
+from ..system.files import obstacle
+from .files import write_text
+
+RECORDS, EVALUATION, GALLERY, MEASURED = "records.jsonl", "evaluation.json", "gallery.npz", "measured.npz"
+
+
+def check_folder(folder: Path, other: str) -> None:
+    """Refuse a run folder, before any work, that cannot be written to, or holds a run of another kind.
+
+    Args:
+        folder: setting.save_dir.
+        other: what such a run has in its folder.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    if (folder / other).exists():
+        raise ValueError(f"setting.save_dir: {folder} holds another kind of run ({other}); choose another folder")
+    if reason := obstacle(folder):
+        raise ValueError(f"setting.save_dir: {folder}: cannot be written to ({reason}); choose another folder")
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """What the files of items are called: no folders, not what image files end in, numbered if two were the same."""
+    plain = [name[: -len(end)] if (end := Path(name).suffix).lower() in SUFFIXES else name for name in names]
+    plain = [re.sub(r"[/:\\]", "_", name) for name in plain]
+    return plain if len(set(plain)) == len(plain) else [f"{name}_{n}" for n, name in enumerate(plain)]
+
+
+def record_run(config: Config, folder: Path) -> None:
+    """Write the resolved config, the versions and the command into a run folder."""
+    record: dict[str, Any] = {**versions(), "command": f"msm {shlex.join(sys.argv[1:])}"}
+    if config.train.remask:
+        record["remask"] = True  # trained on masks redrawn from clean images
+    write_text(folder / "config.yaml", dump_config(config))
+    write_text(folder / "versions.json", json.dumps(record, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results follow from."""
+    packages = ("msm-diffusion", "torch", "diffusers", "accelerate")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
+
+
+def forget(folder: Path) -> None:
+    """Remove the evaluation of what the run folder held before."""
+    for name in (RECORDS, EVALUATION, GALLERY):
+        (folder / name).unlink(missing_ok=True)
+
+
+def forget_samples(folder: Path) -> None:
+    """Remove the samples that a run folder held before, and their evaluation."""
+    forget(folder)
+    for name in ("images.npy", "grid.png", "samples.npy", MEASURED, "metrics.csv", "compare.png", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for picture in (folder / "images").glob("*.png"):
+        picture.unlink()
+
+
+def run_config(folder: Path) -> Config:
+    """The resolved config of a run folder.
+
+    Raises:
+        ValueError: it is no run folder.
+    """
+    from ..config.load import load_config
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no run folder, config.yaml is missing; give the setting.save_dir of a run")
+    return load_config(path)

@@ -1,0 +1,1 @@
+"""Samplers on data: what is observed, what is drawn, and what a stopped run left."""

@@ -1,0 +1,1 @@
+"""What a run computes with and writes to: processes, memory, files, the terminal."""

@@ -1,0 +1,1 @@
+"""Training: measurements in, a partial denoiser out."""

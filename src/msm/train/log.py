@@ -1,0 +1,44 @@
+"""The log of a training run: log.jsonl, and tensorboard if it is installed."""
+
+import json
+import os
+from pathlib import Path
+
+
+class _Log:
+    """log.jsonl and tensorboard; lines past the step that is resumed from are dropped."""
+
+    def __init__(self, folder: Path, step: int, active: bool):
+        self.active = active
+        if not active:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "log.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        whole = [line for line in lines if line.endswith("}")]  # a killed run may leave the last one cut off
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line in kept))
+        os.replace(temporary, path)
+        self.file = path.open("a", buffering=1)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.board = None
+        else:
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, images: int, loss: float, norm: float, lr: float, seconds: float) -> None:
+        if not self.active:
+            return
+        record = {"loss": loss, "grad_norm": norm, "lr": lr, "seconds_per_step": seconds}
+        self.file.write(json.dumps({"step": step, "images": images, **record}) + "\n")
+        if self.board is not None:
+            for name, value in record.items():
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.active:
+            self.file.close()
+            if self.board is not None:
+                self.board.close()

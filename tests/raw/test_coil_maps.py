@@ -1,0 +1,149 @@
+"""Coil maps: recovered from simulated coils, the calibration region found, and what the maps leave unexplained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from raw_files import noise
+
+from msm.data.acquire import simulate_scan
+from msm.errors import DataError
+from msm.raw.coil_maps import calibration_size, compress, espirit_maps, outside_span
+from msm.raw.readers import import_scans
+from msm.raw.scan import Scan
+from msm.transforms import MultiCoil
+
+SIZE = 48
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "kspace"
+
+
+def middle(height, width, size=(SIZE, SIZE)):
+    """A mask of a centred rectangle, the centre being at n // 2."""
+    mask = torch.zeros(1, *size, dtype=torch.bool)
+    top, left = (n // 2 - m // 2 for n, m in zip(size, (height, width)))
+    mask[:, top : top + height, left : left + width] = True
+    return mask
+
+
+def scan_of(mask, k_space=None):
+    k_space = noise((2, *mask.shape[1:])) if k_space is None else k_space
+    return Scan("slice", torch.where(mask, k_space, 0), mask, {})
+
+
+@pytest.fixture(scope="module")
+def disc():
+    """A disc with a smooth phase in eight birdcage coils, its k-space and the true maps."""
+    pytest.importorskip("sigpy")
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
+    magnitude = ((x / 0.7) ** 2 + (y / 0.8) ** 2 < 1) * (1 + 0.3 * torch.cos(9 * x) * torch.sin(7 * y))
+    source = simulate_scan("disc", magnitude / 1.3, 8, seed=0)
+    return magnitude > 0, MultiCoil(source.maps[None]).forward(source.image[None])[0], source.maps
+
+
+@pytest.mark.parametrize(
+    ("mask", "size"),
+    [
+        (middle(20, 16), (20, 16)),
+        (middle(7, 9), (7, 9)),
+        (middle(SIZE, 10), (SIZE, 10)),
+        (middle(SIZE, SIZE), (SIZE, SIZE)),
+        (middle(20, 16) | middle(SIZE, 1), (20, 16)),  # a single line is longer, and of no use
+        (middle(8, 30) | middle(20, 16), (20, 16)),
+        (middle(8, 40) | middle(16, 16), (8, 40)),
+        (middle(12, 14, (33, 41)), (12, 14)),
+    ],
+)
+def test_largest_rectangle(mask, size):
+    assert calibration_size(scan_of(mask)) == size
+
+
+@pytest.mark.parametrize("mask", [middle(5, SIZE), middle(20, 20).roll(12, 2), ~middle(1, 1)])
+def test_no_calibration_region_is_one_clear_line(mask):
+    for function in (calibration_size, espirit_maps, lambda scan: compress(scan, 1)):
+        with pytest.raises(DataError, match=r"^slice: the middle .* no fully sampled .* acquire calibration lines, or"):
+            function(scan_of(mask))
+
+
+def test_maps_of_simulated_coils(disc):
+    inside, k_space, true = disc
+    maps = espirit_maps(scan_of(middle(SIZE, 24), k_space))
+    power = maps.abs().square().sum(0)
+    assert maps.shape == true.shape and maps.dtype == torch.complex64
+    assert ((power == 0) | ((power - 1).abs() < 1e-5)).all()
+    covered = inside & (power > 0)
+    assert covered.sum() > 0.97 * inside.sum()
+    correlation = (true.conj() * maps).sum(0).abs()[covered]  # 1 if equal up to a phase
+    assert correlation.mean() > 0.999 and correlation.min() > 0.99
+
+
+def test_only_the_calibration_region_is_read(disc):
+    _, k_space, _ = disc
+    mask = middle(24, 24)
+    spoilt = torch.where(mask, k_space, torch.nan)
+    maps = espirit_maps(replace(scan_of(mask, k_space), k_space=spoilt))
+    assert torch.equal(maps, espirit_maps(scan_of(mask, k_space)))
+
+
+def test_separate_calibration_lines_are_used(disc):
+    _, k_space, _ = disc
+    sparse = middle(SIZE, SIZE)
+    sparse[..., ::2] = False
+    calibration = scan_of(middle(SIZE, 24), k_space)
+    scan = replace(scan_of(sparse, k_space), calibration=calibration)
+    assert torch.equal(espirit_maps(scan), espirit_maps(calibration))
+
+
+def test_one_coil_has_the_map_one():
+    assert torch.equal(
+        espirit_maps(scan_of(middle(3, 3), noise((1, SIZE, SIZE)))), torch.ones(1, SIZE, SIZE, dtype=torch.complex64)
+    )
+
+
+def test_outside_span(disc):
+    _, k_space, true = disc
+    scan = scan_of(middle(24, 24), k_space)
+    assert outside_span(scan, true) < 0.005
+    orthogonal = torch.stack([-true[1::2].conj(), true[::2].conj()], 1).flatten(0, 1)
+    assert outside_span(scan, orthogonal) > 0.99
+    assert outside_span(scan, torch.zeros_like(true)) == 1
+
+
+def test_outside_span_of_a_constant_map_is_exact():
+    """Coils (1, 0) and data of energy 9 in the first and 1 in the second: a tenth is outside."""
+    mask = middle(16, 16)
+    image = torch.where(mask, noise((1, SIZE, SIZE)), 0)
+    scan = scan_of(mask, torch.cat([3 * image, 1j * image]))
+    maps = torch.stack([torch.ones(SIZE, SIZE), torch.zeros(SIZE, SIZE)]).to(torch.complex64)
+    assert abs(outside_span(scan, maps) - 0.1) < 1e-5
+
+
+def test_compression_keeps_the_span_and_white_noise():
+    """Six coils that are mixtures of two: two are enough, no energy is lost, and noise keeps its covariance."""
+    mask = middle(SIZE, 12)
+    mixture = noise((6, 2), 1)
+    k_space = torch.tensordot(mixture, noise((2, SIZE, SIZE)), dims=1)
+    scan = replace(scan_of(mask, k_space), noise=noise((6, 100_000), 2))
+    small = compress(scan, 2)
+    assert small.k_space.shape == (2, SIZE, SIZE) and small.provenance["coils"] == [6, 2]
+    torch.testing.assert_close(small.k_space.norm(), scan.k_space.norm())
+    covariance = small.noise @ small.noise.mH / 100_000
+    assert (covariance - torch.eye(2)).abs().max() < 0.02
+    assert compress(scan, 6) is scan
+
+
+def test_real_maps_agree_with_stored_ones():
+    """Computed with the defaults of sigpy from the same scan."""
+    pytest.importorskip("sigpy")
+    if not (SHARED / "brain_8ch_espirit_maps.npz").is_file():
+        pytest.skip(f"{SHARED} is absent")
+    (scan,) = import_scans([SHARED / "brain_8ch_R8.npy"])
+    stored = torch.from_numpy(np.load(SHARED / "brain_8ch_espirit_maps.npz")["maps"])
+    assert calibration_size(scan) == (24, 24)
+    maps = espirit_maps(scan)
+    inside = stored.abs().sum(0) > 0
+    correlation = (stored.conj() * maps).sum(0).abs()[inside]
+    assert correlation[correlation > 0].min() > 0.999  # 0: cut at the rim, which the coarser grid moves a little
+    assert (correlation > 0).float().mean() > 0.998
+    assert outside_span(scan, maps) < 0.002

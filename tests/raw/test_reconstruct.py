@@ -1,0 +1,333 @@
+"""From a raw file to images: preparation against what is known, where voxels lie, files written, memory."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from raw_files import header, noise, write_fastmri, write_ismrmrd
+from test_cli import run
+
+from msm.data.acquire import simulate_scan
+from msm.masks import CartesianMasks
+from msm.network import ADMNetwork
+from msm.noise import noise_covariance
+from msm.raw import prepare as preparing
+from msm.raw import reconstruct as raw_sampling
+from msm.raw.geometry import Geometry, affine
+from msm.raw.prepare import noise_level, prewhiten
+from msm.raw.readers import import_scans
+from msm.raw.reconstruct import sample_scan
+from msm.raw.scan import Scan
+from msm.raw.volume_files import VolumeWriter
+from msm.transforms import MultiCoil, ifft2c
+
+CONFIG = """
+setting: {{save_dir: {root}/out, dataset_dir: {file}, pretrained_model_dir: {root}/weights}}
+data: {{kind: raw, image_size: 16, mask: {{kind: cartesian, center: 4}}}}
+network: {{image_size: 16, in_channels: 2, num_channels: 32, num_res_blocks: 1, channel_mult: [1, 1],
+  attention_resolutions: [], num_head_channels: 32}}
+sample: {{samples: 3, steps: 2, draws: 1, batch_size: 2}}
+"""
+H, W, COILS = 31, 24, 4  # the network takes even sides: H is padded
+
+
+def disc(name, height=H, width=W, coils=COILS):
+    """Fully sampled k-space (coils, H, W) of a disc in birdcage coils."""
+    pytest.importorskip("sigpy")
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    magnitude = ((x / 0.7) ** 2 + (y / 0.8) ** 2 < 1) * (0.7 + 0.2 * torch.cos(7 * x))
+    source = simulate_scan(name, magnitude, coils, seed=0)
+    return MultiCoil(source.maps[None]).forward(source.image[None])[0], source.maps
+
+
+def undersampled(k_space):
+    """Every other column left out beyond the middle half."""
+    k_space = k_space.clone()
+    outer = [i for i in range(k_space.shape[-1]) if abs(i - k_space.shape[-1] // 2) > k_space.shape[-1] // 4]
+    k_space[..., outer[::2]] = 0
+    return k_space
+
+
+def write_config(root, file):
+    ADMNetwork(16, 2, 32, 1, [1, 1], [], 32).save(root / "weights")
+    (root / "config.yaml").write_text(CONFIG.format(root=root, file=file))
+    return str(root / "config.yaml")
+
+
+def write_stack(path, count=3):
+    """An ISMRMRD stack of slices 7 mm apart, in the units 1000 times those of a magnitude of 1."""
+    pytest.importorskip("ismrmrd")
+    lines = []
+    for i in range(count):
+        k_space = 1000 * undersampled(disc(f"s{i}")[0] + 0.003 * noise((COILS, H, W), i)) * (i + 1)
+        kept = k_space.abs().sum((0, 1)).nonzero().flatten().tolist()
+        lines += [
+            {"data": k_space[:, :, y].numpy(), "y": y, "slice": i, "position": (10, -20, 30 + 7 * i)} for y in kept
+        ]
+    return write_ismrmrd(path, header(H, W), lines)
+
+
+# ---- preparation
+
+
+@pytest.mark.parametrize("acceleration", [1, 2])
+def test_noise_level_of_part_of_a_slice(acceleration):
+    """Columns: 16 of the rows and some of the columns are looked at; noise is found to a few percent."""
+    k_space, maps = disc("a", 64, 48, 8)
+    k_space = k_space + 0.02 * 2**0.5 * noise(k_space.shape)
+    mask = torch.zeros(1, 64, 48, dtype=torch.bool)
+    mask[..., ::acceleration] = True
+    scan = Scan("a", torch.where(mask, k_space, 0), mask, {})
+    assert abs(noise_level(scan, maps) / 0.02 - 1) < 0.04
+    assert abs(noise_level(replace(scan, k_space=2 * scan.k_space), maps) / 0.04 - 1) < 0.04
+
+
+def test_noise_scan_whitens_the_coils():
+    """Noise of covariance M Mᴴ in scan and k-space: afterwards it is white, and dividing by the scale gives ρ = 1."""
+    mix = torch.eye(COILS, dtype=torch.complex64) + 0.4 * noise((COILS, COILS), 1)
+    mask = torch.ones(1, 64, 64, dtype=torch.bool)
+
+    def mixed(shape, seed):
+        return torch.tensordot(mix, noise((COILS, *shape), seed), dims=1)
+
+    scan = prewhiten(Scan("a", 5 * mixed((64, 64), 2), mask, {"scale": 5.0}, 5 * mixed((20_000,), 3)))
+    for values in (scan.noise, scan.k_space):
+        covariance = noise_covariance(values / scan.provenance["scale"])
+        assert (covariance - 2 * torch.eye(COILS)).abs().max() < 0.15
+    assert scan.provenance["whitened"]
+    bare = Scan("a", mixed((8, 8), 2), mask[:, :8, :8], {})
+    assert prewhiten(bare) is bare
+
+
+def test_a_noise_scan_of_no_use_is_one_clear_line():
+    scan = Scan("a:3", noise((4, 8, 8)), torch.ones(1, 8, 8, dtype=torch.bool), {}, noise((4, 5)))
+    with pytest.raises(ValueError, match=r"^a:3: the noise scan cannot be used: 5 noise samples are too few"):
+        prewhiten(scan)
+
+
+# ---- sampling one scan
+
+
+def test_what_is_measured_without_noise_is_the_sample():
+    """One coil, everything measured: the posterior is the image itself, whatever the network says."""
+    k_space = noise((1, 16, 12))
+    mask = torch.ones(1, 16, 12, dtype=torch.bool)
+    maps = torch.ones(1, 16, 12, dtype=torch.complex64)
+
+    def denoiser(z_t, mask, t, transform):
+        return torch.zeros_like(z_t)
+
+    masks = CartesianMasks((16, 12), 2, 4)
+    told = []
+    samples = sample_scan(
+        denoiser,
+        Scan("a", k_space, mask, {}),
+        maps,
+        masks,
+        seeds=[1, 2, 3],
+        noise_std=0.0,
+        steps=3,
+        step_size=1.0,
+        batch_size=2,
+        advance=told.append,
+    )
+    torch.testing.assert_close(samples, ifft2c(k_space).expand(3, 1, 16, 12), rtol=0, atol=1e-5)
+    assert sum(told) == 9
+
+
+# ---- where voxels lie
+
+
+def place(position, directions=((0, 0, 1), (1, 0, 0), (0, 1, 0)), voxel=(1.0, 2.0, 5.0), is_plane=False):
+    return Geometry(voxel, directions, position, is_plane)
+
+
+def test_affine_of_a_stack():
+    """H runs to superior, W to left, slices to posterior, 7 mm apart: the middle voxel of slice k is its position."""
+    matrix = affine((6, 4), [place((10, -20 + 7 * k, 30)) for k in range(3)])
+    np.testing.assert_allclose(matrix @ [3, 2, 0, 1], [-10, 20, 30, 1])
+    np.testing.assert_allclose(matrix @ [3, 2, 2, 1], [-10, 6, 30, 1])
+    np.testing.assert_allclose(matrix @ [4, 2, 0, 1], [-10, 20, 31, 1])  # 1 mm towards superior
+    np.testing.assert_allclose(matrix @ [3, 3, 0, 1], [-12, 20, 30, 1])  # 2 mm towards left
+
+
+def test_affine_of_one_slice_and_of_a_volume():
+    """A slice has its thickness across; a volume of 4 planes has its middle at plane 2."""
+    np.testing.assert_allclose(affine((6, 4), [place((0, 0, 0))])[:3, 2], [0, -5, 0])
+    matrix = affine((6, 4), [place((10, -20, 30), is_plane=True)] * 4)
+    np.testing.assert_allclose(matrix @ [3, 2, 2, 1], [-10, 20, 30, 1])
+    np.testing.assert_allclose(matrix @ [3, 2, 3, 1], [-10, 15, 30, 1])
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        [place(None)],
+        [Geometry(None, None, None, False)],
+        [place((0, 0, 0)), place((0, 5, 0), directions=((1, 0, 0), (0, 0, 1), (0, 1, 0)))],
+        [place((0, 0, 0)), place((0, 5, 0)), place((0, 20, 0))],
+        [place((0, 0, 0)), place((0, 0, 0))],
+    ],
+    ids=["no position", "nothing", "crossing", "uneven", "on top of each other"],
+)
+def test_no_affine(slices):
+    assert affine((6, 4), slices) is None
+
+
+# ---- files
+
+
+def test_a_stack_becomes_hdf5_nifti_and_pictures(tmp_path, monkeypatch, capsys):
+    """Non-square, odd, three slices of different brightness: on the file's grid, in its units, where it lay."""
+    nibabel = pytest.importorskip("nibabel")
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd"))
+    assert run(monkeypatch, "sample", config) == 0
+    out = tmp_path / "out"
+    assert {p.name for p in out.iterdir()} == {
+        *("head", "head.h5", "head.nii", "head_std.nii", "config.yaml", "versions.json")
+    }
+    assert sorted(p.name for p in (out / "head").iterdir()) == ["0000.png", "0001.png", "0002.png"]
+    with h5py.File(out / "head.h5") as file:
+        mean, deviation = file["reconstruction"][:], file["standard_deviation"][:]
+        assert mean.shape == deviation.shape == (3, H, W) and mean.dtype == np.float32
+        assert (deviation >= 0).all() and deviation.max() > 0 and (file["maps_residual"][:] < 0.05).all()
+        provenance = json.loads(file.attrs["provenance"])
+        assert provenance["file"] == "head.mrd" and provenance["sample"]["samples"] == 3
+        scale = file["scale"][:]
+    # the file's units: slice i is i + 1 times 1000, and the sampler has seen the same magnitude of all
+    assert ((mean.max((1, 2)) * scale > 0.3) & (mean.max((1, 2)) * scale < 3)).all() and mean[2].max() > 500
+    for name, values in (("head", mean), ("head_std", deviation)):
+        image = nibabel.load(out / f"{name}.nii")
+        np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), values.transpose(1, 2, 0))
+        np.testing.assert_allclose(image.affine @ [H // 2, W // 2, 1, 1], [-10, 20, 37, 1], atol=1e-4)
+        np.testing.assert_allclose(image.header.get_zooms(), (1, 2, 7), atol=1e-5)
+        assert image.header["sform_code"] == 1 and image.header["qform_code"] == 1
+    assert "3 slices" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("package", "module"), [("nibabel", "nibabel.nifti1"), ("sigpy", "sigpy.mri.app")])
+def test_a_missing_package_is_found_at_the_start(tmp_path, monkeypatch, capsys, package, module):
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd"))
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(raw_sampling, "sample_scan", lambda *given, **options: pytest.fail("a slice was sampled"))
+    assert run(monkeypatch, "sample", config) == 2
+    error = capsys.readouterr().err
+    assert f"{package}: pip install {package} (" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    """Stopped in the third slice, and again: the first two are not sampled again, the result is the same bits."""
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd"))
+    assert run(monkeypatch, "sample", config, f"setting.save_dir={tmp_path}/whole") == 0
+    sampled, sample = [], raw_sampling.sample_scan
+
+    def stopping(denoiser, scan, *rest, **options):
+        if len(sampled) == 2 and not (tmp_path / "go").exists():
+            raise ValueError("stopped")
+        sampled.append(scan.name)
+        return sample(denoiser, scan, *rest, **options)
+
+    monkeypatch.setattr(raw_sampling, "sample_scan", stopping)
+    assert run(monkeypatch, "sample", config) == 2
+    assert not (tmp_path / "out" / "head.h5").exists() and (tmp_path / "out" / "head.h5.partial").exists()
+    (tmp_path / "go").touch()
+    assert run(monkeypatch, "sample", config) == 0
+    assert sampled == ["head:0", "head:1", "head:2"] and not list((tmp_path / "out").rglob("*.partial"))
+    assert run(monkeypatch, "sample", config) == 0 and len(sampled) == 3  # all there
+    with h5py.File(tmp_path / "out" / "head.h5") as a, h5py.File(tmp_path / "whole" / "head.h5") as b:
+        assert all(np.array_equal(a[name], b[name]) for name in b)
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd", 1))
+    assert run(monkeypatch, "sample", config) == 0
+    assert run(monkeypatch, "sample", config, "sample.steps=3") == 2
+    assert "made with other settings or data; use another setting.save_dir" in capsys.readouterr().err
+
+
+def test_the_likelihood_weight_divides_the_estimated_noise(tmp_path, monkeypatch):
+    """By its root, for the sampler; the noise level that is recorded stays the estimated one."""
+    config, told = write_config(tmp_path, write_stack(tmp_path / "head.mrd", 1)), []
+    sample = raw_sampling.sample_scan
+
+    def listening(*given, noise_std, **options):
+        told.append(noise_std)
+        return sample(*given, noise_std=noise_std, **options)
+
+    monkeypatch.setattr(raw_sampling, "sample_scan", listening)
+    assert run(monkeypatch, "sample", config, "inverse_problem.likelihood_weight=4") == 0
+    with h5py.File(tmp_path / "out" / "head.h5") as file:
+        assert told == pytest.approx(file["noise_std"][:] / 2)
+        assert json.loads(file.attrs["provenance"])["likelihood_weight"] == 4
+    assert run(monkeypatch, "sample", config) == 2  # not mixed with results of another weight
+
+
+def test_a_damaged_partial_file_is_begun_anew(tmp_path):
+    def writer():
+        return VolumeWriter(tmp_path / "a.h5", 2, (4, 3), {"seed": 0})
+
+    first = writer()
+    first.add(torch.ones(4, 3), torch.zeros(4, 3), noise_std=0.1, maps_residual=0.2, scale=3)
+    assert writer().done == 1 and VolumeWriter(tmp_path / "a.h5", 2, (4, 3), {"seed": 1}).done == 0
+    first.partial.write_bytes(first.partial.read_bytes()[:700])
+    assert writer().done == 0
+
+
+def test_badly_explained_data_is_warned_of(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd", 2))
+    monkeypatch.setattr(preparing, "outside_span", lambda scan, maps: 0.3 if scan.name.endswith("1") else 0.01)
+    assert run(monkeypatch, "sample", config) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("msm: warning: head:1: 30% of the calibration region's energy")
+
+
+def test_memory_does_not_grow_with_the_slices(tmp_path, monkeypatch):
+    """60 slices of 384 × 384: what the results alone take, 70 MB, must not stay in memory."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        pytest.skip("reads the memory from /proc")
+    size, count, held = 384, 60, []
+    k_space = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.complex64, (count, 1, size, size))
+    for i in range(count):
+        k_space[i] = noise((1, size, size), i) / (1 + np.hypot(*np.indices((size, size)) - size // 2))
+    k_space.flush()
+    del k_space
+    config = write_config(tmp_path, tmp_path / "a.npy")
+
+    def mean_of_noise(denoiser, scan, *rest, **options):
+        private = int(status.read_text().split()[1]) - int(status.read_text().split()[2])  # without the mapped file
+        held.append(4096 * private)
+        return ifft2c(scan.k_space)[None].repeat(2, 1, 1, 1)
+
+    monkeypatch.setattr(raw_sampling, "sample_scan", mean_of_noise)
+    monkeypatch.setattr(raw_sampling, "write_comparison", lambda *a: None)
+    monkeypatch.setattr(preparing, "estimate_noise", lambda m: (torch.zeros(1), torch.zeros(1)))
+    assert run(monkeypatch, "sample", config, "sample.samples=2") == 0
+    assert len(held) == count and held[-1] - held[10] < 15e6
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "raw").mkdir()
+    k_space = undersampled(disc("a")[0])
+    np.save(tmp_path / "raw" / "a.npy", k_space.numpy())
+    write_fastmri(tmp_path / "raw" / "a.h5", k_space[None], header(H, W))
+    assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "raw")) == 2
+    assert "has the same name, which the results would have; rename one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_without_calibration_region_is_one_clear_line(tmp_path, monkeypatch, capsys):
+    k_space = disc("a")[0].clone()
+    k_space[..., ::2] = 0
+    np.save(tmp_path / "a.npy", k_space.numpy())
+    assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "a.npy")) == 2
+    error = capsys.readouterr().err
+    assert "a:0: the middle of k-space has no fully sampled rectangle" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert len(list(import_scans([tmp_path / "a.npy"]))) == 1

@@ -1,0 +1,219 @@
+"""Observations, posterior samples and scores, and the demo built of them, with a network that predicts zero."""
+
+import csv
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import msm
+from msm.config.load import load_config
+from msm.data.samples import brain_slices, portrait
+from msm.denoiser import PartialDenoiser
+from msm.evaluate.metrics import psnr, score, summary
+from msm.network import ADMNetwork
+from msm.output.figures import Column, displayable, error_map, spread, write_comparison, write_picture
+from msm.runs.demo import brain, faces, new_faces
+from msm.runs.demo import bundled as bundled_config
+from msm.sample.draw import posterior_samples, prior_samples
+from msm.sample.observe import coil_maps, observe
+from msm.sampling import reconstruct
+from msm.schedule import VPSchedule
+from msm.system.processes import shared_out
+
+
+class Nothing(torch.nn.Module):
+    """A network that predicts zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.batches = []
+
+    def forward(self, u, t):
+        self.batches.append(len(u))
+        return u * self.weight
+
+
+MRI = """
+setting: {save_dir: run}
+data: {kind: slices, image_size: 16, coils: 3, mask: {kind: cartesian, acceleration: 4, center: 3}}
+network: {image_size: 16, in_channels: 2, num_channels: 32, channel_mult: [1], attention_resolutions: [16],
+          num_head_channels: 32}
+diffusion: {parametrisation: sense}
+sample: {count: 3, samples: 2, steps: 3, batch_size: 4, eta: 0.85}
+inverse_problem: {operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 3}, step_size: proximal}
+"""
+PHOTOS = """
+setting: {save_dir: run}
+data: {kind: images, image_size: 16, mask: {kind: box}}
+network: {image_size: 16, in_channels: 3, num_channels: 32, channel_mult: [1], attention_resolutions: [16],
+          num_head_channels: 32}
+sample: {count: 3, samples: 2, steps: 3, batch_size: 4, eta: 0.85}
+inverse_problem: {operator: super_resolution, factor: 4, step_size: proximal}
+"""
+
+
+def denoiser_and_config(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    config = load_config(path)
+    return PartialDenoiser(Nothing(), VPSchedule(), config.diffusion.parametrisation), config
+
+
+def test_an_items_observation_follows_from_its_name_and_the_seed(tmp_path):
+    _, config = denoiser_and_config(tmp_path, MRI)
+    items = brain_slices(16, 3)[:3]
+    together = observe(items, config.inverse_problem, config.data)
+    alone = observe(items[1:2], config.inverse_problem, config.data)
+    other = observe(items, config.inverse_problem, config.data, seed=1)
+    assert torch.equal(together.y[1:2], alone.y) and not torch.equal(together.y, other.y)
+    mask = together.operator.mask.expand_as(together.y)
+    z = together.transform.forward(torch.stack([item.image for item in items]))
+    assert not together.y[~mask].any()
+    assert torch.view_as_real(together.y - z)[mask].std() == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize("text", [MRI, PHOTOS])
+def test_posterior_samples_do_not_depend_on_the_batch(tmp_path, text):
+    denoiser, config = denoiser_and_config(tmp_path, text)
+    items = brain_slices(16, 3)[:3] if config.data.is_mri else [portrait(16)]
+    done = []
+    inputs, samples = posterior_samples(denoiser, items, config, done.append)
+    assert sum(done) == len(items) * 2 * 3
+    assert inputs.shape == samples[:, 0].shape == torch.stack([item.image for item in items]).shape
+    assert not torch.equal(samples[:, 0], samples[:, 1])
+    one = config.model_copy(update={"sample": config.sample.model_copy(update={"batch_size": 1})})
+    torch.testing.assert_close(posterior_samples(denoiser, items, one)[1], samples, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tempered_likelihood_is_one_of_less_noise(tmp_path, monkeypatch):
+    """p(y|z)^4 of noise σ_y is that of noise σ_y/2, up to a constant; y itself keeps its noise."""
+    denoiser, config = denoiser_and_config(tmp_path, MRI)
+    items, problem = brain_slices(16, 3)[:1], config.inverse_problem
+    tempered = problem.model_copy(update={"likelihood_weight": 4.0})
+    found = posterior_samples(denoiser, items, config.model_copy(update={"inverse_problem": tempered}))[1]
+    told = []
+
+    def half_the_noise(*given, noise_std, **rest):
+        told.append(noise_std)
+        return reconstruct(*given, noise_std=noise_std / 2, **rest)
+
+    monkeypatch.setattr("msm.sample.draw.reconstruct", half_the_noise)
+    expected = posterior_samples(denoiser, items, config)[1]
+    assert set(told) == {problem.noise_std} and torch.equal(found, expected)
+
+
+def test_prior_samples_use_the_coil_maps_in_turn(tmp_path):
+    denoiser, config = denoiser_and_config(tmp_path, MRI)
+    maps = coil_maps(brain_slices(16, 3)[:2])
+    assert prior_samples(denoiser, config.data, config.sample, maps).shape == (3, 1, 16, 16)
+
+
+@pytest.mark.parametrize(("text", "calls"), [(MRI, 5), (PHOTOS, 3)])
+def test_the_chain_evaluates_all_masks_of_a_step_as_one_batch(tmp_path, text, calls):
+    denoiser, config = denoiser_and_config(tmp_path, text.replace("sample: {", "sample: {score: chain, "))
+    items = brain_slices(16, 3)[:3] if config.data.is_mri else [portrait(16)]
+    posterior_samples(denoiser, items, config)
+    batches_of_items = [4, 2] if config.data.is_mri else [2]  # two samples of each
+    assert denoiser.network.batches == [calls * n for n in batches_of_items for _ in range(3)]
+    denoiser.network.batches.clear()
+    prior_samples(denoiser, config.data, config.sample, coil_maps(items) if config.data.is_mri else None)
+    assert denoiser.network.batches == [3 * calls] * 3
+
+
+def test_scores_and_their_summary():
+    x = torch.linspace(-1, 1, 2 * 64).reshape(2, 1, 8, 8)
+    rows = score("shifted", x + 0.2, x, ["a", "b"]) + score("equal", x + 1e-3, x, ["a", "b"])
+    table = {row["method"]: float(row["PSNR"]) for row in summary(rows)}
+    assert table == {"shifted": pytest.approx(20, abs=0.01), "equal": pytest.approx(66.02, abs=0.01)}
+    assert {row["convention"] for row in rows} == {"plain", "published"}
+
+
+def test_work_is_shared_out_in_batches():
+    assert shared_out(5, 2, list) == [[0, 1], [2, 3], [4]] and shared_out(0, 2, list) == []
+
+
+def test_pictures_hold_what_they_should(tmp_path):
+    image = torch.tensor([[-1.0, 1.0], [0.0, 3.0]])[None, None].expand(1, 3, 2, 2)
+    write_picture(tmp_path / "one.png", image)
+    with Image.open(tmp_path / "one.png") as picture:
+        assert np.array_equal(np.asarray(picture)[..., 0], [[0, 255], [128, 255]])
+    assert displayable(torch.full((1, 1, 2, 2), 0.6 + 0.8j)).unique().tolist() == [1.0]
+    x = torch.rand(2, 1, 8, 8, dtype=torch.complex64)
+    columns = [Column("truth", x, ["1 dB", "2 dB"]), Column("error", error_map(x, 0 * x), is_map=True)]
+    write_comparison(tmp_path / "figure.png", "title", ["a", "b"], columns)
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.width > 200
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "one.png"]
+
+
+def test_spread_is_the_standard_deviation_of_the_samples():
+    samples = torch.randn(1, 4000, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(spread(samples), torch.ones(1, 1, 2, 2), rtol=0.05, atol=0)
+    assert not spread(samples[:, :1]).any()
+
+
+def test_demo_inputs_are_real_images_of_full_range():
+    items = brain_slices(64, 8)
+    images = torch.stack([item.image for item in items]).abs()
+    assert images.amax((1, 2, 3)).allclose(torch.ones(len(items))) and 0.3 < (images < 0.02).float().mean() < 0.8
+    assert portrait(64).image.shape == (3, 64, 64) and -1 <= portrait(64).image.min() < portrait(64).image.max() <= 1
+
+
+@pytest.mark.parametrize(("text", "show", "methods"), [(MRI, brain, 18), (PHOTOS, faces, 8)])
+def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
+    denoiser, _ = denoiser_and_config(tmp_path, text)
+
+    def configured(problem):
+        return load_config(tmp_path / "config.yaml", [f"inverse_problem={problem}"])
+
+    show(denoiser, configured, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    (table,) = (tmp_path / "out").glob("*.csv")
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert len({row["method"] for row in rows}) == methods
+    assert len(list((tmp_path / "out").glob("*.png"))) == (4 if show is brain else 2)
+
+
+def test_demo_draws_new_faces_by_the_chain(tmp_path):
+    assert bundled_config("faces_32", "null").sample.score == "chain"
+    assert bundled_config("faces", "null").sample.score == "average"
+    denoiser, config = denoiser_and_config(tmp_path, PHOTOS)
+    new_faces(denoiser, lambda problem: config, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    with Image.open(tmp_path / "out" / "faces_generated.png") as picture:
+        assert picture.height >= 2 * config.data.image_size
+
+
+# The bundled models
+
+
+def bundled(name, *overrides):
+    folder = Path(msm.__file__).parent / "assets" / name
+    config = load_config(folder / "config.yaml", list(overrides))
+    network = ADMNetwork.load(folder)
+    assert network.settings == config.network.model_dump(mode="json")
+    return PartialDenoiser(network, VPSchedule(), config.diffusion.parametrisation).eval(), config
+
+
+def mean_psnr(x_hat, items):
+    values = psnr(x_hat, torch.stack([item.image for item in items]), convention="plain")
+    return sum(values) / len(values)
+
+
+def test_the_bundled_brain_model_gains_three_decibels_on_zero_filling_in_few_calls():
+    problem = "inverse_problem={operator: undersampling, step_size: proximal, mask: {kind: cartesian, center: 5}}"
+    denoiser, config = bundled("brain", problem, "sample.steps=8", "sample.samples=2")
+    items = brain_slices(64, 8)[:2]
+    inputs, samples = posterior_samples(denoiser, items, config)
+    assert mean_psnr(samples.mean(1), items) > mean_psnr(inputs, items) + 3
+
+
+def test_the_bundled_face_model_gains_one_decibel_on_a_hole_in_few_calls():
+    problem = "inverse_problem={operator: box, hole: 32, step_size: proximal}"
+    denoiser, config = bundled("faces", problem, "sample.steps=15", "sample.samples=2")
+    items = [portrait(64)]
+    inputs, samples = posterior_samples(denoiser, items, config)
+    assert mean_psnr(samples.mean(1), items) > mean_psnr(inputs, items) + 1

@@ -1,0 +1,80 @@
+"""Speed and memory: freed pages stay at hand, no step waits for the host, errors of memory are told from others."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from msm import CartesianMasks, MultiCoil, PartialDenoiser, VPSchedule, generate, reconstruct
+from msm.masks import VariableDensityMasks
+from msm.operators import Undersampling
+from msm.system.memory import out_of_memory
+
+PAGE_FAULTS = """
+import resource, torch
+from msm.memory import keep_memory
+{call}
+for turn in range(20):  # some until the heap is large enough for its gaps
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for size in (2**22, 2**24, 2**23):  # 16, 64 and 32 MB
+        torch.ones(size)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_tensors_take_the_pages_of_those_before():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+
+    def faults(call):
+        command = [sys.executable, "-c", PAGE_FAULTS.format(call=call)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+
+    assert faults("keep_memory()") < 100 < faults("")
+
+
+def test_errors_of_memory():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**55)
+    assert out_of_memory(error.value) and out_of_memory(MemoryError())
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."))
+    assert not out_of_memory(RuntimeError("The size of tensor a (3) must match"))
+
+
+class ScalarReads(TorchDispatchMode):
+    """Counts the values that Python asks of a tensor: on a GPU each of them waits for all work before it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*args, **(kwargs or {}))
+
+
+class Half(nn.Module):
+    def forward(self, u, t):
+        return u / 2
+
+
+@pytest.mark.parametrize("masks", [CartesianMasks(16, 4, 4), VariableDensityMasks(16, 4, 4)])
+@pytest.mark.parametrize("options", [{}, {"score": "chain"}, {"step_size": "proximal"}, {"step_size": 2.0}])
+@pytest.mark.parametrize("parametrisation", ["epsilon", "edm", "sense"])
+def test_no_step_waits_for_a_value(parametrisation, options, masks):
+    maps = torch.randn(2, 3, 16, 16, dtype=torch.complex64)
+    transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
+    denoiser = PartialDenoiser(Half(), VPSchedule(), parametrisation)
+    operator, y = Undersampling(masks.sample(2)), torch.randn(2, 3, 16, 16, dtype=torch.complex64)
+    given = (y, operator) if "step_size" in options else ()
+    seen = []
+    with ScalarReads() as reads:
+        torch.ones(1).item()
+        assert reads.count == 1
+        sampler = reconstruct if given else generate
+        options = {"steps": 4, "callback": lambda *_: seen.append(reads.count), **options}
+        sampler(denoiser, *given, transform, masks, (3, 16, 16), seeds=[0, 1], **options)
+    assert len(seen) == 4 and seen[-1] == seen[0]
