@@ -7,8 +7,8 @@ import pytest
 import torch
 from helpers import random_tensor
 from oracle import GaussianOracle
-from test_sampling import Keep
-from test_sampling_law import SIZE, STEPS, Dense, Recursion, assert_law, by_mask
+from helpers import Keep
+from oracle import SIZE, STEPS, Dense, Recursion, assert_law, by_mask
 from torch.testing import assert_close
 
 from msm.masks import BoxMasks, CartesianMasks, Chain, EmpiricalMasks

@@ -8,6 +8,7 @@
 On the kind of machine it was written on the bits are compared, elsewhere (other processors, other PyTorch) the values.
 """
 
+from runs import msm
 import json
 import platform
 import sys
@@ -153,8 +154,6 @@ def one_thread():
 
 def test_the_arrays_are_those_of_before(tmp_path, one_thread):
     pytest.importorskip("sigpy")
-    from conftest import msm
-
     before = dict(np.load(RECORD, allow_pickle=False))
     same_machine = json.loads(str(before.pop("machine"))) == machine()
     after = arrays(tmp_path, msm)
@@ -169,8 +168,6 @@ def test_the_arrays_are_those_of_before(tmp_path, one_thread):
 
 if __name__ == "__main__":
     import tempfile
-
-    from conftest import msm
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

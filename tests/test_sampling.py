@@ -1,5 +1,6 @@
 """The samplers: against formulas written out by hand, the published steps, and a Gaussian field known exactly."""
 
+from helpers import Keep
 from math import sqrt
 
 import pytest
@@ -19,16 +20,6 @@ FULL = EmpiricalMasks(torch.ones(1, 1, 8, 8, dtype=torch.bool))
 BOXES = BoxMasks(8, 0.4)
 
 
-class Keep:
-    """H keeps the entries of a mask."""
-
-    def __init__(self, mask=True):
-        self.mask = torch.as_tensor(mask)
-
-    def A(self, z):
-        return torch.where(self.mask, z, 0)
-
-    A_adjoint = A_dagger = A
 
 
 # The oracle itself

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from test_store import scan
-from test_trainer import trainer, write_store
+from stores import write_scans
+from training import trainer, write_store
 
 import msm
 from msm.data.acquire import acquire

@@ -1,5 +1,6 @@
 """The store: round trip, and one clear line for each kind of bad file."""
 
+from stores import MASKS, SIZE, edit, scan, write_scans
 import h5py
 import numpy as np
 import pytest
@@ -10,14 +11,8 @@ from msm.data.store import MeasurementStore, StoreWriter, TruthWriter, read_trut
 from msm.errors import DataError
 from msm.masks import CartesianMasks
 
-SIZE = 8
-MASKS = CartesianMasks(SIZE, 2, 2)
 
 
-def scan(i):
-    pytest.importorskip("sigpy")
-    magnitude = torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(i))
-    return simulate_scan(f"scan{i}", magnitude, coils=3, seed=0)
 
 
 @pytest.fixture
@@ -30,11 +25,6 @@ def store(tmp_path):
     return path
 
 
-def edit(path, field, change):
-    with h5py.File(path, "r+") as file:
-        data = change(file[field][:])
-        del file[field]
-        file[field] = data
 
 
 def test_round_trip(store):

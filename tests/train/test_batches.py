@@ -1,5 +1,6 @@
 """What a training step is made of follows from the seed and the place in the run, each part on its own."""
 
+from training import COUNT, MASKS, SIZE
 import pytest
 import torch
 
@@ -9,8 +10,6 @@ from msm.masks import BoxMasks
 from msm.schedule import VPSchedule
 from msm.train.batches import TrainingItems
 
-SIZE, COUNT = 16, 10
-MASKS = BoxMasks(SIZE)
 
 
 @pytest.fixture
