@@ -1,6 +1,5 @@
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +32,6 @@ def golden():
         return tensors, facts
 
     return read
-
-
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,6 @@ network: {{image_size: 16, in_channels: 2, num_channels: 32, num_res_blocks: 1, 
   attention_resolutions: [], num_head_channels: 32}}
 sample: {{samples: 3, steps: 2, draws: 1, batch_size: 2}}
 """
-
-
 H, W, COILS = 31, 24, 4  # the network takes even sides: H is padded
 
 

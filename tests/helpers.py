@@ -1,4 +1,4 @@
-"""Checks shared by the tests of linear operators and transforms."""
+"""What tests of linear operators, transforms and samplers share."""
 
 
 import torch

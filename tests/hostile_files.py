@@ -2,7 +2,23 @@
 
 import h5py
 import numpy as np
-from raw_files import *
+from raw_files import (
+    COILS,
+    NX,
+    NY,
+    NZ,
+    H,
+    W,
+    good_cfl,
+    good_fastmri,
+    good_ismrmrd,
+    good_mat,
+    header,
+    noise,
+    write_fastmri,
+    write_ismrmrd,
+)
+
 
 def saved(path, array):
     np.save(path / "a.npy", np.asarray(array), allow_pickle=True)

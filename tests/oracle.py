@@ -1,4 +1,4 @@
-"""The exact partial denoiser of a Gaussian field, to test the samplers without a network."""
+"""The exact partial denoiser of a Gaussian field, and the law of what the samplers draw with it."""
 
 from math import sqrt
 
@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from msm.schedule import VPSchedule
+
+SIZE, STEPS = 4, 8  # of the runs whose law is computed
 
 
 class GaussianOracle:

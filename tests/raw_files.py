@@ -3,6 +3,7 @@
 import pytest
 import h5py
 import numpy as np
+import pytest
 import torch
 
 from msm.raw.readers import read_scans

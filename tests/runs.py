@@ -8,6 +8,7 @@ from PIL import Image
 
 from msm.cli import main
 
+
 def msm(*arguments: object) -> int:
     """Run the command line here; its exit code."""
     with pytest.MonkeyPatch.context() as patch:
@@ -19,6 +20,11 @@ def msm(*arguments: object) -> int:
     return 0
 
 
+def run(monkeypatch, *arguments):
+    """The same, as long as tests hand over their monkeypatch."""
+    return msm(*arguments)
+
+
 CONFIG = """
 setting: {{save_dir: {root}/run, dataset_dir: {root}/photos}}
 data: {{kind: {kind}, image_size: 16, held_out: 2, mask: {mask}}}
@@ -27,15 +33,16 @@ network: {{image_size: 16, in_channels: {channels}, num_channels: 32, num_res_bl
 train: {{images: 8, batch_size: 4, checkpoint_images: 4}}
 sample: {{count: 2, steps: 3, batch_size: 2}}
 """
-
-
 PHOTOS = {"kind": "images", "channels": 3, "mask": "{kind: box}"}
-
-
 SLICES = {"kind": "slices", "channels": 2, "mask": "{kind: cartesian, center: 4}"}
+PROBLEMS = {
+    "images": "{operator: box, hole: 8}",
+    "slices": "{operator: undersampling, mask: {kind: cartesian, center: 4}}",
+}
 
 
 def write_config(root, **choices):
+    """Settings of one of these kinds, and five photos in a folder beside them."""
     (root / "photos").mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for i in range(5):
@@ -43,18 +50,3 @@ def write_config(root, **choices):
     path = root / "config.yaml"
     path.write_text(CONFIG.format(root=root, **choices))
     return str(path)
-
-
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["msm", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
-
-
-PROBLEMS = {
-    "images": "{operator: box, hole: 8}",
-    "slices": "{operator: undersampling, mask: {kind: cartesian, center: 4}}",
-}

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from runs import PHOTOS, PROBLEMS, SLICES, run, write_config
+from stores import edit
 
-from msm.cli import main
 from msm.config.schema import DataConfig
 from msm.data.acquire import Source, acquire
 from msm.data.store import MeasurementStore, StoreWriter
@@ -23,13 +23,6 @@ from msm.network import ADMNetwork
 from msm.output.run_folder import file_names
 from msm.runs.inputs import check_masks
 from msm.system.processes import usable
-
-
-
-
-
-
-
 
 
 def test_weights_of_sense_are_used_with_the_prior_they_were_trained_with(tmp_path, monkeypatch, capfd):
@@ -242,8 +235,6 @@ def write_store(root, kind):
             m = acquire(Source(f"item{i}", image, maps), masks, 0.0, seed=0)
             writer.add(f"item{i}", m.values[0], m.mask[0], maps, 0.0)
     return root / "store.h5"
-
-
 
 
 def with_nan(values):

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import msm
 from safetensors.numpy import load_file
 
 RECORD = Path(__file__).parent / "vectors" / "same_bits.npz"

@@ -5,7 +5,7 @@ from math import sqrt
 
 import pytest
 import torch
-from helpers import golden_complex, golden_denoiser, golden_maps, random_tensor
+from helpers import Keep, golden_complex, golden_denoiser, golden_maps, random_tensor
 from oracle import GaussianOracle
 from torch.testing import assert_close
 
@@ -18,8 +18,6 @@ from msm.transforms import Identity, MultiCoil, fft2c
 SHAPE = (1, 8, 8)
 FULL = EmpiricalMasks(torch.ones(1, 1, 8, 8, dtype=torch.bool))
 BOXES = BoxMasks(8, 0.4)
-
-
 
 
 # The oracle itself

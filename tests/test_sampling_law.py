@@ -10,7 +10,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
-from oracle import GaussianOracle
+from oracle import SIZE, STEPS, Dense, GaussianOracle, Recursion, assert_law, by_mask
 
 from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
 from msm.sampling import Level, aggregate, generate, reconstruct
@@ -141,10 +141,7 @@ def test_aggregate_converges_to_the_enumerated_expectation(family):
 # (b) the law of a whole run
 
 
-
-
-
-
+NUMBER = 20_000
 ONE_MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 1], [1, 1, 0, 1]]).bool()[None, None]
 
 
@@ -182,10 +179,6 @@ def test_generated_samples_have_the_covariance_of_the_recursion(law):
     mean, covariance = Recursion(oracle, *outcomes(), eta=1.0).run(STEPS)
     assert not mean.any()
     assert_law(z.flatten(1), mean, covariance)
-
-
-
-
 
 
 @pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])

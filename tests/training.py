@@ -11,8 +11,6 @@ from msm.schedule import VPSchedule
 from msm.train.trainer import Trainer
 
 SIZE, COUNT = 16, 10
-
-
 MASKS = BoxMasks(SIZE)
 
 

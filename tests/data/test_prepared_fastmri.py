@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from prepared_files import COILS, HEIGHT, SLICES, WIDTH, noise, write
 
 from msm.cli import main
 from msm.data.prepared_fastmri import scans
@@ -15,10 +16,6 @@ from msm.errors import DataError
 from msm.transforms import MultiCoil
 
 HEADER = "INDEX,FILE,DROP,SLICE_START,SLICE_END\n"
-
-
-
-
 
 
 def names(folder, split="train"):

@@ -5,6 +5,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from stores import MASKS, SIZE, edit, scan, write_scans
 
 from msm.data.acquire import Source, acquire, fine_phase, simulate_scan
 from msm.data.store import MeasurementStore, StoreWriter, TruthWriter, read_truth
@@ -12,19 +13,9 @@ from msm.errors import DataError
 from msm.masks import CartesianMasks
 
 
-
-
-
 @pytest.fixture
 def store(tmp_path):
-    path = tmp_path / "store.h5"
-    with StoreWriter(path, {"from": "test"}) as writer:
-        for i in range(4):
-            m = acquire(scan(i), MASKS, 0.1, seed=0)
-            writer.add(f"scan{i}", m.values[0], m.mask[0], m.maps[0], 0.1)
-    return path
-
-
+    return write_scans(tmp_path / "store.h5", 4)
 
 
 def test_round_trip(store):

@@ -1,62 +1,11 @@
 """Raw files that are damaged or hostile: one clear line for each."""
 
-from hostile_files import HOSTILE
-import h5py
 import numpy as np
 import pytest
-from raw_files import (
-    COILS,
-    NX,
-    NY,
-    NZ,
-    H,
-    W,
-    header,
-    lines_of,
-    noise,
-    read,
-    undersampled,
-    GOOD,
-    write_cfl,
-    write_fastmri,
-    write_ismrmrd,
-)
+from hostile_files import HOSTILE
+from raw_files import GOOD, read
 
 from msm.errors import DataError
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 @pytest.mark.parametrize("case", HOSTILE)

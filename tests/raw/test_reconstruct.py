@@ -10,12 +10,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from disc_scans import COILS, H, W, disc, undersampled, write_config
 from raw_files import header, noise, write_fastmri, write_ismrmrd
 from runs import run
 
-from msm.data.acquire import simulate_scan
 from msm.masks import CartesianMasks
-from msm.network import ADMNetwork
 from msm.noise import noise_covariance
 from msm.raw import prepare as preparing
 from msm.raw import reconstruct as raw_sampling
@@ -25,14 +24,7 @@ from msm.raw.readers import import_scans
 from msm.raw.reconstruct import sample_scan
 from msm.raw.scan import Scan
 from msm.raw.volume_files import VolumeWriter
-from msm.transforms import MultiCoil, ifft2c
-
-
-
-
-
-
-
+from msm.transforms import ifft2c
 
 
 def write_stack(path, count=3):

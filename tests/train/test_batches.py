@@ -3,13 +3,12 @@
 from training import COUNT, MASKS, SIZE
 import pytest
 import torch
+from training import COUNT, MASKS
 
 from msm.config.schema import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
-from msm.masks import BoxMasks
 from msm.schedule import VPSchedule
 from msm.train.batches import TrainingItems
-
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import h5py
 import pytest
 import torch
+from training import MASKS, SIZE, assert_same, trainer, weights, write_store
 
 from msm.config.schema import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser
 from msm.errors import TrainingError
-from msm.masks import BoxMasks
 from msm.measurement import Measurement
 from msm.network import ADMNetwork
 from msm.schedule import VPSchedule
@@ -26,14 +26,9 @@ from msm.train.trainer import Trainer
 from msm.transforms import MultiCoil
 
 
-
-
-
 @pytest.fixture
 def store(tmp_path):
     return write_store(tmp_path / "store.h5")
-
-
 
 
 def test_times_come_from_the_training_grid(store, tmp_path):
@@ -43,10 +38,6 @@ def test_times_come_from_the_training_grid(store, tmp_path):
     cosine = Trainer(denoiser, made.data, MASKS, tmp_path, settings, train_steps=5, train_grid="cosine")
     times = torch.cat([t for t, _, _ in cosine._loader()])
     assert set(times.tolist()) == set(denoiser.schedule.training_grid(5, "cosine").tolist())
-
-
-
-
 
 
 def flip_bit(path):
