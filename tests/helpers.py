@@ -1,6 +1,5 @@
 """What tests of linear operators, transforms and samplers share."""
 
-
 import torch
 from safetensors.torch import save_file
 

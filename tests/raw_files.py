@@ -1,6 +1,5 @@
 """Raw files in the published layouts, written with known content."""
 
-import pytest
 import h5py
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """The command line, end to end on made-up data, and its errors: one line, exit code 2."""
 
-from stores import edit
-from runs import PHOTOS, PROBLEMS, SLICES, run, write_config
 import csv
 import json
 import shutil

@@ -8,7 +8,6 @@
 On the kind of machine it was written on the bits are compared, elsewhere (other processors, other PyTorch) the values.
 """
 
-from runs import msm
 import json
 import platform
 import sys

@@ -1,6 +1,5 @@
 """The samplers: against formulas written out by hand, the published steps, and a Gaussian field known exactly."""
 
-from helpers import Keep
 from math import sqrt
 
 import pytest

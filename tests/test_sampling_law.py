@@ -3,7 +3,6 @@
 Every tolerance is a number of standard errors of the estimate that is checked; none is set by trial.
 """
 
-from oracle import SIZE, STEPS, Dense, Recursion, assert_law, by_mask
 from itertools import combinations, permutations, product
 from math import sqrt
 

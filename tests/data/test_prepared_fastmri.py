@@ -1,6 +1,5 @@
 """fastMRI as its authors prepared it: made-up files in their layout, and one clear line for each kind of bad file."""
 
-from prepared_files import COILS, HEIGHT, SLICES, WIDTH, noise, write
 import sys
 
 import h5py

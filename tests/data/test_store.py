@@ -1,6 +1,5 @@
 """The store: round trip, and one clear line for each kind of bad file."""
 
-from stores import MASKS, SIZE, edit, scan, write_scans
 import h5py
 import numpy as np
 import pytest

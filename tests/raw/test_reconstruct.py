@@ -1,6 +1,5 @@
 """From a raw file to images: preparation against what is known, where voxels lie, files written, memory."""
 
-from disc_scans import COILS, H, W, disc, undersampled, write_config
 import json
 import sys
 from dataclasses import replace

@@ -1,6 +1,5 @@
 """What a training step is made of follows from the seed and the place in the run, each part on its own."""
 
-from training import COUNT, MASKS, SIZE
 import pytest
 import torch
 from training import COUNT, MASKS

@@ -1,6 +1,5 @@
 """The loop: bit-exact resume, damaged checkpoints, no clean pixel, whole acquisitions flipped."""
 
-from training import COUNT, MASKS, SIZE, assert_same, trainer, weights, write_store
 import json
 import os
 import resource
