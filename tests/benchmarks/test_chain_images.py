@@ -1,4 +1,4 @@
-"""The scores that benchmarks/chain_images.py gives to generated sets, and the page that shows them."""
+"""The scores that benchmarks/studies/chain_images.py gives to generated sets, and the page that shows them."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
 
 from chain_images import judge, nearest, set_table, step_table  # noqa: E402
 from chain_inverse import table as inverse_table  # noqa: E402
@@ -52,15 +52,15 @@ def test_photos_that_are_repeated_are_near(photos):
     ],
 )
 def test_the_page_holds_the_stored_records(name, table):
-    records = json.loads((ROOT / f"docs/results/chain_images_{name}.json").read_text())
-    assert table(records) in (ROOT / "docs/chain.md").read_text()
+    records = json.loads((ROOT / f"docs/studies/results/chain_images_{name}.json").read_text())
+    assert table(records) in (ROOT / "docs/studies/chain.md").read_text()
 
 
 def test_the_page_of_small_networks_holds_the_stored_records():
-    records = json.loads((ROOT / "docs/results/small_networks.json").read_text())
-    assert network_table(records) in (ROOT / "docs/speed.md").read_text()
+    records = json.loads((ROOT / "docs/studies/results/small_networks.json").read_text())
+    assert network_table(records) in (ROOT / "docs/studies/speed.md").read_text()
 
 
 def test_the_page_holds_the_record_of_inverse_problems():
-    records = json.loads((ROOT / "docs/results/chain_inverse_fashion.json").read_text())
-    assert inverse_table(records) in (ROOT / "docs/chain.md").read_text()
+    records = json.loads((ROOT / "docs/studies/results/chain_inverse_fashion.json").read_text())
+    assert inverse_table(records) in (ROOT / "docs/studies/chain.md").read_text()

@@ -502,5 +502,5 @@ def test_probe_of_sure_follows_the_precision_unless_it_is_given():
 
 
 def test_the_page_of_settings_is_that_of_the_models():
-    page = Path(__file__).parents[2] / "docs" / "settings.py"
+    page = Path(__file__).parents[2] / "docs" / "reference" / "settings.py"
     assert runpy.run_path(str(page))["tables"]() == page.with_suffix(".md").read_text()

@@ -1,8 +1,8 @@
 """Reconstruction by models trained at several noise levels and accelerations, on held-out images. Writes JSON.
 
-    python benchmarks/noise_training.py IMAGES OUT.json --runs "0=runs/n0" "0.1=runs/n01" --noise 0.01 0.1
-    python benchmarks/noise_training.py IMAGES OUT.json --runs "R = 4=runs/n0" --acceleration 4 6 8
-    python benchmarks/noise_training.py IMAGES OUT.json --against 0.1
+    python benchmarks/studies/noise_training.py IMAGES OUT.json --runs "0=runs/n0" "0.1=runs/n01" --noise 0.01 0.1
+    python benchmarks/studies/noise_training.py IMAGES OUT.json --runs "R = 4=runs/n0" --acceleration 4 6 8
+    python benchmarks/studies/noise_training.py IMAGES OUT.json --against 0.1
 
 A run is LABEL=FOLDER, with FOLDER as `msm train` wrote it. Each model reconstructs the same measurements of the first
 COUNT images by name, one posterior sample with the proximal step: brain slices undersampled, 15 × 4 calls, photos

@@ -1,9 +1,10 @@
 """What the settings of a small network do to a model of whole photos: loss, Fréchet distance, variance of brightness.
 
-    python benchmarks/small_networks.py PHOTOS OUT.json RUN... [--count 500]
+    python benchmarks/studies/small_networks.py PHOTOS OUT.json RUN... [--count 500]
 
 Each RUN is a folder of `msm train` on whole photos (data.mask.drop=0). Draws COUNT images of each by the preset `best`,
-60 steps, judges them as chain_images.py does and prints the table of docs/speed.md; what OUT.json holds is passed over.
+60 steps, judges them as chain_images.py does and prints the table of docs/studies/speed.md; what OUT.json holds is
+passed over.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Write docs/settings.md, the page of all settings, from the models of msm.config.schema. Takes no arguments."""
+"""Write settings.md beside this file, the page of all settings, from msm.config.schema. Takes no arguments."""
 
 import json
 import re
@@ -16,7 +16,7 @@ BEGIN = """# All settings
 
 A config is a YAML file of these blocks; `block.key=value` on the command line changes one of them, and
 `"block={key: value, …}"` replaces a whole block. A run's `config.yaml` holds every value that ran. Made by
-`python docs/settings.py` from the models that check the files.
+`python docs/reference/settings.py` from the models that check the files.
 """
 WORDS = {"integer": "whole number", "boolean": "true or false", "string": "text", "array": "list", "null": "null"}
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}

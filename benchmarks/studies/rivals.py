@@ -1,15 +1,15 @@
 """MSM against methods with networks, at equal data, network and training. Writes JSON and pictures.
 
-    python benchmarks/rivals.py train KIND CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
-    python benchmarks/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN msm_noisy=RUN …
-    python benchmarks/rivals.py generate IMAGES --runs msm=RUN oracle=RUN ambient=RUN msm_noisy=RUN …
-    python benchmarks/rivals.py calibrate IMAGES --runs msm=RUN
+    python benchmarks/studies/rivals.py train KIND CONFIG setting.dataset_dir=STORE setting.save_dir=RUN [key=value …]
+    python benchmarks/studies/rivals.py evaluate IMAGES --runs msm=RUN oracle=RUN ssdu=RUN ambient=RUN msm_noisy=RUN …
+    python benchmarks/studies/rivals.py generate IMAGES --runs msm=RUN oracle=RUN ambient=RUN msm_noisy=RUN …
+    python benchmarks/studies/rivals.py calibrate IMAGES --runs msm=RUN
 
 KIND is msm, oracle, ssdu (MRI only) or ambient; STORE is what `msm acquire` writes for CONFIG, the same for all but the
 oracle, whose store has whole images. Runs called NAME_noisy were trained on noise 0.1. The commands that made
-docs/results/rivals.json stand in docs/results.md; rival_tables.py makes its tables of the records. All methods
-reconstruct the same measurements of the first COUNT images by name; settings are those of the highest mean PSNR on the
-images after them. A run adds to the records.
+docs/studies/results/rivals.json stand in docs/studies/rivals.md; rival_tables.py makes its tables of the records. All
+methods reconstruct the same measurements of the first COUNT images by name; settings are those of the highest mean PSNR
+on the images after them. A run adds to the records.
 """
 
 import argparse
@@ -62,7 +62,7 @@ from msm.schedule import Grid
 from msm.train.trainer import Trainer
 from msm.transforms import Transform
 
-RECORDS = Path(__file__).parents[1] / "docs/results/rivals.json"
+RECORDS = Path(__file__).parents[2] / "docs/studies/results/rivals.json"
 NOISE_STD, CALLS, TUNING, GENERATED_AT_ONCE, SHOWN = 0.01, 60, 4, 16, 8
 HELD_OUT = 0.4  # SSDU's share
 SAMPLES, SHARES = 39, (0.5, 0.8, 0.9, 0.95)  # of calibration

@@ -1,6 +1,6 @@
 """Kill a training again and again at random moments, and compare its weights with those of one left alone.
 
-    python benchmarks/kills.py [OUT.json] [--kills 30] [--seed 0]
+    python benchmarks/tools/kills.py [OUT.json] [--kills 30] [--seed 0]
 
 Both run `msm train` on the same made-up photos, on one thread, with a checkpoint every third step. A life begins with
 the first step and ends by SIGKILL after a random time of up to --life seconds; every other one then lives on until a

@@ -2,7 +2,7 @@
 
     msm acquire configs/demo/brain.yaml -o test.h5 --split test --truth truth.h5 setting.dataset_dir=SLICES \
         data.noise_std=0.01
-    python benchmarks/parametrisations.py test.h5 truth.h5 RUN:epsilon OTHER_RUN:sense [--items 8]
+    python benchmarks/studies/parametrisations.py test.h5 truth.h5 RUN:epsilon OTHER_RUN:sense [--items 8]
 
 A run is a folder of `msm train`; after the colon stands its parametrisation.
 """

@@ -1,6 +1,6 @@
 """Fashion-MNIST as a folder of PNG files of 32 px, padded with black as it is usual, for `msm acquire` and `msm train`.
 
-    python benchmarks/fashion_mnist.py FOLDER [--test] [--raw ROOT]
+    python benchmarks/tools/fashion_mnist.py FOLDER [--test] [--raw ROOT]
 
 Writes the 60,000 training images, or the 10,000 test images. ROOT is where torchvision keeps the dataset,
 ROOT/FashionMNIST/raw; what is not there is downloaded.

@@ -1,8 +1,9 @@
-"""Average against chain with exact partial denoisers of Gaussian fields: 16×16, 4×4 boxes, p = .4 (docs/chain.md).
+"""Average against chain with exact partial denoisers of Gaussian fields (docs/studies/chain.md).
 
-    python benchmarks/chain_gaussian.py [OUT.json] [--masks 1] [--seed 0]
+    python benchmarks/studies/chain_gaussian.py [OUT.json] [--masks 1] [--seed 0]
 
-With exact denoisers everything is linear in z, so nothing is sampled but masks: second moments are computed.
+Fields of 16×16, 4×4 boxes, p = .4. Everything is linear in z, so nothing is sampled but masks: second moments are
+computed.
 
 * fixed point: N(0, J⁻¹), where −J z is the score at noise σ, in expectation over masks; the truth is Σ + σ² I.
 * sampler: the covariance of what `generate` draws, step by step, E[z zᵀ] ← E_masks[A E[z zᵀ] Aᵀ] + fresh noise,

@@ -1,6 +1,6 @@
 """Put a trained run into the package: half-precision weights, and its config with the demo's number of samples.
 
-    python benchmarks/bundle.py runs/brain src/msm/assets/brain --samples 4
+    python benchmarks/tools/bundle.py runs/brain src/msm/assets/brain --samples 4
 
 The rest of the sampler is the preset `best` in `msm demo` and `reconstruction.py`.
 """

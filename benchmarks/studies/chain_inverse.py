@@ -1,14 +1,14 @@
 """Average against chain on inverse problems of photos. Writes JSON and a picture.
 
-    python benchmarks/chain_inverse.py PHOTOS OUT.json --runs measured=RUN submasks=RUN oracle=RUN
+    python benchmarks/studies/chain_inverse.py PHOTOS OUT.json --runs measured=RUN submasks=RUN oracle=RUN
 
 RUNs and sets are those of chain_images.py; PHOTOS holds photos that no run has seen. Problems: a hole of half the side,
 and ×4, noise 0.01. Preset `best`, 20 steps; the oracle takes a step a call, so that all have 60. For each photo SAMPLES
 posterior samples, convention plain: PSNR and SSIM of one and of the mean of all; how often the interval from the
-smallest to the largest sample holds the truth, pixel by pixel, in the hole or everywhere (docs/evaluate.md); and the
-error that the samples announce for their mean over the error of the mean. Differences are paired, over photos, with
-intervals of 95 %. A run adds to OUT.json, passes over what is there, prints the table of docs/chain.md and draws
-OUT.PROBLEM.png: photos and inputs, then a sample of each set.
+smallest to the largest sample holds the truth, pixel by pixel, in the hole or everywhere; and the error that the
+samples announce for their mean over the error of the mean. Differences are paired, over photos, with intervals of 95 %.
+A run adds to OUT.json, passes over what is there, prints the table of docs/studies/chain.md and draws OUT.PROBLEM.png:
+photos and inputs, then a sample of each set.
 """
 
 import argparse

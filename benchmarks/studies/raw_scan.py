@@ -1,9 +1,9 @@
 """Reconstruction of real raw k-space by a trained model, against classical methods. Writes JSON and figures.
 
-    python benchmarks/raw_scan.py choose FILE OUT --weights FOLDER --samples 2
-    python benchmarks/raw_scan.py held-out FILE OUT --weights FOLDER --likelihood-weight W
-    python benchmarks/raw_scan.py retrospective FILE... OUT --weights FOLDER --acceleration 2 4
-    python benchmarks/raw_scan.py phase FILE... OUT
+    python benchmarks/studies/raw_scan.py choose FILE OUT --weights FOLDER --samples 2
+    python benchmarks/studies/raw_scan.py held-out FILE OUT --weights FOLDER --likelihood-weight W
+    python benchmarks/studies/raw_scan.py retrospective FILE... OUT --weights FOLDER --acceleration 2 4
+    python benchmarks/studies/raw_scan.py phase FILE... OUT
 
 FOLDER holds weights and config.yaml of a training on brain slices (configs/scan). OUT.json and OUT_NAME.png are
 written; results of other names in OUT.json stay.

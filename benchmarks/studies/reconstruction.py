@@ -1,7 +1,7 @@
 """Reconstruction quality of the bundled models against classical methods, on held-out images. Writes JSON.
 
-    python benchmarks/reconstruction.py brain FOLDER OUT.json --samples 4
-    python benchmarks/reconstruction.py faces FOLDER OUT.json --preset best published
+    python benchmarks/studies/reconstruction.py brain FOLDER OUT.json --samples 4
+    python benchmarks/studies/reconstruction.py faces FOLDER OUT.json --preset best published
 
 FOLDER holds magnitude slices or photos. Brain: its first COUNT images by name are measured by 8 simulated coils,
 noise 0.01; CG-SENSE, L1-wavelet and TV are tuned on the images after them. Faces: the first COUNT photos, with a hole

@@ -1,6 +1,6 @@
 """How fast raw k-space is imported, against reading it, and how much memory that takes.
 
-    python benchmarks/raw_import.py FOLDER [--count 1000] [--output OUT.json]
+    python benchmarks/speed/raw_import.py FOLDER [--count 1000] [--output OUT.json]
 
 FOLDER is made and removed: fastMRI files of 50 slices of 256 × 256 from 16 coils, every third column beyond 24 centre
 ones, a disc in birdcage coils with noise. Each row is a process of its own, which says what memory it took at most.

@@ -1,6 +1,6 @@
 """What sampling and training cost: time beside bare network calls, memory, and how both grow.
 
-    python benchmarks/cost.py [OUT.json] [--sections step training batch growth patches published] [--pairs 4]
+    python benchmarks/speed/cost.py [OUT.json] [--sections step training batch growth patches published] [--pairs 4]
 
 Each measurement runs in a process of its own, on one thread. CPU: time is CPU time (a busy machine does not count),
 memory is the growth of the resident set at its peak. CUDA: synchronised wall time, `torch.cuda.max_memory_allocated`.
@@ -43,6 +43,7 @@ from msm.data.store import MeasurementStore, StoreWriter
 from msm.system.memory import keep_memory
 from msm.train.trainer import Trainer
 
+RECORDS = Path(__file__).parents[2] / "docs/studies/results/cost.json"
 RUN = 4  # steps of the runs whose steps are compared with network calls
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
@@ -391,7 +392,7 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", nargs="?", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("out", nargs="?", type=Path, default=RECORDS)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--pairs", type=int, default=4, help="measurements of each; half as many where one is long")
     arguments = parser.parse_args()

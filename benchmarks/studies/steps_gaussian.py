@@ -1,6 +1,6 @@
-"""What the steps of the samplers do to the law, with exact denoisers of Gaussian fields (docs/presets.md).
+"""What the steps of the samplers do to the law, with exact denoisers of Gaussian fields (docs/studies/presets.md).
 
-    python benchmarks/steps_gaussian.py [OUT.json]
+    python benchmarks/studies/steps_gaussian.py [OUT.json]
 
 Everything is linear in z, so second moments are computed, step by step, and only masks are drawn.
 

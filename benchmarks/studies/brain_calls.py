@@ -1,6 +1,6 @@
 """Quality of brain slices at R = 4 against network calls, for each preset of the sampler. Writes JSON.
 
-    python benchmarks/brain_calls.py FOLDER OUT.json --presets published best --steps 1 3 5 10 20 50 100 200
+    python benchmarks/studies/brain_calls.py FOLDER OUT.json --presets published best --steps 1 3 5 10 20 50 100 200
 
 FOLDER holds magnitude slices: every eighth of its first 64 by name is measured by 8 simulated coils, noise 0.01, and
 reconstructed by the bundled model with 3 calls a step. Scores: convention plain, slice by slice, of one sample; with

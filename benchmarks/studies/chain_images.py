@@ -1,15 +1,15 @@
 """Average against chain on photos: Fréchet distance and variance of generated sets. Writes JSON and a picture.
 
-    python benchmarks/chain_images.py PHOTOS OUT.json --runs measured=RUN submasks=RUN oracle=RUN [--calls 600]
+    python benchmarks/studies/chain_images.py PHOTOS OUT.json --runs measured=RUN submasks=RUN oracle=RUN [--calls 600]
 
 Each RUN is a folder of `msm train`, all of one budget: "measured" saw the measured masks only, "submasks" sub-masks of
 them too, "oracle" whole photos. Sets: averaging with either network, the chain with "submasks", and the oracle, which
 takes one step a call where the others take one in three. PHOTOS holds the photos that the acquisitions were made of;
 of more than 10,000 the first count. Nothing but the scores looks at them: distance, covariance and variances of
 generated sets, whether these repeat photos, and what one step's ẑ of noisy photos is like. A run adds to OUT.json,
-passes over what is there, draws OUT.CALLS.png, a row for each set, and prints the tables of docs/chain.md. Images are
-kept in OUT.parts: a run that was stopped, or is started again with a larger COUNT, makes no batch of them twice.
-Networks are compiled; each of PROCESSES takes one thread.
+passes over what is there, draws OUT.CALLS.png, a row for each set, and prints the tables of docs/studies/chain.md.
+Images are kept in OUT.parts: a run that was stopped, or is started again with a larger COUNT, makes no batch of them
+twice. Networks are compiled; each of PROCESSES takes one thread.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md anew, from docs/results/rivals.json. Takes no arguments."""
+"""Write the tables of docs/studies/rivals.md anew, from docs/studies/results/rivals.json. Takes no arguments."""
 
 import json
 
@@ -7,7 +7,7 @@ from rivals import METHODS, MSM, NOISY, RECORDS, SHARES, picture
 from msm.evaluate.bootstrap import Estimate, difference, mean
 from msm.output.files import write_text
 
-PAGE = RECORDS.parents[1] / "results.md"
+PAGE = RECORDS.parents[1] / "rivals.md"
 TITLES = {"slices": "Brain slices", "images": "Faces"}
 
 

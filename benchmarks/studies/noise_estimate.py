@@ -1,6 +1,6 @@
 """How well ρ is found from the measurements alone.
 
-    python benchmarks/noise_estimate.py SLICES PHOTOS [--scan KSPACE.npy MAPS.npz] [--output OUT.json]
+    python benchmarks/studies/noise_estimate.py SLICES PHOTOS [--scan KSPACE.npy MAPS.npz] [--output OUT.json]
 
 Simulated acquisitions as configs/demo/brain.yaml (64 px, 8 coils, R = 4) and configs/demo/faces.yaml (64 px, 40 % of
 the boxes missing) make them, at several ρ. For each: the median over the acquisitions (what train.noise_std: pooled
