@@ -286,23 +286,6 @@ class MeasurementStore(torch.utils.data.Dataset[Measurement]):
                 )
 
 
-def read_truth(path: Path | str, indices: Sequence[int]) -> Tensor:
-    """Ground-truth images (B, C, H, W) of simulated acquisitions: for evaluation only.
-
-    Args:
-        path: file written by `TruthWriter`.
-        indices: item numbers.
-
-    Raises:
-        DataError: if it is no such file or an item is missing.
-    """
-    file = open_hdf5(Path(path), TRUTH_FORMAT, {"images": 4, "name": 1})
-    with file:
-        if max(indices) >= len(file["images"]):
-            raise DataError(f"{path}: has {len(file['images'])} images, number {max(indices)} was asked for")
-        return torch.from_numpy(_read(file["images"], indices))
-
-
 def _check_shapes(path: Path, file: h5py.File) -> None:
     count, channels, height, width = file["values"].shape
     expected: dict[str, set[tuple[int, ...]]] = {
