@@ -25,6 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from .errors import DataError
+from .system.files import whole, write_text
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ZERO_INITIALISED = ("conv2", "to_out.0", "conv_out")  # the end of each residual branch, and of the network
@@ -142,15 +145,11 @@ class ADMNetwork(nn.Module):
         if not dtype.is_floating_point:
             raise ValueError(f"weights cannot be saved as {dtype}, expected a floating type")
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         state = self.unet.state_dict()
         weights = {name: value.to("cpu", dtype).contiguous() for name, value in state.items()}
-        partial = folder / f"{WEIGHTS_FILE}.partial"
-        partial.write_bytes(safetensors.torch.save(weights, {"format": "pt"}))  # save_file makes it private (0600)
-        os.replace(partial, folder / WEIGHTS_FILE)
-        partial = folder / f"{CONFIG_FILE}.partial"
-        partial.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, folder / CONFIG_FILE)
+        with whole(folder / WEIGHTS_FILE) as temporary:  # save_file would make it private (0600)
+            temporary.write_bytes(safetensors.torch.save(weights, {"format": "pt"}))
+        write_text(folder / CONFIG_FILE, json.dumps(self.settings, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "ADMNetwork":
@@ -163,17 +162,16 @@ class ADMNetwork(nn.Module):
             The network in float32 on the CPU.
 
         Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: a file is damaged, or the weights do not fit the settings.
+            DataError: a file is missing or damaged, or the weights do not fit the settings.
         """
         config, weights = Path(folder) / CONFIG_FILE, Path(folder) / WEIGHTS_FILE
         for path in (config, weights):
             if not path.is_file():
-                raise FileNotFoundError(f"{path}: no such file (a network is {CONFIG_FILE} and {WEIGHTS_FILE})")
+                raise DataError(f"{path}: no such file (a network is {CONFIG_FILE} and {WEIGHTS_FILE})")
         try:
             network = _empty_network(json.loads(config.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{config}: not the settings of a network ({error})") from error
+            raise DataError(f"{config}: not the settings of a network ({error})") from error
         tensors = _read_tensors(weights)
         _check_tensors(weights, _shapes(network), tensors)
         return _filled(network, tensors)
@@ -190,12 +188,11 @@ def load_published_weights(path: str | os.PathLike[str], **settings: Any) -> ADM
         The network in float32 on the CPU.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or holds code, or a tensor is missing, unexpected or misshapen.
+        DataError: the file is missing, damaged or holds code, or a tensor is missing, unexpected or misshapen.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (expected published weights, .pt or .safetensors)")
+        raise DataError(f"{path}: no such file (expected published weights, .pt or .safetensors)")
     network = _empty_network(settings)
     published = _read_tensors(path)
     _check_tensors(path, published_shapes(**settings), published)
@@ -317,18 +314,18 @@ def _read_tensors(path: Path) -> dict[Any, Any]:
         try:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: damaged, or not a safetensors file; copy or make it again") from error
+            raise DataError(f"{path}: damaged, or not a safetensors file; copy or make it again") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle may raise anything
-        raise ValueError(f"{path}: not a readable state dict of plain tensors (code in it is never run)") from error
+        raise DataError(f"{path}: not a readable state dict of plain tensors (code in it is never run)") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, expected a state dict")
+        raise DataError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return content
 
 
 def _check_tensors(path: Path, expected: Mapping[str, tuple[int, ...]], found: Mapping[Any, Any]) -> None:
-    """Raise ValueError, naming the file and the first offenders, unless names, shapes and types fit."""
+    """Raise DataError, naming the file and the first offenders, unless names, shapes and types fit."""
     kinds = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [repr(name) for name in found if name not in expected],
@@ -340,7 +337,7 @@ def _check_tensors(path: Path, expected: Mapping[str, tuple[int, ...]], found: M
     }
     problems = [f"{len(names)} {kind} (first: {names[0]})" for kind, names in kinds.items() if names]
     if problems:
-        raise ValueError(f"{path}: tensors do not fit the network's settings: {'; '.join(problems)}")
+        raise DataError(f"{path}: tensors do not fit the network's settings: {'; '.join(problems)}")
 
 
 def _describe(value: Any) -> str:

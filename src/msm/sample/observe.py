@@ -65,7 +65,7 @@ def observe(
     transform: Transform = Identity()
     if problem.mask is not None:
         maps = coil_maps(items)
-        family = make_masks(problem.mask, data.image_size)
+        family = make_masks(problem.mask, data.image_size, "inverse_problem.mask")
         mask = torch.cat([family.sample(1, stream) for stream in streams])
         y = Undersampling(mask).A(MultiCoil(maps).forward(images))
         operator: Any = Undersampling(mask).to(device)
