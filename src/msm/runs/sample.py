@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..config.load import Config, dump_config
+from ..config import identity
+from ..config.load import Config
 from ..denoiser import PartialDenoiser
 from ..evaluate.metrics import score, summary
 from ..evaluate.records import remark_of_training, write_measured
@@ -83,6 +84,6 @@ def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], 
     Masks and noise of items follow from their names.
     """
     weights = denoiser.state_dict().values()
-    device = next(denoiser.parameters()).device
-    texts = [dump_config(config), json.dumps(versions()), device.type, *names]
+    device = denoiser.schedule.device
+    texts = [json.dumps([identity.samples(config), versions()]), device.type, *names]
     return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
