@@ -116,9 +116,9 @@ def test_the_distance_of_generated_images_is_taken_at_equal_numbers(runs):
     images = torch.from_numpy(np.load(runs / "new" / "images.npy"))
     real = torch.stack([item.image for item in photos(runs / "photos", "test", 35, 64, 3)])
     features, (ours, theirs) = wavelet_features, read_evaluation(runs / "new").distances
-    assert (ours.method, theirs.method, ours.count, ours.reference) == ("MSM", "held-out", 8, 8)
-    assert ours.value == pytest.approx(wavelet_distance(features(images), features(real[8:])))
-    assert theirs.value == pytest.approx(wavelet_distance(features(real[:8]), features(real[8:])))
+    assert (ours.kind, theirs.kind, ours.estimate.count, ours.reference) == ("generated", "held-out", 8, 8)
+    assert ours.estimate.value == pytest.approx(wavelet_distance(features(images), features(real[8:])))
+    assert theirs.estimate.value == pytest.approx(wavelet_distance(features(real[:8]), features(real[8:])))
 
 
 def test_images_that_were_trained_on_do_not_count_as_held_out(runs, tmp_path):
@@ -140,7 +140,9 @@ def test_features_of_the_held_out_images_are_computed_once(monkeypatch):
     monkeypatch.setattr(perceptual, "inception_features", features)
     real = [Source(f"{i}", torch.rand(3, 8, 8)) for i in range(20)]
     found, reasons = _distances(torch.rand(9, 3, 8, 8), real)
-    assert [(d.name, d.count, d.reference) for d in found] == [(n, 9, 11) for n in ["FD-wavelet"] * 2 + ["FID"] * 2]
+    assert [(d.name, d.estimate.count, d.reference) for d in found] == [
+        (n, 9, 11) for n in ["FD-wavelet"] * 2 + ["FID"] * 2
+    ]
     assert not reasons and sizes == [11, 9, 9]
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Generator, nn
 
 from ..denoiser import PartialDenoiser
 from ..masks import BoxMasks, CartesianMasks, Masks, Size, VariableDensityMasks
 from ..mri_prior import ImagePrior
-from ..operators import build
+from ..operators import LinearOperator, build
 from ..schedule import VPSchedule
 from .schema import (
     BoxMaskConfig,
@@ -40,7 +38,7 @@ def make_masks(mask: MaskConfig, size: Size) -> Masks:
     return VariableDensityMasks(size, mask.acceleration, mask.center, mask.pattern, mask.corners)
 
 
-def _photo_operator(problem: InverseProblemConfig, shape: tuple[int, int, int], seed: int) -> Any:
+def _photo_operator(problem: InverseProblemConfig, shape: tuple[int, int, int], seed: int) -> LinearOperator:
     names = {"hole": "hole", "keep": "kept", "factor": "factor"}
     names |= {"blur_sigma": "sigma", "blur_length": "length", "blur_angle": "angle"}
     given = {new: getattr(problem, old) for old, new in names.items() if getattr(problem, old) is not None}

@@ -17,7 +17,7 @@ scikit-image computes all three, one image at a time, in double precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 Convention = Literal["plain", "published"]
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 SSIM_WINDOW = 7
 
 
@@ -75,7 +76,7 @@ def psnr(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float 
 
     with np.errstate(divide="ignore"):  # equal images: infinity, without a warning
         return [
-            float(peak_signal_noise_ratio(truth, image, data_range=peak))
+            float(peak_signal_noise_ratio(truth, image, data_range=peak))  # type: ignore[no-untyped-call]
             for truth, image, peak in _pairs(x_hat, x, convention, data_range)
         ]
 
@@ -100,7 +101,7 @@ def ssim(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float 
     if min(x.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW}×{SSIM_WINDOW}, got {tuple(x.shape)}")
     return [
-        float(structural_similarity(truth, image, win_size=SSIM_WINDOW, data_range=span, channel_axis=0))
+        float(structural_similarity(truth, image, win_size=SSIM_WINDOW, data_range=span, channel_axis=0))  # type: ignore[no-untyped-call]
         for truth, image, span in _pairs(x_hat, x, convention, data_range)
     ]
 
@@ -148,8 +149,8 @@ def _pairs(
 
 
 def _check(x_hat: Tensor, x: Tensor, convention: str, data_range: float | None) -> None:
-    if convention not in get_args(Convention):
-        raise ValueError(f"unknown convention {convention!r}: choose one of {', '.join(get_args(Convention))}")
+    if convention not in CONVENTIONS:
+        raise ValueError(f"unknown convention {convention!r}: choose one of {', '.join(CONVENTIONS)}")
     if x.ndim != 4 or x_hat.shape != x.shape:
         raise ValueError(f"images must share one shape (B, C, H, W), got {tuple(x_hat.shape)} and {tuple(x.shape)}")
     if x_hat.is_complex() != x.is_complex():
@@ -176,25 +177,3 @@ def _min_max(image: Tensor) -> Tensor:
     """Scale to [0, 1] over all pixels; a constant image becomes 0."""
     low, high = image.min(), image.max()
     return (image - low) / (high - low) if high > low else torch.zeros_like(image)
-
-
-def score(method: str, x_hat: Tensor, x: Tensor, names: Sequence[str]) -> list[dict[str, str]]:
-    """PSNR, SSIM and NMSE of images (B, C, H, W): one row per image and convention."""
-    rows = []
-    conventions: tuple[Convention, ...] = ("plain", "published")
-    for convention in conventions:
-        scores = image_metrics(x_hat, x, convention=convention)
-        for i, name in enumerate(names):
-            values = {key: f"{values[i]:.4f}" for key, values in scores.items()}
-            rows.append({"image": name, "method": method, "convention": convention, **values})
-    return rows
-
-
-def summary(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Mean scores of each method, convention plain."""
-    table = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        of_method = [row for row in rows if row["method"] == method and row["convention"] == "plain"]
-        mean = {name: sum(float(row[name]) for row in of_method) / len(of_method) for name in ("psnr", "ssim", "nmse")}
-        table.append({"method": method, **{name.upper(): f"{value:.4g}" for name, value in mean.items()}})
-    return table

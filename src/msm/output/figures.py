@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,13 +38,21 @@ def displayable(images: Tensor) -> Tensor:
     return shown.float().cpu().clamp(0, 1)
 
 
-def write_picture(path: Path, images: Tensor, columns: int = 8) -> None:
-    """Write images (B, C, H, W) as one PNG, so many side by side."""
+def png(brightness: Tensor, columns: int = 8) -> bytes:
+    """Images (B, C, H, W) in [0, 1] as one PNG, so many side by side."""
     from torchvision.utils import make_grid, save_image
 
+    content = io.BytesIO()
+    grid = make_grid(brightness, nrow=columns, padding=0 if len(brightness) == 1 else 2)
+    save_image(grid, content, format="png")
+    return content.getvalue()
+
+
+def write_picture(path: Path, images: Tensor, columns: int = 8) -> None:
+    """Write images (B, C, H, W), real in [-1, 1] or complex, as one PNG, so many side by side."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp.png")
-    save_image(make_grid(displayable(images), nrow=columns, padding=0 if len(images) == 1 else 2), temporary)
+    temporary.write_bytes(png(displayable(images), columns))
     os.replace(temporary, path)
 
 

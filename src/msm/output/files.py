@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-import csv
-import io
-
 from torch import Tensor
 
 
@@ -24,15 +21,6 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     os.replace(temporary, path)
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write rows of one kind as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def write_array(path: Path, array: Tensor) -> None:

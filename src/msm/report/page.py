@@ -20,6 +20,7 @@ from .tables import Table, calibration_table, distance_table, neighbour_table, s
 
 TEMPLATES = Path(__file__).parent
 LOG = "log.jsonl"
+SOLVER = {"step_size", "likelihood_weight", "proximal_iterations"}  # how an inverse problem is solved, not what it asks
 
 
 @dataclass
@@ -76,8 +77,9 @@ def _comparable(run: Run) -> str:
     problem = config.inverse_problem
     if problem is None:
         return f"generation {run.folder}"
-    same = (problem.model_copy(update={"step_size": 1.0}), config.data, config.setting.dataset_dir)
-    return repr((same, config.sample.seed, sorted({record.image for record in run.records})))
+    asked = problem.model_dump(exclude=SOLVER)
+    same = (asked, config.data, config.setting.dataset_dir, config.sample.seed)
+    return repr((same, sorted({record.image for record in run.records})))
 
 
 def _training_folders(runs: Sequence[Run], given: Sequence[Path]) -> list[Path]:
@@ -115,10 +117,10 @@ def _title(config: Config) -> str:
     problem = config.inverse_problem
     if problem is None:
         return "Generated images"
-    mask = problem.mask
-    given = {"hole": problem.hole, "factor": problem.factor, "share kept": problem.keep}
-    given |= {"blur": problem.blur_sigma or problem.blur_length, "R": getattr(mask, "acceleration", None)}
-    words = [f"{name} {value:g}" for name, value in given.items() if value is not None]
+    asked = problem.model_dump(exclude={"operator", "mask", "noise_std", *SOLVER}, exclude_none=True)
+    if problem.mask is not None:
+        asked |= problem.mask.model_dump(include={"acceleration"})
+    words = [f"{name.replace('_', ' ')} {value:g}" for name, value in asked.items()]
     return ", ".join([problem.operator.replace("_", " ").capitalize(), *words])
 
 
@@ -127,7 +129,7 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
     config = group[0].config
     data, problem = config.data, config.inverse_problem
     where = config.setting.dataset_dir
-    count = len({r.image for r in group[0].records if r.method != "held-out"})
+    count = len({r.image for r in group[0].records if r.kind != "held-out"})
     source = f", from the test split of {where}" if problem is not None else ""
     facts = [("Images", f"{count}, of {data.image_size} × {data.image_size} px{source}")]
     trained = f"{data.mask.kind.replace('_', ' ')} masks, noise {data.noise_std:g}"
@@ -138,7 +140,8 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
     for run in group:
         s = run.config.sample
         masks = f"{s.draws} masks" if s.score == "average" else "chain of masks"
-        step = "" if problem is None else f", likelihood step {run.config.inverse_problem.step_size}"  # type: ignore[union-attr]
+        solved = run.config.inverse_problem
+        step = "" if solved is None else f", likelihood step {solved.step_size}"
         facts.append((f"Run {run.label}", f"{s.steps} steps, {masks}, η = {s.eta:g}{step}"))
     settings = group[0].evaluation.settings
     return facts + [(name, setting) for name, setting in settings.items()]

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK = "#010203"  # stands for the page's text colour while matplotlib draws
 COLOURS = ("#3b82f6", "#e07b00", "#22a06b", "#b15cf0", "#e5484d", "#8a8f98")  # legible on white and on black
@@ -23,7 +26,10 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
 }
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @dataclass(frozen=True)
@@ -84,12 +90,10 @@ def chart(
             axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
             axes.set(xlim=(0, 1), ylim=(0, 1))
         for line in series:
-            style: dict[str, Any] = {"color": next(colours), "label": line.label, "linewidth": 1.8}
-            if line.markers:
-                style |= {"marker": "o", "markersize": 5}
-            axes.plot(line.x, line.y, **style)
+            colour = next(colours)
+            axes.plot(line.x, line.y, "o-" if line.markers else "-", color=colour, label=line.label)
             if line.low is not None and line.high is not None:
-                axes.vlines(line.x, line.low, line.high, color=style["color"], linewidth=1.2)
+                axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1.2)
         for name, value in levels:
             axes.axhline(value, color=next(colours), linestyle="--", linewidth=1.4, label=name)
         if log_x:
@@ -100,11 +104,11 @@ def chart(
         if len(series) + len(levels) > 1 or diagonal:
             figure.legend(loc="outside lower center", ncols=2)
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(text, format="svg", transparent=True, metadata=NO_METADATA)
     return _inline(text.getvalue(), title)
 
 
-def _log_ticks(axes: Any, values: Sequence[float]) -> None:
+def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
     """Logarithmic horizontal axis with the values themselves as ticks."""
     axes.set_xscale("log")
     axes.set_xticks(values, [f"{x:g}" for x in values])
@@ -114,7 +118,6 @@ def _log_ticks(axes: Any, values: Sequence[float]) -> None:
 def _inline(svg: str, title: str) -> str:
     """Matplotlib's file as an element of a page: scalable, named, in the page's ink, its ids apart from others'."""
     body = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     head, body = body.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from ..config.schema import (
 )
 from ..data.acquire import Source, item_generator
 from ..losses import standard_normal
-from ..operators import Undersampling
+from ..operators import LinearOperator, Undersampling
 from ..transforms import Identity, MultiCoil, Transform
 
 
@@ -25,7 +24,7 @@ class Observation:
     """y = H z + e of B images, with H and T."""
 
     y: Tensor
-    operator: Any
+    operator: LinearOperator
     transform: Transform
     noise_std: float
 
@@ -68,7 +67,7 @@ def observe(
         family = make_masks(problem.mask, data.image_size)
         mask = torch.cat([family.sample(1, stream) for stream in streams])
         y = Undersampling(mask).A(MultiCoil(maps).forward(images))
-        operator: Any = Undersampling(mask).to(device)
+        operator: LinearOperator = Undersampling(mask).to(device)
         transform = MultiCoil(maps.to(device))
     else:
         operator = _photo_operator(problem, (data.channels, data.image_size, data.image_size), seed)
