@@ -1,5 +1,6 @@
 """`msm evaluate`: the records of runs against direct calls, and its errors."""
 
+import csv
 import json
 import shutil
 
@@ -19,7 +20,7 @@ from msm.evaluate.judge import _distances, network_calls
 from msm.evaluate.memorisation import nearest
 from msm.evaluate.metrics import image_metrics
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
-from msm.evaluate.records import read_evaluation, read_records
+from msm.evaluate.records import read_evaluation, read_records, score, summary, write_scores
 from msm.evaluate.tuning import MRI, choose, fitting
 from msm.operators import build
 from msm.output.run_folder import run_config
@@ -59,6 +60,37 @@ def test_records_of_mri_are_what_direct_calls_say(runs):
     assert [list(r.ranks) for r in mean] == rank_counts(samples, truth, where).tolist()
     assert [(r.announced_error, r.actual_error) for r in mean] == spread_and_error(samples, truth, where)
     assert all(record.ranks is None for record in one)
+
+
+def test_small_numbers_survive_in_the_table_of_scores(tmp_path):
+    x = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
+    records = score("mean", "msm", (1 + 3e-5**0.5) * x, x, ["a"])
+    write_scores(tmp_path / "metrics.csv", records)
+    plain, _ = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+    assert float(plain["nmse"]) == pytest.approx(3e-5, rel=1e-4)
+    assert float(plain["psnr"]) == pytest.approx(records[0].plain.psnr, rel=1e-5)
+    assert summary(records)[0]["NMSE"] == "3.00e-05"
+
+
+def test_the_table_of_a_run_has_the_scores_of_its_records(runs):
+    with (runs / "mri" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if (row["method"], row["convention"]) == ("msm", "plain")]
+    for row, record in zip(rows, of_method(runs / "mri", "MSM, mean of 3"), strict=True):
+        assert {name: float(row[name]) for name in ("psnr", "ssim", "nmse")} == pytest.approx(
+            record.plain.model_dump(), rel=1e-5
+        )
+
+
+def test_the_gallery_names_the_kind_of_its_arrays(runs):
+    kinds = read_evaluation(runs / "mri").layers
+    with np.load(runs / "mri" / "gallery.npz") as gallery:
+        assert {*gallery} == {"names", *kinds}
+    assert kinds["zero-filled"] == "input" and kinds["truth"] == "truth" and kinds["TV"] == "classical"
+    assert {r.method: r.kind for r in read_records(runs / "mri")}.items() <= kinds.items()
+    assert read_evaluation(runs / "new").layers == {
+        "generated": "generated",
+        "nearest training measurement": "neighbour",
+    }
 
 
 def test_classical_methods_are_tuned_on_other_images(runs):

@@ -57,13 +57,7 @@ def cg_sense(y: Tensor, mask: Tensor, transform: Transform, *, regularisation: f
 
 @torch.no_grad()
 def l1_wavelet(
-    y: Tensor,
-    mask: Tensor,
-    transform: Transform,
-    *,
-    regularisation: float,
-    iterations: int,
-    wavelet: str = "db4",
+    y: Tensor, mask: Tensor, transform: Transform, *, regularisation: float, iterations: int, wavelet: str = "db4"
 ) -> Tensor:
     """Compressed sensing with a sparse wavelet transform, argmin ½‖A x − y‖² + λ ‖Ψ x‖₁, by FISTA.
 

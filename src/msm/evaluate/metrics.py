@@ -57,20 +57,7 @@ def image_metrics(
 
 
 def psnr(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
-    """Peak signal-to-noise ratio of every image, in dB; infinite where the two are equal.
-
-    Args:
-        x_hat: reconstructions (B, C, H, W), real or complex.
-        x: truth, same shape and kind.
-        convention: ``plain`` or ``published``, see the module's docstring.
-        data_range: the peak L for ``plain``, as in `image_metrics`.
-
-    Returns:
-        B floats.
-
-    Raises:
-        ValueError: as `image_metrics`.
-    """
+    """Peak signal-to-noise ratio of every image in dB, infinite if they are equal. Arguments as in `image_metrics`."""
     import numpy as np
     from skimage.metrics import peak_signal_noise_ratio
 
@@ -82,20 +69,7 @@ def psnr(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float 
 
 
 def ssim(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
-    """Structural similarity of every image: 7×7 uniform windows, mean over windows and channels.
-
-    Args:
-        x_hat: reconstructions (B, C, H, W), real or complex, H and W at least 7.
-        x: truth, same shape and kind.
-        convention: ``plain`` or ``published``, see the module's docstring.
-        data_range: the range L for ``plain``, as in `image_metrics`.
-
-    Returns:
-        B floats, 1 where the two are equal.
-
-    Raises:
-        ValueError: as `image_metrics`.
-    """
+    """Structural similarity of every image; 1 where the two are equal. Arguments as in `image_metrics`."""
     from skimage.metrics import structural_similarity
 
     if min(x.shape[-2:]) < SSIM_WINDOW:
@@ -107,19 +81,9 @@ def ssim(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float 
 
 
 def nmse(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
-    """Squared error of every image over the truth's energy, ‖x − x̂‖² / ‖x‖².
+    """Squared error of every image over the truth's energy; 0 where the two are equal. Arguments as in `image_metrics`.
 
-    Args:
-        x_hat: reconstructions (B, C, H, W), real or complex.
-        x: truth, same shape and kind.
-        convention: ``plain`` or ``published``, see the module's docstring.
-        data_range: does not change the value; taken (and checked) so that the three metrics are called alike.
-
-    Returns:
-        B floats, 0 where the two are equal.
-
-    Raises:
-        ValueError: as `image_metrics`.
+    data_range changes nothing here: it is taken, and checked, so that the three metrics are called alike.
     """
     from skimage.metrics import normalized_root_mse
 

@@ -73,13 +73,11 @@ def write_comparison(path: Path, title: str, rows: Sequence[str], columns: Seque
         rows: a label for each row.
         columns: what stands side by side.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     size = (1.9 * len(columns) + 0.4, 2.15 * len(rows) + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 0.985, 1))  # type: ignore[union-attr, call-arg]
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(rect=(0, 0, 0.985, 1)))
     figure.suptitle(title)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for c, column in enumerate(columns):

@@ -13,6 +13,7 @@ from zlib import crc32
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's text colour while matplotlib draws
 COLOURS = ("#3b82f6", "#e07b00", "#22a06b", "#b15cf0", "#e5484d", "#8a8f98")  # legible on white and on black
@@ -29,7 +30,6 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
 }
-NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,10 @@ def chart(
         an <svg> element.
     """
     import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.7, 3.5), layout="constrained")
-        FigureCanvasSVG(figure)
         axes = figure.subplots()
         colours = (COLOURS[n % len(COLOURS)] for n in count())
         if diagonal:
@@ -103,9 +101,7 @@ def chart(
         axes.set(xlabel=x_label, ylabel=y_label)
         if len(series) + len(levels) > 1 or diagonal:
             figure.legend(loc="outside lower center", ncols=2)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata=NO_METADATA)
-    return _inline(text.getvalue(), title)
+        return _inline(figure, title)
 
 
 def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
@@ -115,10 +111,12 @@ def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.minorticks_off()
 
 
-def _inline(svg: str, title: str) -> str:
-    """Matplotlib's file as an element of a page: scalable, named, in the page's ink, its ids apart from others'."""
-    body = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    head, body = body.split(">", 1)
+def _inline(figure: Figure, title: str) -> str:
+    """A figure as an element of a page: scalable, named, in the page's ink, its ids apart from others'."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = text.getvalue().replace(INK, "currentColor")
+    head, body = svg[svg.index("<svg") :].split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
     mark = f"c{crc32((title + body).encode()):x}-"
