@@ -170,11 +170,15 @@ class ADMNetwork(nn.Module):
         for path in (config, weights):
             if not path.is_file():
                 raise FileNotFoundError(f"{path}: no such file (a network is {CONFIG_FILE} and {WEIGHTS_FILE})")
-        try:
-            network = _empty_network(json.loads(config.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{config}: not the settings of a network ({error})") from error
         tensors = _read_tensors(weights)
+        try:
+            settings = json.loads(config.read_text(encoding="utf-8"))
+            blocks = settings["num_res_blocks"] * len(settings["channel_mult"])
+            if blocks > len(tensors):  # building them takes memory
+                raise ValueError(f"{blocks} blocks, {weights.name} holds {len(tensors)} tensors")
+            network = _empty_network(settings)
+        except (TypeError, ValueError, KeyError, RecursionError) as error:
+            raise ValueError(f"{config}: not the settings of a network ({error})") from error
         _check_tensors(weights, _shapes(network), tensors)
         return _filled(network, tensors)
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,13 +167,11 @@ def read_run(folder: Path, label: str) -> Run:
     Raises:
         ValueError: it is not evaluated, or a file is missing or damaged.
     """
-    import yaml
-
     config, records, evaluation = run_config(folder), read_records(folder), read_evaluation(folder)
     gallery = read_arrays(folder / GALLERY, f"run again: msm evaluate {folder}")
     try:
-        made = yaml.safe_load((folder / "versions.json").read_text())
-    except (OSError, yaml.YAMLError) as error:
+        made = dict(json.loads((folder / "versions.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder / 'versions.json'}: cannot be read ({error}); run msm sample again") from error
     return Run(folder, label, config, records, evaluation, gallery, made)
 
