@@ -241,6 +241,29 @@ def pickled(folder):
     return "samples.npy: damaged"
 
 
+def other_fields(folder):
+    path = folder / "records.jsonl"
+    path.write_text(path.read_text().replace('"image":', '"extra":1,"image":'))
+    return "records.jsonl, line 1: damaged"
+
+
+def versions_of_references(folder):
+    """Text of 10⁹ words, were it read as YAML."""
+    lists = ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9))
+    (folder / "versions.json").write_text(f"{{command: [&a0 [x, x, x, x, x, x, x, x, x, x], {lists}]}}")
+    return "versions.json: cannot be read"
+
+
+@pytest.mark.parametrize("spoil", [other_fields, versions_of_references])
+def test_a_damaged_evaluation_is_one_line(runs, tmp_path, capsys, spoil):
+    folder = shutil.copytree(runs / "hole", tmp_path / "hole")
+    expected = spoil(folder)
+    assert msm("report", folder) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("msm: ") and error.count("\n") == 1 and expected in error
+    assert not list(folder.glob("*.html"))
+
+
 def other_shape(folder):
     np.save(folder / "samples.npy", np.zeros((2, 3, 3, 8, 8), np.float32))
     return "do not fit together"

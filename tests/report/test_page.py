@@ -111,6 +111,7 @@ def test_calibration_is_that_of_the_ranks(runs, page):
 
 def test_everything_is_inside_the_page_and_escaped(runs, page):
     text = page.read_text()
+    assert '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style' in text
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]+"|url\((?!#)|@import', text)
     assert "00<b>&'.png" not in text and html.escape("00<b>&'.png", quote=False).replace("'", "&#39;") in text
     assert re.search(r"msm sample \S*config.yaml", text) and "msm report" in text and "torch" in text

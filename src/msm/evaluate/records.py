@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,15 +212,13 @@ def read_run(folder: Path, label: str) -> Run:
     Raises:
         DataError: it is not evaluated, or a file is missing or damaged.
     """
-    import yaml
-
     config, records, evaluation = run_config(folder), read_records(folder), read_evaluation(folder)
     gallery = read_arrays(folder / GALLERY, f"run again: msm evaluate {folder}")
     if gallery.keys() != {"names", *evaluation.layers}:
         raise DataError(f"{folder / GALLERY}: does not fit {EVALUATION}; run again: msm evaluate {folder}")
     try:
-        made = yaml.safe_load((folder / VERSIONS).read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        made = dict(json.loads((folder / VERSIONS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{folder / VERSIONS}: cannot be read ({error}); run msm sample again") from error
     return Run(folder, label, config, records, evaluation, gallery, made)
 

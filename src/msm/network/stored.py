@@ -84,7 +84,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
             raise DataError(f"{path}: no such file (a network is {CONFIG_FILE} and {WEIGHTS_FILE})")
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{config}: not the settings of a network ({error})") from error
     if not isinstance(settings, dict):
         raise DataError(f"{config}: not the settings of a network, but a {type(settings).__name__}")
