@@ -1,11 +1,11 @@
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from runs import msm
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,19 +32,6 @@ def golden():
         return tensors, facts
 
     return read
-
-
-def msm(*arguments: object) -> int:
-    """Run the command line here; its exit code."""
-    from msm.cli import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["msm", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="session")

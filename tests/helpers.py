@@ -1,4 +1,4 @@
-"""Checks shared by the tests of linear operators and transforms."""
+"""What tests of linear operators, transforms and samplers share."""
 
 import torch
 from safetensors.torch import save_file
@@ -60,3 +60,15 @@ def golden_denoiser(golden, name, folder):
     save_file(weights, path)
     settings = golden(name)[1]["settings"]
     return PartialDenoiser(load_published_weights(path, **settings).eval(), VPSchedule())
+
+
+class Keep:
+    """H keeps the entries of a mask."""
+
+    def __init__(self, mask=True):
+        self.mask = torch.as_tensor(mask)
+
+    def A(self, z):
+        return torch.where(self.mask, z, 0)
+
+    A_adjoint = A_dagger = A

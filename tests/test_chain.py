@@ -5,10 +5,8 @@ from math import ceil, sqrt
 
 import pytest
 import torch
-from helpers import random_tensor
-from oracle import GaussianOracle
-from test_sampling import Keep
-from test_sampling_law import SIZE, STEPS, Dense, Recursion, assert_law, by_mask
+from helpers import Keep, random_tensor
+from oracle import SIZE, STEPS, Dense, GaussianOracle, Recursion, assert_law, by_mask
 from torch.testing import assert_close
 
 from msm.masks import BoxMasks, CartesianMasks, Chain, EmpiricalMasks

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from runs import PHOTOS, PROBLEMS, SLICES, run, write_config
+from stores import edit
 
-from msm.cli import main
 from msm.config.schema import DataConfig
 from msm.data.acquire import Source, acquire
 from msm.data.store import MeasurementStore, StoreWriter
@@ -21,42 +21,6 @@ from msm.network import ADMNetwork
 from msm.output.run_folder import file_names
 from msm.runs.inputs import check_masks
 from msm.system.processes import usable
-
-CONFIG = """
-setting: {{save_dir: {root}/run, dataset_dir: {root}/photos}}
-data: {{kind: {kind}, image_size: 16, held_out: 2, mask: {mask}}}
-network: {{image_size: 16, in_channels: {channels}, num_channels: 32, num_res_blocks: 1, channel_mult: [1],
-  attention_resolutions: [], num_head_channels: 32}}
-train: {{images: 8, batch_size: 4, checkpoint_images: 4}}
-sample: {{count: 2, steps: 3, batch_size: 2}}
-"""
-PHOTOS = {"kind": "images", "channels": 3, "mask": "{kind: box}"}
-SLICES = {"kind": "slices", "channels": 2, "mask": "{kind: cartesian, center: 4}"}
-
-
-def write_config(root, **choices):
-    (root / "photos").mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    for i in range(5):
-        Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(root / "photos" / f"{i}.png")
-    path = root / "config.yaml"
-    path.write_text(CONFIG.format(root=root, **choices))
-    return str(path)
-
-
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["msm", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
-
-
-PROBLEMS = {
-    "images": "{operator: box, hole: 8}",
-    "slices": "{operator: undersampling, mask: {kind: cartesian, center: 4}}",
-}
 
 
 def test_weights_of_sense_are_used_with_the_prior_they_were_trained_with(tmp_path, monkeypatch, capfd):
@@ -269,13 +233,6 @@ def write_store(root, kind):
             m = acquire(Source(f"item{i}", image, maps), masks, 0.0, seed=0)
             writer.add(f"item{i}", m.values[0], m.mask[0], maps, 0.0)
     return root / "store.h5"
-
-
-def edit(path, field, change):
-    with h5py.File(path, "r+") as file:
-        data = change(file[field][:])
-        del file[field]
-        file[field] = data
 
 
 def with_nan(values):

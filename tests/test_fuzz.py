@@ -16,9 +16,8 @@ import yaml
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
-from raw_files import read
-from test_damaged import GOOD
-from test_prepared_fastmri import write as write_prepared
+from prepared_files import write as write_prepared
+from raw_files import GOOD, read
 
 from msm.config.load import Config, ConfigError, dump_config, load_config
 from msm.config.schema import DataConfig, NetworkConfig, SampleConfig, TrainConfig

@@ -96,3 +96,12 @@ def test_every_public_name_is_there():
     assert all(getattr(msm, name) is not None for name in msm.__all__)
     with pytest.raises(AttributeError, match="generat"):
         msm.generat  # noqa: B018
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("test_*.py")), ids=lambda path: path.stem)
+def test_no_test_imports_another(path):
+    """What tests share is in modules of its own."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {getattr(node, "module", None) or "", *(alias.name for alias in node.names)}
+            assert not [name for name in names if name == "conftest" or name.startswith("test_")]

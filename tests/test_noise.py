@@ -15,7 +15,7 @@ from msm.errors import DataError
 from msm.losses import standard_normal
 from msm.masks import BoxMasks, CartesianMasks
 from msm.measurement import Measurement
-from msm.noise import edge_samples, estimate_noise, noise_covariance, pool_noise, whiten, whitening
+from msm.noise import edge_samples, estimate_noise, noise_covariance, pool_noise, whitening
 from msm.transforms import MultiCoil
 
 SIZE, RHO = 32, 0.1
@@ -172,24 +172,14 @@ def test_whitening_white_noise_only_scales():
     assert_close(whitening(2 * RHO**2 * torch.eye(3, dtype=torch.complex64)), torch.eye(3) / RHO + 0j)
 
 
-def test_whitened_k_space_is_that_of_the_image_times_the_gain():
-    matrix, maps = random_tensor((4, 4), torch.complex64, 5), coils()
-    maps[..., :3] = 0
-    x = random_tensor((2, 1, SIZE, SIZE), torch.complex64, 1)
-    w = whitening(2 * matrix @ matrix.mH)
-    values, new_maps, gain = whiten(MultiCoil(maps).forward(x), maps, w)
-    assert_close(MultiCoil(new_maps).forward(gain * x), values, atol=1e-4, rtol=1e-4)
-    power = new_maps.abs().square().sum(1)
-    assert_close(power[..., 3:], torch.ones(1, SIZE, SIZE - 3)) and not power[..., :3].any()
-
-
 def test_a_whitened_scan_has_noise_of_one():
     matrix, maps = random_tensor((4, 4), torch.complex64, 5), coils()
     noise = mixed_noise(SIZE**2, matrix.to(torch.complex128)).to(torch.complex64).view(1, 4, SIZE, SIZE)
     mask = CartesianMasks(SIZE, 2, 6).sample(1, torch.Generator().manual_seed(0))
     z = MultiCoil(maps).forward(random_tensor((1, 1, SIZE, SIZE), torch.complex64, 1))
-    values, maps, _ = whiten(z + noise, maps, whitening(2 * matrix @ matrix.mH))
-    rho, error = estimate_noise(Measurement(values, mask, maps))
+    mixed = (torch.einsum("dc,bchw->bdhw", whitening(2 * matrix @ matrix.mH), field) for field in (z + noise, maps))
+    values, maps = mixed
+    rho, error = estimate_noise(Measurement(values, mask, maps / maps.abs().square().sum(1, keepdim=True).sqrt()))
     assert abs(rho - 1) < 4 * error
 
 
@@ -211,7 +201,6 @@ def test_edge_samples_are_the_outermost():
         ),
         (lambda: noise_covariance(torch.ones(4, 7, dtype=torch.complex64)), "7 noise samples are too few for 4 coils"),
         (lambda: whitening(torch.diag(torch.tensor([1.0, 0])) + 0j), "not positive definite"),
-        (lambda: whiten(coils(4), coils(3), torch.eye(4) + 0j), "do not fit"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, message):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import msm
 from safetensors.numpy import load_file
 
 RECORD = Path(__file__).parent / "vectors" / "same_bits.npz"
@@ -153,8 +154,6 @@ def one_thread():
 
 def test_the_arrays_are_those_of_before(tmp_path, one_thread):
     pytest.importorskip("sigpy")
-    from conftest import msm
-
     before = dict(np.load(RECORD, allow_pickle=False))
     same_machine = json.loads(str(before.pop("machine"))) == machine()
     after = arrays(tmp_path, msm)
@@ -169,8 +168,6 @@ def test_the_arrays_are_those_of_before(tmp_path, one_thread):
 
 if __name__ == "__main__":
     import tempfile
-
-    from conftest import msm
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

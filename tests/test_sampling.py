@@ -4,7 +4,7 @@ from math import sqrt
 
 import pytest
 import torch
-from helpers import golden_complex, golden_denoiser, golden_maps, random_tensor
+from helpers import Keep, golden_complex, golden_denoiser, golden_maps, random_tensor
 from oracle import GaussianOracle
 from torch.testing import assert_close
 
@@ -17,18 +17,6 @@ from msm.transforms import Identity, MultiCoil, fft2c
 SHAPE = (1, 8, 8)
 FULL = EmpiricalMasks(torch.ones(1, 1, 8, 8, dtype=torch.bool))
 BOXES = BoxMasks(8, 0.4)
-
-
-class Keep:
-    """H keeps the entries of a mask."""
-
-    def __init__(self, mask=True):
-        self.mask = torch.as_tensor(mask)
-
-    def A(self, z):
-        return torch.where(self.mask, z, 0)
-
-    A_adjoint = A_dagger = A
 
 
 # The oracle itself

@@ -11,14 +11,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from test_store import scan
-from test_trainer import trainer, write_store
+from stores import write_scans
+from training import trainer, write_store
 
 import msm
-from msm.data.acquire import acquire
-from msm.data.store import MeasurementStore, StoreWriter
+from msm.data.store import MeasurementStore
 from msm.errors import DataError, TrainingError
-from msm.masks import CartesianMasks
 from msm.sample.kept_batches import Parts
 from msm.train.checkpoints import _digests
 
@@ -88,12 +86,7 @@ def test_no_call_in_the_source_can_run_what_it_reads():
 
 @pytest.fixture
 def store(tmp_path):
-    path = tmp_path / "store.h5"
-    with StoreWriter(path, {}) as writer:
-        for i in range(2):
-            m = acquire(scan(i), CartesianMasks(8, 2, 2), 0.1, seed=0)
-            writer.add(f"scan{i}", m.values[0], m.mask[0], m.maps[0], 0.1)
-    return path
+    return write_scans(tmp_path / "store.h5", 2)
 
 
 def replaced(path, field, make):

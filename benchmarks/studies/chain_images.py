@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from msm.config.presets import preset
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
@@ -29,7 +30,6 @@ from torchvision.utils import make_grid, save_image
 from msm import BoxMasks, Identity, generate
 from msm.config.build import make_denoiser, make_masks
 from msm.config.load import Config, dump_config, load_config
-from msm.config.presets import preset
 from msm.denoiser import PartialDenoiser
 from msm.evaluate.bootstrap import of_sets
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features

@@ -10,10 +10,11 @@ A run is a folder of `msm train`; after the colon stands its parametrisation.
 import argparse
 from pathlib import Path
 
+import h5py
 import torch
 
 from msm import ADMNetwork, CartesianMasks, Measurement, PartialDenoiser, VPSchedule, reconstruct
-from msm.data.store import MeasurementStore, read_truth
+from msm.data.store import MeasurementStore
 from msm.evaluate.classical import cg_sense, l1_wavelet, zero_filled
 from msm.evaluate.metrics import psnr
 from msm.losses import standard_normal
@@ -49,7 +50,8 @@ def main() -> None:
     parser.add_argument("--center", type=int, default=5)
     options = parser.parse_args()
     m = MeasurementStore(options.store).batch(range(options.items))
-    x, transform = read_truth(options.truth, range(options.items)), m.transform
+    with h5py.File(options.truth) as truth:
+        x, transform = torch.from_numpy(truth["images"][: options.items]), m.transform
     masks = CartesianMasks(tuple(m.mask.shape[2:]), 4, options.center)
     print(f"zero-filled {mean_psnr(zero_filled(m.values, transform), x):.2f} dB")
     for name, baseline, strength, iterations in (("CG-SENSE", cg_sense, 0.01, 30), ("L1", l1_wavelet, 0.001, 100)):

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from msm.config.presets import preset
 from rival_methods import (
     Bounded,
     Inpainting,
@@ -40,7 +41,6 @@ from torchvision.utils import make_grid, save_image
 from msm import BoxMasks, Identity, MultiCoil, generate, reconstruct
 from msm.config.build import make_denoiser, make_masks
 from msm.config.load import Config, dump_config, load_config
-from msm.config.presets import preset
 from msm.config.schema import BoxMaskConfig, CartesianMaskConfig, InverseProblemConfig, MaskConfig
 from msm.data.acquire import Source
 from msm.data.store import MeasurementStore

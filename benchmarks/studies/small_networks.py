@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 from chain_images import BATCH, PHOTOS, judge, load, markdown, start_process
+from msm.config.presets import preset
 
 from msm import Identity, generate
-from msm.config.presets import preset
 from msm.output.files import write_text
 from msm.runs.inputs import sources
 

@@ -1,57 +1,55 @@
-"""The likelihood step of posterior sampling: how an estimate is moved towards what was observed (SPEC §6)."""
+"""The data step of posterior sampling: how an estimate is moved towards what was observed (SPEC §6)."""
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 from .conjugate_gradient import conjugate_gradient
 from .mri_prior import ImagePrior, solve
-from .transforms import Transform
-
-PROXIMAL_ITERATIONS = 6
-
-
-class Operator(Protocol):
-    """H of an inverse problem y = H z + e, under deepinv's names."""
-
-    def A(self, z: Tensor) -> Tensor:
-        """H z."""
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """Hᴴ y."""
-
-    def A_dagger(self, y: Tensor) -> Tensor:
-        """H⁺ y."""
-
+from .operators import Problem
 
 Step = Callable[[Tensor, float], Tensor]
 
 
-def gradient_step(y: Tensor, operator: Operator, step_size: float) -> Step:
-    """The published step (ẑ, σ_t) -> ẑ − γ H⁺(H ẑ − y), the same at every σ_t.
+class DataStep(Protocol):
+    """A way to move ẑ towards y.
 
-    Args:
-        y: observations (B, …).
-        operator: H.
-        step_size: γ.
+    Attributes:
+        of_each_draw: whether the average of complex z takes it at each of its draws, as the published code does.
     """
 
-    def step(z_hat: Tensor, sigma: float) -> Tensor:
-        return z_hat - step_size * operator.A_dagger(operator.A(z_hat) - y)
+    of_each_draw: ClassVar[bool]
 
-    return step
+    def of(self, problem: Problem, prior: ImagePrior) -> Step:
+        """The step (ẑ, σ_t) -> ẑ for a problem; the prior is of MR images."""
 
 
-def proximal_step(
-    y: Tensor,
-    operator: Operator,
-    transform: Transform,
-    noise_std: float,
-    prior: ImagePrior = ImagePrior(),
-    iterations: int = PROXIMAL_ITERATIONS,
-) -> Step:
-    """The step (ẑ, σ_t) -> ẑ that moves the estimated image towards y as far as both deserve to be trusted.
+@dataclass(frozen=True)
+class GradientStep:
+    """The published step ẑ − γ H⁺(H ẑ − y), the same at every σ_t. It moves measured entries only.
+
+    Args:
+        gamma: γ; published: 1.75 for images, 2 for MRI.
+    """
+
+    gamma: float
+    of_each_draw: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.gamma > 0:
+            raise ValueError(f"gamma must be above 0, got {self.gamma}")
+
+    def of(self, problem: Problem, prior: ImagePrior) -> Step:
+        """The step (ẑ, σ_t) -> ẑ for a problem; it needs no prior."""
+        y, operator = problem.y, problem.operator
+        return lambda z_hat, sigma: z_hat - self.gamma * operator.A_dagger(operator.A(z_hat) - y)
+
+
+@dataclass(frozen=True)
+class Proximal:
+    """The step that moves the estimated image towards y as far as both deserve to be trusted.
 
     If x is known up to an error of covariance C around x̂, and y up to white noise σ_y, its best estimate is the
     minimiser of ‖H T x − y‖²/σ_y² + (x − x̂)ᴴ C⁻¹ (x − x̂): with ẑ = T x̂ the step is
@@ -62,36 +60,57 @@ def proximal_step(
     (`msm.mri_prior`). A few conjugate-gradient steps leave alone what y hardly sees.
 
     Args:
-        y: observations (B, …); for MRI, of the shape of z.
-        operator: H.
-        transform: T.
-        noise_std: σ_y.
-        prior: MRI: phase and spectrum of the images.
         iterations: conjugate-gradient steps.
+        likelihood_weight: power w of p(y|z), a likelihood of noise σ_y/√w: above 1 trusts the data more, for images
+            unlike those of the training.
 
     Source: the data step of DiffPIR (Zhu et al. 2023, eq. 13), in image space.
     """
 
-    def forward(x: Tensor) -> Tensor:
-        return operator.A(transform.forward(x))
+    iterations: int = 6
+    likelihood_weight: float = 1.0
+    of_each_draw: ClassVar[bool] = False
 
-    def adjoint(residual: Tensor) -> Tensor:
-        return transform.adjoint(operator.A_adjoint(residual))
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or not self.likelihood_weight > 0:
+            found = f"{self.iterations} and {self.likelihood_weight}"
+            raise ValueError(f"iterations must be at least 1 and likelihood_weight above 0, got {found}")
 
-    def white(z_hat: Tensor, sigma: float) -> Tensor:
-        ridge, b = (noise_std / sigma) ** 2, adjoint(y - operator.A(z_hat))
-        x = conjugate_gradient(lambda x: adjoint(forward(x)) + ridge * x, b, iterations)
-        return z_hat + transform.forward(x)
+    def of(self, problem: Problem, prior: ImagePrior) -> Step:
+        """The step (ẑ, σ_t) -> ẑ for a problem; for MRI, y has the shape of z, and the prior is of the images."""
+        y, operator, transform = problem.y, problem.operator, problem.transform
+        noise_std = problem.noise_std / self.likelihood_weight**0.5
 
-    if not y.is_complex():
-        return white
-    phase = prior.phase(operator.A_adjoint(y), transform, noise_std)
-    precision = prior.precision(y.shape[-2:], prior.phase_residual, y.device)
+        def adjoint(residual: Tensor) -> Tensor:
+            return transform.adjoint(operator.A_adjoint(residual))
 
-    def smooth_phase(z_hat: Tensor, sigma: float) -> Tensor:
-        ridges = (precision + sigma**-2) * noise_std**2
-        b = adjoint(y - operator.A(z_hat))
-        m = solve(lambda x: adjoint(forward(x)), b, phase, ridges, 1.0, iterations)
-        return z_hat + transform.forward(phase * m)
+        def normal(x: Tensor) -> Tensor:
+            return adjoint(operator.A(transform.forward(x)))
 
-    return smooth_phase
+        def white(z_hat: Tensor, sigma: float) -> Tensor:
+            ridge, b = (noise_std / sigma) ** 2, adjoint(y - operator.A(z_hat))
+            return z_hat + transform.forward(conjugate_gradient(lambda x: normal(x) + ridge * x, b, self.iterations))
+
+        if not y.is_complex():
+            return white
+        phase = prior.phase(operator.A_adjoint(y), transform, noise_std)
+        precision = prior.precision(y.shape[-2:], prior.phase_residual, y.device)
+
+        def smooth_phase(z_hat: Tensor, sigma: float) -> Tensor:
+            ridges, b = (precision + sigma**-2) * noise_std**2, adjoint(y - operator.A(z_hat))
+            return z_hat + transform.forward(phase * solve(normal, b, phase, ridges, 1.0, self.iterations))
+
+        return smooth_phase
+
+
+def preset_data_step(name: str, *, mri: bool = False) -> DataStep:
+    """The data step that goes with `Sampler.preset(name, mri=mri, inverse_problem=True)`.
+
+    Raises:
+        ValueError: if there is no such preset.
+    """
+    if name not in ("paper", "published", "best"):
+        raise ValueError(f"preset must be paper, published or best, got {name!r}")
+    if name == "best":
+        return Proximal(20 if mri else 6)
+    return GradientStep(2.0 if mri else 1.75)

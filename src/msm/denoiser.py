@@ -8,26 +8,48 @@ How the network's output becomes x̂, and how the loss is weighted so that the n
 every noise level, is the *parametrisation*: a small object that can be replaced.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from .masks import Masks
 from .mri_prior import ImagePrior, solve
 from .schedule import VPSchedule
 from .transforms import Transform
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
+DENOISER_FILE, MASKS_FILE = "denoiser.json", "masks.safetensors"
+FORMAT = 1  # of DENOISER_FILE
+
 
 class Denoiser(Protocol):
     """Anything that maps (z_t, mask, t, transform) to an estimate of S z, zero off the mask."""
+
+    @property
+    def schedule(self) -> VPSchedule:
+        """The noise schedule that t is a time of."""
 
     def __call__(self, z_t: Tensor, mask: Tensor, t: Tensor, transform: Transform) -> Tensor:
         """Estimate S z (B, C or coils, H, W)."""
 
 
+class Parametrisation(Protocol):
+    """How the network's output becomes an estimate of the image."""
+
+    def estimate(
+        self, network: Network, z_t: Tensor, mask: Tensor, t: Tensor, sigma: Tensor, transform: Transform
+    ) -> Tensor:
+        """Estimate of the image (B, C, H, W) from the measured entries of z_t; t (B,), sigma (B, 1, 1, 1)."""
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """What the squared error counts at σ_t, so that the network's task has one size."""
+
+
+@dataclass(frozen=True)
 class Epsilon:
     """The published parametrisation: the network predicts the noise in u, x̂ = (u − sqrt(1−ᾱ) ε̂) / sqrt(ᾱ)."""
 
@@ -45,6 +67,7 @@ class Epsilon:
         return sigma**-2
 
 
+@dataclass(frozen=True)
 class EDM:
     """For photos: the network's output counts as much as σ_t leaves to be found, and no more.
 
@@ -60,8 +83,7 @@ class EDM:
     Source: Karras, Aittala, Aila, Laine, NeurIPS 2022, table 1; c_in is that of `Epsilon`.
     """
 
-    def __init__(self, image_std: float = 0.5):
-        self.image_std = image_std
+    image_std: float = 0.5
 
     def estimate(
         self, network: Network, z_t: Tensor, mask: Tensor, t: Tensor, sigma: Tensor, transform: Transform
@@ -76,6 +98,7 @@ class EDM:
         return sigma**-2 + self.image_std**-2
 
 
+@dataclass(frozen=True)
 class Sense:
     """For several coils: the network corrects a linear estimate of the image instead of its adjoint.
 
@@ -95,8 +118,9 @@ class Sense:
         iterations: conjugate-gradient steps.
     """
 
-    def __init__(self, prior: ImagePrior = ImagePrior(), image_std: float = 0.25, iterations: int = 4):
-        self.prior, self.image_std, self.iterations = prior, image_std, iterations
+    prior: ImagePrior = field(default_factory=ImagePrior)
+    image_std: float = 0.25
+    iterations: int = 4
 
     def estimate(
         self, network: Network, z_t: Tensor, mask: Tensor, t: Tensor, sigma: Tensor, transform: Transform
@@ -121,39 +145,36 @@ class Sense:
         return phase, m_0
 
 
+PARAMETRISATIONS: dict[str, type[Epsilon | EDM | Sense]] = {"epsilon": Epsilon, "edm": EDM, "sense": Sense}
+
+
 class PartialDenoiser(nn.Module):
     """D_θ: from the measured entries of a noisy iterate to their conditional mean (SPEC §2).
 
     Args:
         network: U_θ(u, t) -> same shape as u, real; complex images enter as two channels (real, imaginary).
+            `msm.adapt` makes one of any module.
         schedule: noise schedule.
-        parametrisation: "epsilon" (published), "edm" (photos) or "sense" (several coils).
-        prior: what "sense", and the proximal step of the samplers, take to be known of MR images.
-        sense_iterations: conjugate-gradient steps of "sense"; the proximal step takes as many, and six at least.
-
-    Raises:
-        ValueError: if the parametrisation is unknown.
+        parametrisation: `Epsilon` (published), `EDM` (photos) or `Sense` (several coils).
+        masks: the law that it is, or was, trained on; None: not known, the samplers then have to be told.
+        prior: what the proximal step takes to be known of MR images; `Sense` brings its own.
+        record: how it was trained, and on what scale its images are, JSON-friendly.
     """
 
     def __init__(
         self,
         network: nn.Module,
         schedule: VPSchedule,
-        parametrisation: str = "epsilon",
+        parametrisation: Parametrisation = Epsilon(),
+        masks: Masks | None = None,
         *,
         prior: ImagePrior = ImagePrior(),
-        sense_iterations: int = 4,
+        record: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        known: dict[str, Epsilon | EDM | Sense] = {
-            "epsilon": Epsilon(),
-            "edm": EDM(),
-            "sense": Sense(prior, iterations=sense_iterations),
-        }
-        if parametrisation not in known:
-            raise ValueError(f"parametrisation must be one of {', '.join(known)}, got {parametrisation!r}")
-        self.network, self.schedule, self.prior, self.sense_iterations = network, schedule, prior, sense_iterations
-        self.parametrisation = known[parametrisation]
+        self.network, self.schedule, self.parametrisation, self.masks = network, schedule, parametrisation, masks
+        self.prior = parametrisation.prior if isinstance(parametrisation, Sense) else prior
+        self.record = dict(record or {})
 
     def forward(self, z_t: Tensor, mask: Tensor, t: Tensor, transform: Transform) -> Tensor:
         """Estimate the measured entries of the clean full measurement.
@@ -181,6 +202,28 @@ class PartialDenoiser(nn.Module):
     def loss_weight(self, t: Tensor) -> Tensor:
         """Weight of the squared error at times t (B,)."""
         return self.parametrisation.loss_weight(self.schedule.sigma(t))
+
+
+@runtime_checkable
+class TrainedOn(Protocol):
+    """A denoiser that says which law of masks it was trained on, or that it does not know (None)."""
+
+    masks: Masks | None
+
+
+def mask_law(denoiser: Denoiser, masks: Masks | None, size: tuple[int, int]) -> Masks:
+    """The law of masks to sample with, of a size: the one given, or else the denoiser's own.
+
+    Raises:
+        ValueError: if there is none, or the one given has another size.
+    """
+    if masks is None and isinstance(denoiser, TrainedOn) and denoiser.masks is not None:
+        return denoiser.masks if denoiser.masks.size == size else denoiser.masks.resized(size)
+    if masks is None:
+        raise ValueError("the denoiser does not say which masks it was trained on: give masks")
+    if masks.size != size:
+        raise ValueError(f"masks are of {masks.size[0]}×{masks.size[1]}, z is of {size[0]}×{size[1]}")
+    return masks
 
 
 def run_network(network: Network, u: Tensor, t: Tensor) -> Tensor:

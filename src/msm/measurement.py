@@ -33,7 +33,7 @@ class Measurement:
     maps: Tensor | None = None
     noise_std: float | Tensor = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         values, mask, maps = self.values, self.mask, self.maps
         if values.ndim != 4:
             raise ValueError(f"values must be (B, C or coils, H, W), got {tuple(values.shape)}")
@@ -68,10 +68,13 @@ class Measurement:
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Measurement":
-        def changed(field):
-            return change(field) if isinstance(field, Tensor) else field
-
-        return Measurement(changed(self.values), changed(self.mask), changed(self.maps), changed(self.noise_std))
+        maps, noise_std = self.maps, self.noise_std
+        return Measurement(
+            change(self.values),
+            change(self.mask),
+            None if maps is None else change(maps),
+            change(noise_std) if isinstance(noise_std, Tensor) else noise_std,
+        )
 
     def __len__(self) -> int:
         return len(self.values)

@@ -107,33 +107,6 @@ def whitening(covariance: Tensor) -> Tensor:
     return math.sqrt(2) * torch.linalg.solve_triangular(lower, torch.eye(len(lower), dtype=lower.dtype), upper=False)
 
 
-def whiten(values: Tensor, maps: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mix coils so that their noise is white: W F C x = F (W C / g) (g x), with g² = Σ_c |(W C)_c|² at each pixel.
-
-    Maps of unit sum of squares are kept, so the image changes: it is g x, in units of the noise (ρ = 1). Dividing the
-    values by the largest magnitude of g x brings back the scale of at most 1, and makes ρ one over that; x itself is
-    the image over g.
-
-    Args:
-        values: k-space (B, coils, H, W).
-        maps: C (B or 1, coils, H, W).
-        matrix: W (coils, coils), from `whitening`.
-
-    Returns:
-        values W s, maps W C / g, and g (B or 1, 1, H, W), which is 1 where the maps are zero.
-
-    Raises:
-        ValueError: if the numbers of coils differ.
-    """
-    coils = values.shape[1]
-    if maps.shape[1] != coils or matrix.shape != (coils, coils):
-        raise ValueError(f"values of {coils} coils, maps of {maps.shape[1]} and W {tuple(matrix.shape)} do not fit")
-    values, maps = (torch.einsum("dc,bchw->bdhw", matrix.to(field), field) for field in (values, maps))
-    gain = maps.abs().square().sum(1, keepdim=True).sqrt()
-    gain = torch.where(gain > 0, gain, 1)
-    return values, maps / gain, gain
-
-
 def edge_samples(values: Tensor, mask: Tensor, share: float = EDGE) -> Tensor:
     """The outermost samples of k-space.
 

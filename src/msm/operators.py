@@ -12,36 +12,59 @@ versions agree (a test compares), but its blur drops only singular values below 
 closed-form pseudo-inverse, and a call may change their state.
 """
 
-import difflib
-import inspect
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from .transforms import Identity, Transform
+
 ImageShape = tuple[int, int, int]
 
 
-class LinearOperator(nn.Module, ABC):
+class Operator(Protocol):
     """What a sampler needs of H: z is (B, C or coils, H, W), y has the operator's own shape, with B first."""
 
-    @abstractmethod
     def A(self, z: Tensor) -> Tensor:
         """H z."""
 
-    @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Hᴴ y."""
 
-    @abstractmethod
     def A_dagger(self, y: Tensor) -> Tensor:
         """H⁺ y, the Moore–Penrose pseudo-inverse."""
 
 
-class Undersampling(LinearOperator):
+@dataclass(frozen=True)
+class Problem:
+    """What is asked: z, given y = H z + e with z = T x.
+
+    Args:
+        y: observations (B, …); repeat an item to draw several samples of it.
+        operator: H; any deepinv physics object works.
+        transform: T.
+        noise_std: σ_y, standard deviation of e per real component.
+    """
+
+    y: Tensor
+    operator: Operator
+    transform: Transform = field(default_factory=Identity)
+    noise_std: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one z, (C or coils, H, W)."""
+        return tuple(self.operator.A_adjoint(self.y).shape[1:])
+
+    @property
+    def input(self) -> Tensor:
+        """What the observation shows by itself, Tᴴ H⁺ y: (B, C, H, W)."""
+        return self.transform.adjoint(self.operator.A_dagger(self.y))
+
+
+class Undersampling(nn.Module):
     """Keep the measured entries of z and zero the others; y has z's shape, real or complex.
 
     The masked-out entries are never read: a NaN there does no harm.
@@ -74,7 +97,7 @@ class Undersampling(LinearOperator):
         return self.A(y)
 
 
-class Convolution(LinearOperator):
+class Convolution(nn.Module):
     """Circular convolution, then every `factor`-th pixel: z (B, C, H, W) gives y (B, C, H/factor, W/factor).
 
     Let K be the Fourier transform of the kernel. Decimation averages the factor² aliases of a spectrum
@@ -140,7 +163,7 @@ class Convolution(LinearOperator):
         return spectrum.repeat(*[1] * (spectrum.ndim - 2), self.factor, self.factor)
 
 
-class WeightedSum(LinearOperator):
+class WeightedSum(nn.Module):
     """Weighted sum over the channels: z (B, C, H, W) gives y (B, 1, H, W); H⁺ y = w y/|w|².
 
     Args:
@@ -316,45 +339,6 @@ def colorization(image_shape: ImageShape, *, weights: str = "mean") -> WeightedS
     if weights != "luminance" or channels != 3:
         raise ValueError(f'weights must be "mean", or "luminance" for 3 channels; got {weights!r}, {channels} channels')
     return WeightedSum(torch.tensor([0.299, 0.587, 0.114]))
-
-
-_FACTORIES: dict[str, Callable[..., LinearOperator]] = {
-    "box": box_inpainting,
-    "random": random_inpainting,
-    "super_resolution": super_resolution,
-    "gaussian_blur": gaussian_blur,
-    "motion_blur": motion_blur,
-    "colorization": colorization,
-}
-
-
-def build(kind: str, image_shape: ImageShape, generator: torch.Generator, **params: Any) -> LinearOperator:
-    """The operator that a config names.
-
-    Args:
-        kind: "box", "random", "super_resolution", "gaussian_blur", "motion_blur" or "colorization".
-        image_shape: (C, H, W).
-        generator: source of randomness for the kinds that need one ("random").
-        params: the keyword arguments of the function of that kind.
-
-    Raises:
-        ValueError: unknown kind or parameter, or a value out of range.
-    """
-    if kind not in _FACTORIES:
-        raise ValueError(f"unknown operator {kind!r}{_nearest(kind, list(_FACTORIES))}")
-    factory = _FACTORIES[kind]
-    names = [name for name in inspect.signature(factory).parameters if name not in ("image_shape", "generator")]
-    for name in params:
-        if name not in names:
-            raise ValueError(f"unknown parameter {name!r} of operator {kind!r}{_nearest(name, names)}")
-    if factory is random_inpainting:
-        params["generator"] = generator
-    return factory(image_shape, **params)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f", did you mean {close[0]!r}?" if close else f", known: {', '.join(known)}"
 
 
 def _within(name: str, value: float, low: float, high: float, whole: bool = False) -> float:

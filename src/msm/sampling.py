@@ -2,82 +2,155 @@
 
 The estimate ẑ of a step comes from its masks by averaging (SPEC §5) or by the chain rule (SPEC §12).
 
-Plain functions of a denoiser, a mask family and seeds; they know nothing of training or data. z_t is the
+Plain functions of a denoiser, a mask law and seeds; they know nothing of training or data. z_t is the
 variance-preserving iterate, z_t = sqrt(ᾱ_t) z + sqrt(1−ᾱ_t) n.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, sqrt
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from .data_step import PROXIMAL_ITERATIONS, Operator, Step, gradient_step, proximal_step
-from .denoiser import Denoiser
+from .data_step import DataStep, Proximal, Step
+from .denoiser import Denoiser, PartialDenoiser, mask_law
 from .masks import Chain, Masks
 from .mri_prior import ImagePrior
-from .schedule import Grid, VPSchedule
-from .transforms import Transform
+from .operators import Problem
+from .schedule import Grid
+from .transforms import Identity, Transform
 
 Callback = Callable[[int, Tensor, Tensor], None]
 Score = Literal["average", "chain"]
+Preset = Literal["paper", "published", "best"]
+
+GENERATE_ETA, RECONSTRUCT_ETA = 1.0, 0.85  # published
 
 
-@torch.no_grad()
-def generate(
-    denoiser: Denoiser,
-    transform: Transform,
-    masks: Masks,
-    shape: Sequence[int],
-    *,
-    seeds: Sequence[int],
-    steps: int = 200,
-    draws: int = 3,
-    eta: float = 1.0,
-    covering: bool = True,
-    score: Score = "average",
-    grid: Grid = "time",
-    order: Literal[1, 2] = 1,
-    callback: Callback | None = None,
-) -> Tensor:
-    """Draw full measurements z from the model (SPEC §5).
+@dataclass(frozen=True)
+class Sampler:
+    """How samples are made of a denoiser; what each preset gives is in docs/studies/presets.md.
 
     Args:
-        denoiser: partial denoiser, (z_t, mask, t, transform) -> ŝ.
-        transform: T; `MultiCoil` samples complex z.
-        masks: mask family that the denoiser was trained on.
-        shape: shape of one z, (C or coils, H, W).
-        seeds: one integer per sample; a sample depends on its own seed only.
         steps: reverse steps.
         draws: masks, and network calls, per step (w); for the average only.
-        eta: 0 (deterministic given the start) … 1 (ancestral).
+        eta: share of fresh noise in each update, 0 (deterministic given the start) … 1 (ancestral); None: 1 to
+            generate, 0.85 to reconstruct.
         covering: the masks of a step together cover z as evenly as they can; otherwise they are independent. For
             the average only.
         score: "average" of what the masks of a step say; or "chain", the chain rule over the ordered covers of
             `masks.chain`: K covers and their separators, evaluated as one batch of 2K − 1 network calls (3 for boxes
             at drop 0.4), or K + 1 for Cartesian masks (5 at R = 4). The chain calls the denoiser on masks sparser
-            than the measured ones: it must be trained on sub-masks (train.submask_share, train.submask_keep), see
-            docs/chain.md.
+            than the measured ones: it must be trained on sub-masks (train.submask_share, train.submask_keep).
         grid: spacing of the steps, as in `VPSchedule.grid`: "time", published; or "log", for few steps.
-        order: 2 extrapolates ẑ from the step before, at no cost (see `extrapolate`).
+        order: to generate; 2 extrapolates ẑ from the step before, at no cost (see `extrapolate`).
+        warm_start: to reconstruct; noise level σ to begin at, with a linear reconstruction of y (the proximal step
+            from ẑ = 0) and noise of that level; None: begin with noise alone. It saves the steps above σ, and biases
+            the samples towards that reconstruction where its error, frequency by frequency, is not small against σ.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    steps: int = 200
+    draws: int = 3
+    eta: float | None = None
+    covering: bool = True
+    score: Score = "average"
+    grid: Grid = "time"
+    order: Literal[1, 2] = 1
+    warm_start: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"draws must be at least 1, got {self.draws}")
+        if self.eta is not None and not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must be between 0 and 1, got {self.eta}")
+        if self.score not in ("average", "chain"):
+            raise ValueError(f'score must be "average" or "chain", got {self.score!r}')
+        if self.order not in (1, 2):
+            raise ValueError(f"order must be 1 or 2, got {self.order}")
+
+    @classmethod
+    def preset(cls, name: Preset, *, mri: bool = False, inverse_problem: bool = False) -> "Sampler":
+        """Settings with a name; the data step that goes with them is `preset_data_step(name, mri=mri)`.
+
+        Args:
+            name: "paper", 200 steps whose masks are drawn independently, one a step to generate; "published", 200
+                steps of two masks (photos) or three (else) that cover the image together; "best", 20 steps, even in
+                log σ to generate and for MRI.
+            mri: whether z is k-space of several coils.
+            inverse_problem: whether they are for `reconstruct`.
+
+        Raises:
+            ValueError: if there is no such preset.
+
+        Source: "paper" and "published": SPEC §5, §6 and §8; "best": measured here.
+        """
+        if name not in ("paper", "published", "best"):
+            raise ValueError(f"preset must be paper, published or best, got {name!r}")
+        covering = name != "paper"
+        if not inverse_problem:
+            if name == "best":
+                return cls(steps=20, grid="log", order=2)
+            return cls(draws=3 if covering else 1, covering=covering)
+        draws = 3 if mri else 2
+        if name != "best":
+            return cls(draws=draws, covering=covering)
+        # MRI measures the centre of k-space: what is left to find is fine, and a linear reconstruction is wrong by far
+        # less than 1 at any frequency. Photos have holes, whose large scales take their steps from noise alone.
+        return cls(steps=20, draws=draws, grid="log", warm_start=1.0) if mri else cls(steps=20, draws=draws)
+
+    def resolved(self, inverse_problem: bool) -> "Sampler":
+        """The same with its automatic `eta` put in."""
+        return self if self.eta is not None else replace(self, eta=RECONSTRUCT_ETA if inverse_problem else GENERATE_ETA)
+
+    def calls(self, masks: Masks) -> int:
+        """Network calls for one sample."""
+        if self.score == "average":
+            return self.steps * self.draws
+        return self.steps * masks.chain(torch.rand(1, masks.variates, generator=Generator())).masks.shape[1]
+
+
+@torch.no_grad()
+def generate(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    seeds: Sequence[int],
+    transform: Transform = Identity(),
+    masks: Masks | None = None,
+    sampler: Sampler = Sampler(),
+    callback: Callback | None = None,
+) -> Tensor:
+    """Draw full measurements z from the model (SPEC §5).
+
+    Args:
+        denoiser: partial denoiser, (z_t, mask, t, transform) -> ŝ, with its `schedule`.
+        shape: shape of one z, (C or coils, H, W).
+        seeds: one integer per sample; a sample depends on its own seed only.
+        transform: T; `MultiCoil` samples complex z.
+        masks: law of the masks that the denoiser was trained on; None: the denoiser's own, taken to the shape's size.
+        sampler: how.
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
         z (len(seeds), *shape).
 
     Raises:
-        ValueError: if steps, draws, eta, score, grid or order is out of range.
+        ValueError: if no mask law is known, or the sampler is one of inverse problems.
     """
-    if order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, got {order}")
-    process = ReverseProcess(denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score, grid)
+    if sampler.warm_start is not None:
+        raise ValueError(f"warm_start is for inverse problems, to generate use None, got {sampler.warm_start}")
+    eta = GENERATE_ETA if sampler.eta is None else sampler.eta
+    process = ReverseProcess(denoiser, shape, seeds, transform, masks, sampler)
     z, z_hat = process.start()
     for level, drawn, noise in process:
         before = z_hat
         z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta)
-        ahead = extrapolate(z_hat, before, level) if order == 2 else z_hat
+        ahead = extrapolate(z_hat, before, level) if sampler.order == 2 else z_hat
         z = ddim(z, ahead, level, eta, noise[:, -1])
         if callback is not None:
             callback(level.index, z, z_hat)
@@ -87,75 +160,47 @@ def generate(
 @torch.no_grad()
 def reconstruct(
     denoiser: Denoiser,
-    y: Tensor,
-    operator: Operator,
-    transform: Transform,
-    masks: Masks,
-    shape: Sequence[int],
+    problem: Problem,
     *,
     seeds: Sequence[int],
-    steps: int = 200,
-    draws: int = 3,
-    eta: float = 0.85,
-    step_size: float | Literal["proximal"] = 2.0,
-    noise_std: float = 0.0,
-    covering: bool = True,
-    score: Score = "average",
-    grid: Grid = "time",
-    warm_start: float | None = None,
-    proximal_iterations: int = PROXIMAL_ITERATIONS,
+    masks: Masks | None = None,
+    sampler: Sampler = Sampler(),
+    data_step: DataStep = Proximal(),
     callback: Callback | None = None,
 ) -> Tensor:
     """Draw posterior samples of z given y = H z + e (SPEC §6).
 
-    The likelihood step ẑ ← ẑ − γ H⁺(H ẑ − y) follows the aggregation; for complex z (MRI), where H keeps entries
-    of z, it is applied to each draw of the average. It moves measured entries only; the proximal step moves the
-    image that they belong to (see `proximal_step`), which matters where T is no identity.
-
     Args:
-        denoiser: partial denoiser.
-        y: observations (B, …), one item per seed; repeat y to draw several samples of it.
-        operator: H with A, A_adjoint and A_dagger: any deepinv physics object works.
-        transform: T.
-        masks: mask family that the denoiser was trained on; H may be another.
-        shape: shape of one z, (C or coils, H, W).
-        seeds: one integer per sample.
-        steps: reverse steps.
-        draws: masks, and network calls, per step (w); for the average only.
-        eta: share of fresh noise in each update.
-        step_size: γ of the likelihood step, or "proximal", which needs no tuning.
-        noise_std: σ_y, standard deviation of e per real component; used by the proximal step and the warm start.
-        covering: as in `generate`.
-        score: as in `generate`.
-        grid: as in `generate`.
-        warm_start: noise level σ to begin at, with a linear reconstruction of y (the proximal step from ẑ = 0) and
-            noise of that level; None: begin with noise alone. It saves the steps above σ, and biases the samples
-            towards that reconstruction where its error, frequency by frequency, is not small against σ.
-        proximal_iterations: conjugate-gradient steps of the proximal step and the warm start; not fewer are done than
-            the denoiser's `sense_iterations`.
+        denoiser: partial denoiser, with its `schedule`.
+        problem: y, H, T and σ_y; H need not keep what the masks of the training keep.
+        seeds: one integer per item of y.
+        masks: as in `generate`.
+        sampler: how.
+        data_step: how ẑ meets the data: `Proximal`, which has nothing to tune and moves the image that the measured
+            entries belong to, or the published `GradientStep`.
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
-        z (len(seeds), *shape).
+        z (len(seeds), C or coils, H, W).
 
     Raises:
-        ValueError: if there is not one seed per item of y, or steps, draws, eta, score, grid or warm_start is out of
-            range.
+        ValueError: if there is not one seed per item of y, no mask law is known, or the sampler's order is 2.
     """
-    if len(seeds) != len(y):
-        raise ValueError(f"one seed per item of y is needed: y has {len(y)} items, there are {len(seeds)} seeds")
-    process = ReverseProcess(
-        denoiser, transform, masks, shape, seeds, steps, draws, eta, covering, score, grid, warm_start
-    )
+    if len(seeds) != len(problem.y):
+        raise ValueError(
+            f"one seed per item of y is needed: y has {len(problem.y)} items, there are {len(seeds)} seeds"
+        )
+    if sampler.order != 1:
+        raise ValueError("order 2 is to generate, for inverse problems use 1")
+    eta, transform = RECONSTRUCT_ETA if sampler.eta is None else sampler.eta, problem.transform
+    process = ReverseProcess(denoiser, problem.shape, seeds, transform, masks, sampler)
+    prior = denoiser.prior if isinstance(denoiser, PartialDenoiser) else ImagePrior()
+    towards_y = data_step.of(problem, prior)
     z, z_hat = process.start()
-    if step_size == "proximal" or warm_start is not None:
-        prior = getattr(denoiser, "prior", ImagePrior())
-        iterations = max(proximal_iterations, getattr(denoiser, "sense_iterations", 0))
-        linear = proximal_step(y, operator, transform, noise_std, prior, iterations)
-    if warm_start is not None:
-        z, z_hat = process.noisy(linear(z_hat, warm_start), z)
-    towards_y = linear if step_size == "proximal" else gradient_step(y, operator, step_size)
-    each_draw = towards_y if z.is_complex() and step_size != "proximal" and score == "average" else None
+    if sampler.warm_start is not None:
+        linear = towards_y if isinstance(data_step, Proximal) else Proximal().of(problem, prior)
+        z, z_hat = process.noisy(linear(z_hat, sampler.warm_start), z)
+    each_draw = towards_y if data_step.of_each_draw and z.is_complex() and sampler.score == "average" else None
     for level, drawn, noise in process:
         z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
         corrected = z_hat if each_draw else towards_y(z_hat, level.sigma)
@@ -192,35 +237,21 @@ class ReverseProcess:
     def __init__(
         self,
         denoiser: Denoiser,
-        transform: Transform,
-        masks: Masks,
         shape: Sequence[int],
         seeds: Sequence[int],
-        steps: int,
-        draws: int,
-        eta: float,
-        covering: bool,
-        score: Score,
-        grid: Grid,
-        start: float | None = None,
+        transform: Transform,
+        masks: Masks | None,
+        sampler: Sampler,
     ):
-        if score not in ("average", "chain"):
-            raise ValueError(f'score must be "average" or "chain", got {score!r}')
-        if draws < 1:
-            raise ValueError(f"draws must be at least 1, got {draws}")
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must be between 0 and 1, got {eta}")
-        maps = getattr(transform, "maps", None)
-        self.device = _device(denoiser) if maps is None else maps.device
-        self.dtype = torch.float32 if maps is None else torch.complex64
-        self.masks, self.shape, self.covering, self.score = masks, tuple(shape), covering, score
-        self.renoised = draws if score == "average" else 0
-        schedule = getattr(denoiser, "schedule", None) or VPSchedule()
-        times = schedule.grid(steps, grid, start)
-        self.times = times.to(self.device)
-        self.alpha_bars = [0.0, *schedule.alpha_bar(times).tolist()[::-1], 1.0]
+        schedule = denoiser.schedule
+        self.device, self.is_complex = schedule.device, transform.dtype.is_complex
+        self.shape, self.sampler = tuple(shape), sampler
+        self.masks = mask_law(denoiser, masks, (self.shape[-2], self.shape[-1]))
+        self.renoised = sampler.draws if sampler.score == "average" else 0
+        self.times = schedule.grid(sampler.steps, sampler.grid, sampler.warm_start)
+        self.alpha_bars = [0.0, *schedule.alpha_bar(self.times).tolist()[::-1], 1.0]
         self.streams = [Generator(self.device).manual_seed(seed) for seed in seeds]
-        self.variates = self._per_sample(torch.rand, (steps, max(1, self.renoised), masks.variates))
+        self.variates = self._per_sample(torch.rand, (sampler.steps, max(1, self.renoised), self.masks.variates))
 
     def start(self) -> tuple[Tensor, Tensor]:
         """z_T ~ N(0, I) and the estimate ẑ = 0 that goes with it, each (B, *shape)."""
@@ -243,17 +274,18 @@ class ReverseProcess:
 
     def _masks(self, u: Tensor) -> Tensor | Chain:
         """The masks of a step from its variates (B, draws, `variates`)."""
-        return self.masks.draw(u, self.covering) if self.score == "average" else self.masks.chain(u[:, 0])
+        sampler = self.sampler
+        return self.masks.draw(u, sampler.covering) if sampler.score == "average" else self.masks.chain(u[:, 0])
 
     def _normal(self, number: int) -> Tensor:
         """Normal noise (B, number, *shape) of unit variance per real component."""
-        if not self.dtype.is_complex:
+        if not self.is_complex:
             return self._per_sample(torch.randn, (number, *self.shape))
         return torch.view_as_complex(self._per_sample(torch.randn, (number, *self.shape, 2)))
 
     def _zeros(self, number: int) -> Tensor:
         """As `_normal`, of no variance and without memory of its own."""
-        zero = torch.zeros((), dtype=self.dtype, device=self.device)
+        zero = torch.zeros((), dtype=torch.complex64 if self.is_complex else torch.float32, device=self.device)
         return zero.expand(len(self.streams), number, *self.shape)
 
     def _per_sample(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
@@ -273,27 +305,18 @@ def estimate(
     transform: Transform,
     level: Level,
     eta: float,
-    likelihood: Step | None = None,
+    of_each: Step | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The iterate and ẑ, by the chain rule or as `aggregate` does; the chain leaves the iterate as it is."""
     if isinstance(drawn, Chain):
         return z, combine(denoiser, z, z_hat, drawn, transform, level)
-    return aggregate(denoiser, z, z_hat, drawn, noise, transform, level, eta, likelihood)
+    return aggregate(denoiser, z, z_hat, drawn, noise, transform, level, eta, of_each)
 
 
 def combine(denoiser: Denoiser, z: Tensor, z_hat: Tensor, chain: Chain, transform: Transform, level: Level) -> Tensor:
     """Denoise under all masks of a chain as one batch and add up: ẑ = Σ_k S_kᵀ ŝ_k − Σ_{k≥2} R_kᵀ r̂_k (SPEC §12).
 
-    Args:
-        denoiser: partial denoiser.
-        z: iterate at this level (B, *shape).
-        z_hat: estimate of the step before (B, *shape); entries that no mask covers keep it.
-        chain: covers and separators of every sample.
-        transform: T.
-        level: noise level.
-
-    Returns:
-        ẑ (B, *shape).
+    z, the estimate of the step before and ẑ are (B, *shape); entries that no mask covers keep the one before.
     """
     batch, calls = chain.masks.shape[:2]
     repeated, masks = z.repeat_interleave(calls, 0), chain.masks.flatten(0, 1)
@@ -311,7 +334,7 @@ def aggregate(
     transform: Transform,
     level: Level,
     eta: float,
-    likelihood: Step | None = None,
+    of_each: Step | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoise under each mask in turn and average what they say of each entry (SPEC §5, the inner loop).
 
@@ -320,11 +343,11 @@ def aggregate(
         z: iterate at this level (B, *shape).
         z_hat: estimate of the step before (B, *shape); entries that no mask covers keep it.
         masks: S_1 … S_w of every sample, (B, w, 1, H, W), bool.
-        noise: (B, w, *shape), to re-noise the denoised entries.
+        noise: (B, w, *shape), to re-noise the denoised entries, a share η of it.
         transform: T.
         level: noise level.
-        eta: share of fresh noise in the re-noising.
-        likelihood: likelihood step applied to every ŝ_i, if any.
+        eta: η.
+        of_each: data step that every ŝ_i takes, if any.
 
     Returns:
         the iterate with each S_i's entries replaced, and ẑ, both (B, *shape).
@@ -333,8 +356,8 @@ def aggregate(
     count = torch.zeros_like(masks[:, 0], dtype=total.real.dtype)
     for mask, n in zip(masks.unbind(1), noise.unbind(1)):
         s_hat = denoiser(z, mask, level.t, transform)
-        if likelihood is not None:
-            s_hat = torch.where(mask, likelihood(s_hat, level.sigma), 0)
+        if of_each is not None:
+            s_hat = torch.where(mask, of_each(s_hat, level.sigma), 0)
         z = torch.where(mask, ddim_kernel(z, s_hat, level, eta, n, level.alpha_bar, level.above), z)
         total, count = total.add_(s_hat), count.add_(mask)
     return z, torch.where(count > 0, total.mul_(count.clamp(min=1).reciprocal()), z_hat)
@@ -376,10 +399,3 @@ def mix(z: Tensor, z_hat: Tensor, level: Level, noise: Tensor, clean: float, old
     """The iterate clean · ẑ + old · ε̂ + fresh · n with ε̂ = (z_t − sqrt(ᾱ) ẑ) / sqrt(1−ᾱ), without making ε̂."""
     of_z = old / sqrt(1 - level.alpha_bar)
     return (z_hat * (clean - of_z * sqrt(level.alpha_bar))).add_(z, alpha=of_z).add_(noise, alpha=fresh)
-
-
-def _device(denoiser: Denoiser) -> torch.device:
-    """Where a denoiser's parameters live; a plain function is taken to work on the CPU."""
-    if isinstance(denoiser, nn.Module):
-        return next((p.device for p in denoiser.parameters()), torch.device("cpu"))
-    return torch.device("cpu")

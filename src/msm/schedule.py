@@ -32,6 +32,12 @@ class VPSchedule(nn.Module):
         alpha_bars = torch.cumprod(1 - betas, 0)
         sigmas = torch.sqrt((1 - alpha_bars) / alpha_bars)
         self.register_buffer("sigmas", sigmas.float(), persistent=False)
+        self.settings = {"beta_start": beta_start, "beta_end": beta_end, "num_steps": num_steps}
+
+    @property
+    def device(self) -> torch.device:
+        """Where times and noise levels live: with the denoiser that the schedule is part of."""
+        return self.sigmas.device
 
     def sigma(self, t: Tensor) -> Tensor:
         """Noise level sigma_t.
@@ -43,7 +49,7 @@ class VPSchedule(nn.Module):
             sigma_t, same shape, float32.
         """
         last = len(self.sigmas) - 1
-        t = torch.as_tensor(t, device=self.sigmas.device).float().clamp(0, last)
+        t = torch.as_tensor(t, device=self.device).float().clamp(0, last)
         below = t.floor().long().clamp(max=last - 1)
         return torch.lerp(self.sigmas[below], self.sigmas[below + 1], t - below)
 
@@ -60,7 +66,7 @@ class VPSchedule(nn.Module):
         Returns:
             Fractional times on the 0…999 scale, same shape, float32.
         """
-        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=self.sigmas.device)
+        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=self.device)
         sigma = sigma.clamp(self.sigmas[0], self.sigmas[-1])
         above = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp(min=1)
         low, high = self.sigmas[above - 1], self.sigmas[above]
@@ -81,7 +87,7 @@ class VPSchedule(nn.Module):
         Raises:
             ValueError: if steps, spacing or start is out of range.
         """
-        total, device = len(self.sigmas), self.sigmas.device
+        total, device = len(self.sigmas), self.device
         lowest, highest = self.sigmas[[0, -1]].tolist()
         if not 1 <= steps <= total:
             raise ValueError(f"steps must be between 1 and {total}, got {steps}")

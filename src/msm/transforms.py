@@ -14,7 +14,11 @@ from torch import Tensor
 
 
 class Transform(Protocol):
-    """What a denoiser needs of T."""
+    """What a denoiser, and the samplers, need of T."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Kind of z, real or complex."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Z = T x."""
@@ -41,6 +45,8 @@ def ifft2c(k: Tensor) -> Tensor:
 
 class Identity:
     """T = I: the image itself is measured."""
+
+    dtype = torch.float32
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x (B, C, H, W) unchanged."""
@@ -78,6 +84,11 @@ class MultiCoil:
         self._maps = (maps * in_image)[:, None]
         self._conjugate = self._maps.conj().resolve_conj()
         self._times = 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Complex, as the maps."""
+        return self.maps.dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """Coil-wise k-space of an image.

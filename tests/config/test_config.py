@@ -393,7 +393,7 @@ inverse_problems: {name: csmri, acceleration_rate: 6, noise_level: 0.01, samplin
 """
 
 
-@pytest.mark.filterwarnings("ignore::msm.config.ConfigWarning")
+@pytest.mark.filterwarnings("ignore::msm.config.load.ConfigWarning")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([MRI.read_text(), MADE_UP]), CUTS)
 @example("", [(0.0, 0, "train: &a {x: *a}")])

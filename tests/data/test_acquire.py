@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from test_cli import PHOTOS, run, write_config
-from test_trainer import MASKS, SIZE, assert_same, trainer, weights
+from runs import PHOTOS, run, write_config
+from training import MASKS, SIZE, assert_same, trainer, weights
 
 from msm.data.acquire import RemaskedAcquisitions, Source, acquire
 from msm.data.store import MeasurementStore, StoreWriter

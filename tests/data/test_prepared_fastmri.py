@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from prepared_files import COILS, HEIGHT, SLICES, WIDTH, noise, write
 
 from msm.cli import main
 from msm.data.prepared_fastmri import scans
@@ -13,24 +14,7 @@ from msm.data.store import MeasurementStore
 from msm.errors import DataError
 from msm.transforms import MultiCoil
 
-SLICES, COILS, HEIGHT, WIDTH = 8, 3, 12, 10
 HEADER = "INDEX,FILE,DROP,SLICE_START,SLICE_END\n"
-
-
-def noise(*shape, seed=0):
-    rng = np.random.default_rng(seed)
-    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
-
-
-def write(folder, name, slices=SLICES, seed=0):
-    """One volume; the maps have unit sum of squares."""
-    maps = noise(slices, COILS, HEIGHT, WIDTH, seed=seed + 1000)
-    maps /= np.sqrt((abs(maps) ** 2).sum(1, keepdims=True))
-    for kind, data in (("x_hat", 7 * noise(slices, HEIGHT, WIDTH, seed=seed)), ("smps_hat", maps)):
-        (folder / kind).mkdir(exist_ok=True)
-        with h5py.File(folder / kind / f"{name}.h5", "w") as file:
-            file[kind] = data
-    return folder
 
 
 def names(folder, split="train"):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import msm
+from runs import msm
 
 from msm.config.load import load_config
 from msm.data.acquire import Source

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from raw_files import header, noise, write_fastmri
-from test_cli import PHOTOS, run
-from test_cli import write_config as write_photos
-from test_damaged import GOOD, HOSTILE
-from test_reconstruct import H, W, disc, undersampled, write_config
+from disc_scans import H, W, disc, undersampled, write_config
+from hostile_files import HOSTILE
+from raw_files import GOOD, header, noise, write_fastmri
+from runs import PHOTOS, run
+from runs import write_config as write_photos
 
 from msm.data.store import MeasurementStore
 from msm.raw import import_store as raw_store

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import msm
+from runs import msm
 
 from msm.config.load import load_config
 from msm.evaluate.bootstrap import mean

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_cli import PHOTOS, PROBLEMS, run, write_config
+from runs import PHOTOS, PROBLEMS, run, write_config
 
 import msm.sample.draw
 from msm.network import ADMNetwork

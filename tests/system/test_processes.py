@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_cli import PHOTOS, write_config
+from runs import PHOTOS, write_config
 
 from msm.network import ADMNetwork
 from msm.system.processes import arithmetic, usable

@@ -2,15 +2,12 @@
 
 import pytest
 import torch
+from training import COUNT, MASKS
 
 from msm.config.schema import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
-from msm.masks import BoxMasks
 from msm.schedule import VPSchedule
 from msm.train.batches import TrainingItems
-
-SIZE, COUNT = 16, 10
-MASKS = BoxMasks(SIZE)
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 import h5py
 import pytest
 import torch
+from training import MASKS, SIZE, assert_same, trainer, weights, write_store
 
 from msm.config.schema import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser
 from msm.errors import TrainingError
-from msm.masks import BoxMasks
 from msm.measurement import Measurement
 from msm.network import ADMNetwork
 from msm.schedule import VPSchedule
@@ -24,40 +24,10 @@ from msm.train.signals import stop_asked
 from msm.train.trainer import Trainer
 from msm.transforms import MultiCoil
 
-SIZE, COUNT = 16, 10
-MASKS = BoxMasks(SIZE)
-
-
-def write_store(path):
-    generator = torch.Generator().manual_seed(0)
-    with StoreWriter(path, {}) as writer:
-        for i in range(COUNT):
-            values = torch.randn(1, SIZE, SIZE, generator=generator)
-            writer.add(f"item{i}", values, MASKS.sample(1, generator)[0], None, 0.0)
-    return path
-
 
 @pytest.fixture
 def store(tmp_path):
     return write_store(tmp_path / "store.h5")
-
-
-def trainer(store, folder, on_checkpoint=None, data=None, **changes):
-    torch.manual_seed(0)
-    network = ADMNetwork(
-        image_size=SIZE,
-        in_channels=1,
-        num_channels=32,
-        num_res_blocks=1,
-        channel_mult=(1, 1),
-        attention_resolutions=(8,),
-        num_head_channels=32,
-    )
-    settings = {"images": 32, "batch_size": 4, "lr": 1e-3, "checkpoint_images": 16, "submask_share": 0.5}
-    settings |= {"augment": True, "accumulate": 2} | changes
-    denoiser = PartialDenoiser(network, VPSchedule())
-    data = data or MeasurementStore(store)
-    return Trainer(denoiser, data, MASKS, folder, TrainConfig(**settings), on_checkpoint=on_checkpoint)
 
 
 def test_times_come_from_the_training_grid(store, tmp_path):
@@ -67,14 +37,6 @@ def test_times_come_from_the_training_grid(store, tmp_path):
     cosine = Trainer(denoiser, made.data, MASKS, tmp_path, settings, train_steps=5, train_grid="cosine")
     times = torch.cat([t for t, _, _ in cosine._loader()])
     assert set(times.tolist()) == set(denoiser.schedule.training_grid(5, "cosine").tolist())
-
-
-def weights(folder):
-    return ADMNetwork.load(folder / "weights").state_dict()
-
-
-def assert_same(first, second):
-    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def flip_bit(path):

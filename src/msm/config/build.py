@@ -1,38 +1,50 @@
-"""From settings to objects."""
+"""From settings to the objects that they describe."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
+import torch
 from torch import Generator, nn
 
-from ..denoiser import PartialDenoiser
-from ..masks import BoxMasks, CartesianMasks, Masks, Size, VariableDensityMasks
+from ..data_step import DataStep, GradientStep, Proximal
+from ..denoiser import EDM, Epsilon, Parametrisation, PartialDenoiser, Sense
+from ..masks import BoxMasks, CartesianMasks, FullMask, Masks, Size, VariableDensityMasks
 from ..mri_prior import ImagePrior
-from ..operators import build
-from ..schedule import VPSchedule
-from .schema import (
-    BoxMaskConfig,
-    CartesianMaskConfig,
-    DiffusionConfig,
-    InverseProblemConfig,
-    MaskConfig,
+from ..operators import (
+    Convolution,
+    Undersampling,
+    WeightedSum,
+    box_inpainting,
+    colorization,
+    gaussian_blur,
+    motion_blur,
+    random_inpainting,
+    super_resolution,
 )
+from ..sampling import Sampler
+from ..schedule import VPSchedule
+from .measured import (
+    AnyMask,
+    AnyProblem,
+    BoxMaskConfig,
+    BoxProblem,
+    CartesianMaskConfig,
+    ColorizationProblem,
+    FullMaskConfig,
+    GaussianBlurProblem,
+    MotionBlurProblem,
+    RandomProblem,
+    SuperResolutionProblem,
+)
+from .sampled import GradientStepConfig, ProximalConfig, SampleConfig
+from .trained import DiffusionConfig
 
 
-def make_denoiser(network: nn.Module, diffusion: DiffusionConfig) -> PartialDenoiser:
-    """The partial denoiser that a config describes, around a network."""
-    return PartialDenoiser(
-        network,
-        VPSchedule(),
-        diffusion.parametrisation,
-        prior=ImagePrior(phase_width=diffusion.phase_width, phase_residual=diffusion.phase_residual),
-        sense_iterations=diffusion.sense_iterations,
-    )
-
-
-def make_masks(mask: MaskConfig, size: Size) -> Masks:
-    """The mask family that a config describes, of a size (H, W), or H = W."""
+def make_masks(mask: AnyMask, size: Size) -> Masks:
+    """The mask law that a config describes, of a size (H, W), or H = W."""
+    if isinstance(mask, FullMaskConfig):
+        return FullMask(size)
     if isinstance(mask, BoxMaskConfig):
         return BoxMasks(size, mask.drop, mask.grid)
     if isinstance(mask, CartesianMaskConfig):
@@ -40,8 +52,51 @@ def make_masks(mask: MaskConfig, size: Size) -> Masks:
     return VariableDensityMasks(size, mask.acceleration, mask.center, mask.pattern, mask.corners)
 
 
-def _photo_operator(problem: InverseProblemConfig, shape: tuple[int, int, int], seed: int) -> Any:
-    names = {"hole": "hole", "keep": "kept", "factor": "factor"}
-    names |= {"blur_sigma": "sigma", "blur_length": "length", "blur_angle": "angle"}
-    given = {new: getattr(problem, old) for old, new in names.items() if getattr(problem, old) is not None}
-    return build(problem.operator, shape, Generator().manual_seed(seed), **given)
+def make_denoiser(network: nn.Module, diffusion: DiffusionConfig, masks: Masks | None = None) -> PartialDenoiser:
+    """The partial denoiser that a config describes, around a network, trained on a mask law."""
+    prior = ImagePrior(phase_width=diffusion.phase_width, phase_residual=diffusion.phase_residual)
+    parametrisation: Parametrisation = EDM() if diffusion.parametrisation == "edm" else Epsilon()
+    if diffusion.parametrisation == "sense":
+        parametrisation = Sense(prior, iterations=diffusion.sense_iterations)
+    return PartialDenoiser(network, VPSchedule(), parametrisation, masks, prior=prior)
+
+
+def make_sampler(sample: SampleConfig) -> Sampler:
+    """The sampler that a config describes."""
+    return Sampler(
+        steps=sample.steps,
+        draws=sample.draws,
+        eta=sample.eta,
+        covering=sample.masks == "covering",
+        score=sample.score,
+        grid=sample.grid,
+        order=sample.order,
+        warm_start=None if sample.warm_start == "none" else sample.warm_start,
+    )
+
+
+def make_data_step(step: GradientStepConfig | ProximalConfig | None) -> DataStep:
+    """The data step that a config of an inverse problem describes."""
+    assert step is not None  # `Config` finds one for every inverse problem
+    if isinstance(step, GradientStepConfig):
+        return GradientStep(step.gamma)
+    return Proximal(step.iterations, step.likelihood_weight)
+
+
+def make_operator(
+    problem: AnyProblem, shape: tuple[int, int, int], streams: Sequence[Generator]
+) -> Undersampling | Convolution | WeightedSum:
+    """The operator of a problem on photos (C, H, W); what is random in it is drawn for each item from its stream."""
+    if isinstance(problem, BoxProblem):
+        return box_inpainting(shape, hole=problem.hole)
+    if isinstance(problem, RandomProblem):
+        masks = [random_inpainting(shape, generator=stream, kept=problem.keep).mask for stream in streams]
+        return Undersampling(torch.cat(masks))
+    if isinstance(problem, SuperResolutionProblem):
+        return super_resolution(shape, factor=problem.factor)
+    if isinstance(problem, GaussianBlurProblem):
+        return gaussian_blur(shape, sigma=problem.blur_sigma)
+    if isinstance(problem, MotionBlurProblem):
+        return motion_blur(shape, length=problem.blur_length, angle=problem.blur_angle)
+    assert isinstance(problem, ColorizationProblem)  # undersampling is for MRI
+    return colorization(shape)

@@ -1,7 +1,8 @@
 """Settings of a run, read from YAML and written back to it; `msm.config.schema` says what they are.
 
     load_config("configs/train/ffhq_msm_p04_noise0_0_img128.yaml", ["train.lr=2e-5"]) -> Config
-    dump_config(config) -> YAML that loads back to the same Config
+    dump_config(config) -> YAML of all that runs, which loads back to the same Config
+    dump_asked(config) -> YAML of what was asked, likewise
 
 A mistake ends in a `ConfigError` of one line: the file, the dotted field, what was found, what to do.
 Files are data: no YAML tag is ever executed. The published layout is read through `msm.config.published`.
@@ -21,47 +22,65 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import ConfigError
-from .presets import preset
-from .published import read
-from .schema import (
+from .measured import (
     BoxMaskConfig,
+    BoxProblem,
     CartesianMaskConfig,
-    Config,
+    ColorizationProblem,
     DataConfig,
-    DiffusionConfig,
-    InverseProblemConfig,
-    NetworkConfig,
-    SampleConfig,
-    Setting,
-    TrainConfig,
+    FullMaskConfig,
+    GaussianBlurProblem,
+    MotionBlurProblem,
+    RandomProblem,
+    SuperResolutionProblem,
+    UndersamplingProblem,
     VariableDensityMaskConfig,
 )
+from .published import read
+from .sampled import GradientStepConfig, ProximalConfig, SampleConfig
+from .schema import Config, Setting
+from .trained import DiffusionConfig, NetworkConfig, TrainConfig
 from .yaml_text import dump, parse
 
-__all__ = ["Config", "ConfigError", "ConfigWarning", "dump_config", "load_config"]
+__all__ = ["Config", "ConfigError", "ConfigWarning", "dump_asked", "dump_config", "load_config"]
 
 
 class ConfigWarning(UserWarning):
     """Something in a file was passed over."""
 
 
-_MASKS: dict[str, type[BaseModel]] = {
-    "box": BoxMaskConfig,
-    "cartesian": CartesianMaskConfig,
-    "variable_density": VariableDensityMaskConfig,
-}
+_MASKS = (BoxMaskConfig, CartesianMaskConfig, VariableDensityMaskConfig, FullMaskConfig)
+_STEPS = (GradientStepConfig, ProximalConfig)
+_PROBLEMS = (
+    *(BoxProblem, RandomProblem, SuperResolutionProblem, GaussianBlurProblem, MotionBlurProblem),
+    *(ColorizationProblem, UndersamplingProblem),
+)
+
+
+def _tagged(models: Sequence[type[BaseModel]], tag: str, *place: str) -> dict[tuple[str | int, ...], type[BaseModel]]:
+    """The models of a union, which pydantic finds at the place with the tag behind."""
+    return {(*place, model.model_fields[tag].default): model for model in models}
+
+
 _BLOCKS: dict[tuple[str | int, ...], type[BaseModel]] = {
     (): Config,
     ("setting",): Setting,
     ("data",): DataConfig,
-    **{("data", "mask", kind): model for kind, model in _MASKS.items()},
+    **_tagged(_MASKS, "kind", "data", "mask"),
     ("network",): NetworkConfig,
     ("diffusion",): DiffusionConfig,
     ("train",): TrainConfig,
     ("sample",): SampleConfig,
-    ("inverse_problem",): InverseProblemConfig,
-    **{("inverse_problem", "mask", kind): model for kind, model in _MASKS.items()},
+    **_tagged(_STEPS, "kind", "sample", "data_step"),
+    **_tagged(_PROBLEMS, "operator", "inverse_problem"),
+    **_tagged(_MASKS, "kind", "inverse_problem", "undersampling", "mask"),
 }
+_MOVED = {  # settings of earlier versions: where they are now
+    "inverse_problem.step_size": "sample.data_step, {kind: gradient, gamma: …} or {kind: proximal}",
+    "inverse_problem.likelihood_weight": "sample.data_step.likelihood_weight",
+    "inverse_problem.proximal_iterations": "sample.data_step.iterations",
+}
+_CHOSEN = {"steps", "draws", "eta", "masks", "score", "grid", "order", "warm_start", "data_step"}  # by sample.preset
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -97,8 +116,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """Write all settings, defaults included, as YAML that `load_config` reads back to an equal Config."""
+    """Write all settings, automatic ones as found, as YAML that `load_config` reads back to an equal Config."""
     return dump(config.model_dump(mode="json"))
+
+
+def dump_asked(config: Config) -> str:
+    """Write what was asked for, as YAML that `load_config` reads back to an equal Config."""
+    return dump(config.model_dump(mode="json", exclude_unset=True))
 
 
 def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
@@ -124,9 +148,8 @@ def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
 
 def _without_preset(raw: dict[str, Any]) -> dict[str, Any]:
     """A copy of the settings without those that a preset chooses: a preset on the command line beats the file."""
-    chosen = {"masks", *preset("best"), *preset("best", inverse_problem=True)}
-    blocks = {name: raw[name] for name in ("sample", "inverse_problem") if isinstance(raw.get(name), dict)}
-    return raw | {n: {k: v for k, v in block.items() if k not in chosen} for n, block in blocks.items()}
+    sample = raw["sample"] if isinstance(raw.get("sample"), dict) else {}
+    return raw | {"sample": {name: value for name, value in sample.items() if name not in _CHOSEN}}
 
 
 _UNKNOWN = ("extra_forbidden", "invalid_key")
@@ -162,14 +185,17 @@ def _explain(error: ErrorDetails) -> tuple[str, str]:
     field, hint = _dotted(loc), f" ({about.description})" if about and about.description else ""
     if kind == "refused":
         return field, context["reason"] + hint
+    if field in _MOVED:
+        return field, f"has moved; write {_MOVED[field]}"
     if kind in _UNKNOWN:
         return field, f"unknown key; {_nearest(loc)}"
     if kind == "missing":
         return field, f"missing; add it{hint}"
+    tag = str(context.get("discriminator", "")).strip("'")
     if kind == "union_tag_not_found":
-        return f"{field}.kind", "missing; add it ('box' or 'cartesian')"
+        return f"{field}.{tag}", f"missing; add it: {', '.join(_tags(loc))}"
     if kind == "union_tag_invalid":
-        return f"{field}.kind", f"found '{context['tag']}'; it should be one of {context['expected_tags']}"
+        return f"{field}.{tag}", f"found '{context['tag']}'; it should be one of {context['expected_tags']}"
     if kind in ("model_type", "model_attributes_type"):
         should = "be a block of keys"
     elif kind == "path_type":
@@ -179,10 +205,20 @@ def _explain(error: ErrorDetails) -> tuple[str, str]:
     return field, f"found {reprlib.repr(error['input'])}; it should {should}{hint}"
 
 
+def _tags(loc: Sequence[str | int]) -> list[str]:
+    """The kinds of the union at a place; none where there is no union."""
+    return [str(block[-1]) for block in _BLOCKS if len(block) == len(loc) + 1 and block[:-1] == tuple(loc)]
+
+
 def _dotted(loc: Sequence[str | int]) -> str:
-    """The field as the user writes it: pydantic adds the kind of a mask to the place of its fields."""
-    kept = [str(p) for i, p in enumerate(loc) if not (i and loc[i - 1] == "mask" and p in _MASKS)]
-    return ".".join(kept)
+    """The field as the user writes it: pydantic adds the kind of a union to the place of its fields."""
+    return ".".join(
+        str(part) for i, part in enumerate(loc) if tuple(loc[: i + 1]) not in _BLOCKS or not _is_tag(loc, i)
+    )
+
+
+def _is_tag(loc: Sequence[str | int], i: int) -> bool:
+    return str(loc[i]) in _tags(loc[:i]) and i > 0
 
 
 def _nearest(loc: tuple[str | int, ...]) -> str:

@@ -19,16 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from .yaml_text import _YAML, SCALARS, _Dumper, _Loader, _text, parse
-
-for _tag, _pattern, _first in SCALARS:
-    _Loader.add_implicit_resolver(_tag, _pattern, _first)
-_Loader.add_constructor(_YAML + "python/tuple", _Loader.construct_tuple)
-_Loader.add_constructor(None, _Loader.refuse)  # type: ignore[type-var]
-
-
-for _tag, _pattern, _first in SCALARS:
-    _Dumper.add_implicit_resolver(_tag, _pattern, _first)
+from .yaml_text import parse, read_text
 
 
 class Settings(NamedTuple):
@@ -54,7 +45,7 @@ def read(path: Path) -> Settings:
     Raises:
         ConfigError: a file that cannot be read, is not YAML, or holds no settings.
     """
-    raw = parse(_text(path), str(path))
+    raw = parse(read_text(path), str(path))
     if not isinstance(raw, dict):
         found = reprlib.repr(raw)
         raise ConfigError(f"{path}: found {found}; a config has blocks of settings (see the files in configs/)")
@@ -226,7 +217,7 @@ def _targets(path: tuple[str, ...], mri: bool, operator: str | None) -> tuple[st
         if operator is None:
             return ()
         if name in _STEP:
-            return ("inverse_problem.step_size",)
+            return ("sample.data_step.gamma",)
         if name in _NOISE:
             return ("inverse_problem.noise_std",)
         if _MASK.get(name) == "acceleration" and operator == "undersampling":

@@ -54,6 +54,13 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either our reader or a YAML 1.1 reader would not take for text."""
 
 
+for _tag, _pattern, _first in SCALARS:
+    _Loader.add_implicit_resolver(_tag, _pattern, _first)
+    _Dumper.add_implicit_resolver(_tag, _pattern, _first)
+_Loader.add_constructor(_YAML + "python/tuple", _Loader.construct_tuple)
+_Loader.add_constructor(None, _Loader.refuse)
+
+
 def parse(text: str, where: str) -> Any:
     """Read one YAML document as plain values.
 
@@ -85,7 +92,12 @@ def dump(values: Mapping[str, Any]) -> str:
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a YAML file.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

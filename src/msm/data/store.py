@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from ..errors import DataError
 from ..measurement import Measurement
@@ -77,10 +78,10 @@ class _Writer:
         self.file.attrs.update(format=file_format, version=VERSION, provenance=json.dumps(provenance))
         self.file.create_dataset("name", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, value, traceback):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.file.close()
         if kind is None:
             os.replace(self.temporary, self.path)
@@ -185,7 +186,7 @@ class TruthWriter(_Writer):
         self._append("images", image.numpy())
 
 
-class MeasurementStore(torch.utils.data.Dataset):
+class MeasurementStore(torch.utils.data.Dataset[Measurement]):
     """Random access to a measurement store, without reading the rest of the file.
 
     The file is opened once in every process that reads it, so data-loading workers share no handle.
@@ -220,7 +221,7 @@ class MeasurementStore(torch.utils.data.Dataset):
             self._file = (os.getpid(), file)
         return self._file[1]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
     def __len__(self) -> int:
@@ -283,23 +284,6 @@ class MeasurementStore(torch.utils.data.Dataset):
                 raise DataError(
                     f"{self.path}: item {index} ({self.names([index])[0]}) has {what}; acquire it again or leave it out"
                 )
-
-
-def read_truth(path: Path | str, indices: Sequence[int]) -> Tensor:
-    """Ground-truth images (B, C, H, W) of simulated acquisitions: for evaluation only.
-
-    Args:
-        path: file written by `TruthWriter`.
-        indices: item numbers.
-
-    Raises:
-        DataError: if it is no such file or an item is missing.
-    """
-    file = open_hdf5(Path(path), TRUTH_FORMAT, {"images": 4, "name": 1})
-    with file:
-        if max(indices) >= len(file["images"]):
-            raise DataError(f"{path}: has {len(file['images'])} images, number {max(indices)} was asked for")
-        return torch.from_numpy(_read(file["images"], indices))
 
 
 def _check_shapes(path: Path, file: h5py.File) -> None:

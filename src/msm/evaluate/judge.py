@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config.build import make_masks
+from ..config.build import make_masks, make_sampler
 from ..config.load import Config
 from ..data.acquire import Source
 from ..data.store import MeasurementStore
 from ..evaluate import memorisation, perceptual
-from ..operators import Undersampling
+from ..operators import Problem, Undersampling
 from ..output.figures import spread
 from ..output.files import read_arrays, write_arrays, write_text
 from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, forget
-from ..sample.observe import Observation, observe
+from ..sample.observe import observe
 from .bootstrap import Estimate, of_sets
 from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
 from .metrics import image_metrics
@@ -159,11 +159,7 @@ def _neighbour(found: memorisation.Nearest | None) -> Neighbour | None:
 
 def network_calls(config: Config) -> int:
     """Network calls for one sample."""
-    sample = config.sample
-    if sample.score == "average":
-        return sample.steps * sample.draws
-    masks = make_masks(config.data.mask, config.data.image_size)
-    return sample.steps * masks.chain(torch.rand(1, masks.variates)).masks.shape[1]
+    return make_sampler(config.sample).calls(make_masks(config.data.mask, config.data.image_size))
 
 
 def _reconstructed(folder: Path, config: Config) -> tuple[list[Source], Tensor, Tensor]:
@@ -186,7 +182,7 @@ def _reconstructed(folder: Path, config: Config) -> tuple[list[Source], Tensor, 
     return items, arrays["inputs"], samples
 
 
-def _observe(items: Sequence[Source], config: Config) -> Observation:
+def _observe(items: Sequence[Source], config: Config) -> Problem:
     assert config.inverse_problem is not None
     return observe(items, config.inverse_problem, config.data, seed=config.sample.seed)
 
@@ -238,7 +234,7 @@ def _judge(
     return records, layers
 
 
-def _scores(x_hat: Tensor, truth: Tensor, seen: Observation, lpips: bool) -> list[dict]:
+def _scores(x_hat: Tensor, truth: Tensor, seen: Problem, lpips: bool) -> list[dict]:
     """Metrics and residual of each image."""
     plain, published = (image_metrics(x_hat, truth, convention=c) for c in ("plain", "published"))
     mask = seen.operator.mask if isinstance(seen.operator, Undersampling) else None
@@ -256,7 +252,7 @@ def _scores(x_hat: Tensor, truth: Tensor, seen: Observation, lpips: bool) -> lis
     ]
 
 
-def _counted(seen: Observation) -> tuple[Tensor | None, str]:
+def _counted(seen: Problem) -> tuple[Tensor | None, str]:
     """The pixels that coverage is counted over: those of interest, by the measurement alone."""
     if seen.y.is_complex():
         return foreground(seen.input), "the pixels where the zero-filled image is above 10 % of its maximum"
@@ -265,7 +261,7 @@ def _counted(seen: Observation) -> tuple[Tensor | None, str]:
     return None, "all pixels"
 
 
-def _uncertainty(samples: Tensor, truth: Tensor, seen: Observation) -> list[dict]:
+def _uncertainty(samples: Tensor, truth: Tensor, seen: Problem) -> list[dict]:
     """Ranks of the truth, and the error announced and found, of each image."""
     where, _ = _counted(seen)
     ranks, errors = rank_counts(samples, truth, where), spread_and_error(samples, truth, where)

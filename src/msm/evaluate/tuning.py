@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..sample.observe import Observation
+from ..operators import Problem
 from .classical import bicubic, biharmonic, cg_sense, l1_wavelet, total_variation, tune
 from .metrics import psnr
 
@@ -28,13 +28,13 @@ class Method:
         words: what a setting means, to be formatted with its values.
     """
 
-    run: Callable[[Observation, Setting], Tensor]
+    run: Callable[[Problem, Setting], Tensor]
     grid: tuple[Setting, ...] = ((),)
     usual: Setting = ()
     words: str = ""
 
 
-def fitting(seen: Observation) -> dict[str, Method]:
+def fitting(seen: Problem) -> dict[str, Method]:
     """The classical methods that fit an observation, by name; none for blur and colourisation."""
     if seen.y.is_complex():
         return MRI
@@ -45,25 +45,25 @@ def fitting(seen: Observation) -> dict[str, Method]:
     return {}
 
 
-def choose(method: Method, apart: Observation | None, truth: Tensor | None) -> Setting:
+def choose(method: Method, apart: Problem | None, truth: Tensor | None) -> Setting:
     """The setting of the highest mean PSNR (plain) on images kept apart; without them the usual one."""
     if apart is None or truth is None or len(method.grid) == 1:
         return method.usual
     return tune(partial(method.run, apart), method.grid, truth, partial(psnr, convention="plain"))
 
 
-def _sense(seen: Observation, setting: Setting) -> Tensor:
+def _sense(seen: Problem, setting: Setting) -> Tensor:
     weight, iterations = setting
     return cg_sense(seen.y, seen.operator.mask, seen.transform, regularisation=weight, iterations=iterations)
 
 
-def _wavelet(seen: Observation, setting: Setting) -> Tensor:
+def _wavelet(seen: Problem, setting: Setting) -> Tensor:
     weight, name = setting
     given = (seen.y, seen.operator.mask, seen.transform)
     return l1_wavelet(*given, regularisation=weight, iterations=100, wavelet=name)
 
 
-def _variation(seen: Observation, setting: Setting) -> Tensor:
+def _variation(seen: Problem, setting: Setting) -> Tensor:
     return total_variation(seen.y, seen.operator.mask, seen.transform, regularisation=setting[0], iterations=200)
 
 

@@ -12,6 +12,7 @@ their *separators* R_k = S_k ∩ (S_1 ∪ … ∪ S_{k−1}), `chain(u)`.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -36,12 +37,19 @@ class Masks(ABC):
     """A mask family: the law p(S) of one acquisition's mask.
 
     Attributes:
+        kind: name of the family in settings and records.
         size: height and width of the masks.
         variates: how many uniform variates one mask is made of.
     """
 
+    kind: ClassVar[str]
     size: tuple[int, int]
     variates: int
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments by name: with `kind`, the whole law."""
 
     @property
     @abstractmethod
@@ -67,6 +75,10 @@ class Masks(ABC):
         weights = [1.0] * covers.shape[1] + [-1.0] * separators.shape[1]
         return Chain(torch.cat([covers, separators], 1), torch.tensor(weights, device=u.device))
 
+    def resized(self, size: Size) -> "Masks":
+        """The same law for another size."""
+        return type(self)(**{**self.settings, "size": size})
+
     def sample(self, batch: int, generator: Generator | None = None) -> Tensor:
         """Draw independent masks.
 
@@ -79,6 +91,38 @@ class Masks(ABC):
         """
         device = generator.device if generator is not None else None
         return self.draw(torch.rand(batch, 1, self.variates, generator=generator, device=device))[:, 0]
+
+
+class FullMask(Masks):
+    """Everything is measured: the law of complete measurements, such as a refined model is trained on (SPEC §14).
+
+    Args:
+        size: height and width of the masks.
+    """
+
+    kind = "full"
+    kept = 1.0
+    variates = 1
+
+    def __init__(self, size: Size):
+        self.size = height_width(size)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {"size": self.size}
+
+    def draw(self, u: Tensor, covering: bool = False) -> Tensor:
+        """Masks of ones (B, draws, 1, H, W), bool, whatever the variates u (B, draws, 1) are."""
+        return torch.ones((), dtype=torch.bool, device=u.device).expand(*u.shape[:2], 1, *self.size)
+
+    def covers(self, u: Tensor) -> Tensor:
+        """One cover (B, 1, 1, H, W), which holds every entry."""
+        return self.draw(u[:, None])
+
+    def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
+        """Random sub-masks (B, 1, H, W) of masks: each measured entry with probability `keep` (B,)."""
+        return mask & (torch.rand(mask.shape, generator=generator, device=mask.device) < keep[:, None, None, None])
 
 
 def height_width(size: Size | Sequence[int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -21,15 +22,22 @@ class BoxMasks(Masks):
         ValueError: if the grid does not divide the image, or nothing would be kept.
     """
 
+    kind = "box"
+
     def __init__(self, size: Size, drop: float = 0.4, grid: int = 4):
         self.size = height_width(size)
         if grid < 1 or self.size[0] % grid or self.size[1] % grid:
             raise ValueError(f"a {grid}×{grid} grid of boxes does not divide {self.size[0]}×{self.size[1]} px")
-        self.grid = grid
+        self.grid, self.drop = grid, drop
         self.boxes_kept = grid**2 - int(grid**2 * drop + 1e-9)
         if not 0 <= drop < 1 or not self.boxes_kept:
             raise ValueError(f"drop must be in [0, 1) and leave a box, got {drop}")
         self.variates = grid**2 + 2  # one per box, two for the shift
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {"size": self.size, "drop": self.drop, "grid": self.grid}
 
     @property
     def kept(self) -> float:

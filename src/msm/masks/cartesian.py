@@ -1,7 +1,7 @@
 """Columns of k-space with a fully sampled centre (SPEC §7)."""
 
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -26,6 +26,8 @@ class CartesianMasks(Masks):
         ValueError: if an argument is out of range.
     """
 
+    kind = "cartesian"
+
     def __init__(
         self,
         size: Size,
@@ -46,6 +48,12 @@ class CartesianMasks(Masks):
         start = (width - center + 1) // 2
         self.center[start : start + center] = True
         self.variates = width if pattern == "random" else 1
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        width = int(self.center.sum())
+        return {"size": self.size, "acceleration": self.acceleration, "center": width, "pattern": self.pattern}
 
     @property
     def kept(self) -> float:

@@ -1,11 +1,12 @@
 """Masks taken from files (SPEC §7)."""
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from .base import Masks
+from .base import Masks, Size, height_width
 
 
 class EmpiricalMasks(Masks):
@@ -18,6 +19,7 @@ class EmpiricalMasks(Masks):
         ValueError: if the set is empty, of another type or shape, or a mask keeps nothing.
     """
 
+    kind = "empirical"
     variates = 1
 
     def __init__(self, masks: Tensor):
@@ -29,6 +31,21 @@ class EmpiricalMasks(Masks):
         self.size = (masks.shape[2], masks.shape[3])
         self._elsewhere: dict[torch.device, EmpiricalMasks] = {}
         self._greedy: dict[int, Tensor] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {"masks": self.masks}
+
+    def resized(self, size: Size) -> "EmpiricalMasks":
+        """The same set, which is of one size.
+
+        Raises:
+            ValueError: if another one is asked for.
+        """
+        if height_width(size) != self.size:
+            raise ValueError(f"measured masks are of {self.size[0]}×{self.size[1]}, {size} is asked for")
+        return self
 
     @property
     def kept(self) -> float:

@@ -13,7 +13,7 @@ sampling whose spacing grows in proportion to the distance from the centre (Vasa
 
 from functools import lru_cache
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -42,6 +42,7 @@ class VariableDensityMasks(Masks):
         ValueError: if an argument is out of range.
     """
 
+    kind = "variable_density"
     variates = 3  # two for the shift of the field, one for u
 
     def __init__(
@@ -67,8 +68,15 @@ class VariableDensityMasks(Masks):
         self.probability = _density(radius, measured, ~self.center, acceleration)
         self.probability[self.center] = 1
         self.windows = ceil(1 / self.probability[self.probability > 0].min().item() - 1e-9)
-        self.acceleration, self.pattern = acceleration, pattern
+        self.acceleration, self.pattern, self.corners = acceleration, pattern, corners
         self._field = _threshold_field(height, width, pattern)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        side = int(self.center.any(0).sum())
+        given = {"size": self.size, "acceleration": self.acceleration, "center": side}
+        return {**given, "pattern": self.pattern, "corners": self.corners}
 
     @property
     def kept(self) -> float:

@@ -2,7 +2,7 @@
 
     scan = next(import_scans([path]))
     prepared = prepare(scan, padded_size(scan, 8))
-    samples = sample_scan(denoiser, prepared.scan, prepared.maps, masks, seeds=range(8), noise_std=prepared.noise_std)
+    samples = sample_scan(denoiser, prepared, seeds=range(8))
 
 `reconstruct_volumes` does so for whole files, one slice at a time.
 """
@@ -12,23 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from ..config.build import make_masks
+from ..config.build import make_data_step, make_sampler
 from ..config.load import Config
-from ..data_step import PROXIMAL_ITERATIONS
+from ..data_step import DataStep, Proximal
 from ..denoiser import Denoiser, PartialDenoiser
 from ..errors import DataError
-from ..masks import Masks
 from ..network import ADMNetwork
-from ..operators import Undersampling
+from ..operators import Problem, Undersampling
 from ..output.figures import Column, spread, write_comparison
-from ..sampling import Score, reconstruct
-from ..schedule import Grid
+from ..sampling import Sampler, reconstruct
 from ..system.files import digest
 from ..system.processes import processes, shared_out
 from ..transforms import MultiCoil
@@ -43,73 +41,42 @@ Advance = Callable[[int], None]
 
 def sample_scan(
     denoiser: Denoiser,
-    scan: Scan,
-    maps: Tensor,
-    masks: Masks,
+    prepared: Prepared,
     *,
     seeds: Sequence[int],
-    noise_std: float,
-    steps: int = 200,
-    draws: int = 3,
-    eta: float = 0.85,
-    step_size: float | Literal["proximal"] = "proximal",
-    covering: bool = True,
-    score: Score = "average",
-    grid: Grid = "time",
-    warm_start: float | None = None,
-    proximal_iterations: int = PROXIMAL_ITERATIONS,
+    sampler: Sampler = Sampler(),
+    data_step: DataStep = Proximal(),
     batch_size: int = 8,
-    device: torch.device | str = "cpu",
     advance: Advance = lambda n: None,
 ) -> Tensor:
     """Posterior samples of the image of one slice, given its measured k-space (SPEC §6).
 
     Args:
-        denoiser: trained partial denoiser; it takes any size that its network can halve often enough.
-        scan: a slice fitted to such a size; its own mask is the operator.
-        maps: coil maps (coils, H, W), complex.
-        masks: family that the denoiser was trained on, of the scan's size.
+        denoiser: trained partial denoiser with its mask law; it takes any size that its network can halve often enough.
+        prepared: a slice fitted to such a size, its maps and noise; its own mask is the operator.
         seeds: one integer for each sample.
-        noise_std: ρ of the scan's k-space per real component; the proximal step takes it.
-        steps: as the rest, an argument of `msm.reconstruct`.
-        draws: masks a step.
-        eta: share of fresh noise.
-        step_size: "proximal", or γ.
-        covering: whether the masks of a step cover k-space together.
-        score: "average" or "chain".
-        grid: spacing of the steps.
-        warm_start: noise level to begin at, with a linear reconstruction.
-        proximal_iterations: conjugate-gradient steps of the proximal step.
+        sampler: as in `msm.reconstruct`.
+        data_step: as in `msm.reconstruct`.
         batch_size: samples at a time; changes no result. Of several processes each does some of the batches.
-        device: where to compute.
         advance: told how many sampler steps were done, a step of each sample counting one.
 
     Returns:
-        (len(seeds), 1, H, W), complex, on the CPU, on the grid and scale of `scan`: `unfit` leads back to the file's
-        grid, dividing by `scan.provenance["scale"]` to its units.
+        (len(seeds), 1, H, W), complex, on the CPU, on the grid and scale of `prepared.scan`: `unfit` leads back to the
+        file's grid, dividing by `scan.provenance["scale"]` to its units.
     """
-    y, mask, coil_maps = (part[None].to(device) for part in (scan.k_space, scan.mask, maps))
+    scan, device = prepared.scan, denoiser.schedule.device
+    y, mask, maps = (part[None].to(device) for part in (scan.k_space, scan.mask, prepared.maps))
+    transform = MultiCoil(maps)
 
     def draw(numbers: range) -> Tensor:
-        transform = MultiCoil(coil_maps)
+        operator = Undersampling(mask.expand(len(numbers), -1, -1, -1))
+        problem = Problem(y.expand(len(numbers), -1, -1, -1), operator, transform, prepared.noise_std)
         z = reconstruct(
             denoiser,
-            y.expand(len(numbers), -1, -1, -1),
-            Undersampling(mask.expand(len(numbers), -1, -1, -1)).to(device),
-            transform,
-            masks,
-            tuple(scan.k_space.shape),
+            problem,
             seeds=[seeds[n] for n in numbers],
-            steps=steps,
-            draws=draws,
-            eta=eta,
-            step_size=step_size,
-            noise_std=noise_std,
-            covering=covering,
-            score=score,
-            grid=grid,
-            warm_start=warm_start,
-            proximal_iterations=proximal_iterations,
+            sampler=sampler,
+            data_step=data_step,
             callback=lambda *_: advance(len(numbers)),
         )
         return transform.adjoint(z).cpu()
@@ -176,12 +143,8 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
     Raises:
         ValueError: if a volume is there already and was made in another way.
     """
-    assert config.inverse_problem is not None
     how = {
         "sample": config.sample.model_dump(mode="json", exclude={"count", "batch_size"}),
-        "step_size": config.inverse_problem.step_size,
-        "proximal_iterations": config.inverse_problem.proximal_iterations,
-        "likelihood_weight": config.inverse_problem.likelihood_weight,
         "mask": config.data.mask.model_dump(mode="json"),
         "diffusion": config.diffusion.model_dump(exclude={"train_steps", "train_grid"}),
         "weights_sha256": weights,
@@ -247,29 +210,16 @@ def _samples(
     denoiser: PartialDenoiser, scan: Scan, number: int, config: Config, advance: Advance
 ) -> tuple[Prepared, Tensor]:
     """Posterior samples of slice `number` of all; a sample's seed follows from both numbers."""
-    settings, problem = config.sample, config.inverse_problem
-    assert problem is not None
+    settings = config.sample
     prepared = prepare(scan, padded_size(scan, cast(ADMNetwork, denoiser.network).divisor))
-    height, width = prepared.maps.shape[-2:]
     first = settings.seed + number * settings.samples
     samples = sample_scan(
         denoiser,
-        prepared.scan,
-        prepared.maps,
-        make_masks(config.data.mask, (height, width)),
+        prepared,
         seeds=range(first, first + settings.samples),
-        noise_std=problem.trusted_noise(prepared.noise_std),
-        steps=settings.steps,
-        draws=settings.draws,
-        eta=settings.eta,
-        step_size=problem.step_size,
-        covering=settings.masks == "covering",
-        score=settings.score,
-        grid=settings.grid,
-        warm_start=settings.warm_start,
-        proximal_iterations=problem.proximal_iterations,
+        sampler=make_sampler(settings),
+        data_step=make_data_step(settings.data_step),
         batch_size=settings.batch_size,
-        device=next(denoiser.parameters()).device,
         advance=advance,
     )
     return prepared, samples

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.load import Config, dump_config
+from ..config.measured import CartesianMaskConfig, UndersamplingProblem
 from ..evaluate.records import Run, read_run
 from ..output.files import write_text
 from ..output.run_folder import RECORDS
@@ -76,7 +77,7 @@ def _comparable(run: Run) -> str:
     problem = config.inverse_problem
     if problem is None:
         return f"generation {run.folder}"
-    same = (problem.model_copy(update={"step_size": 1.0}), config.data, config.setting.dataset_dir)
+    same = (problem, config.data, config.setting.dataset_dir)
     return repr((same, config.sample.seed, sorted({record.image for record in run.records})))
 
 
@@ -115,10 +116,10 @@ def _title(config: Config) -> str:
     problem = config.inverse_problem
     if problem is None:
         return "Generated images"
-    mask = problem.mask
-    given = {"hole": problem.hole, "factor": problem.factor, "share kept": problem.keep}
-    given |= {"blur": problem.blur_sigma or problem.blur_length, "R": getattr(mask, "acceleration", None)}
-    words = [f"{name} {value:g}" for name, value in given.items() if value is not None]
+    given = problem.model_dump(exclude={"operator", "noise_std", "mask"})
+    if isinstance(problem, UndersamplingProblem) and isinstance(problem.mask, CartesianMaskConfig):
+        given["R"] = problem.mask.acceleration
+    words = [f"{name.replace('_', ' ')} {value:g}" for name, value in given.items()]
     return ", ".join([problem.operator.replace("_", " ").capitalize(), *words])
 
 
@@ -138,7 +139,7 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
     for run in group:
         s = run.config.sample
         masks = f"{s.draws} masks" if s.score == "average" else "chain of masks"
-        step = "" if problem is None else f", likelihood step {run.config.inverse_problem.step_size}"  # type: ignore[union-attr]
+        step = "" if s.data_step is None else f", data step {s.data_step.kind}"
         facts.append((f"Run {run.label}", f"{s.steps} steps, {masks}, η = {s.eta:g}{step}"))
     settings = group[0].evaluation.settings
     return facts + [(name, setting) for name, setting in settings.items()]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..config.load import Config, load_config
+from ..config.measured import CartesianMaskConfig
 from ..data.acquire import Source
 from ..data.samples import brain_slices, portrait
 from ..denoiser import PartialDenoiser
@@ -47,7 +48,8 @@ def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path, progr
     """Reconstruct brain slices at R = 4, 6 and 8, and generate new ones."""
     config = configured("null")
     items = brain_slices(config.data.image_size, config.data.coils)
-    center = getattr(config.data.mask, "center", 0)
+    assert isinstance(config.data.mask, CartesianMaskConfig)
+    center = config.data.mask.center
     rows = []
     for acceleration in ACCELERATIONS:
         mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {center}}}"

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from ..config.build import make_masks
 from ..config.load import Config
-from ..config.schema import BoxMaskConfig, DataConfig
+from ..config.measured import BoxMaskConfig, DataConfig
 from ..data.acquire import RemaskedAcquisitions, Source, acquire
 from ..data.images import Split, item_names, photos, slices
 from ..data.noise_level import with_noise

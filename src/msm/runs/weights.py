@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..config.build import make_denoiser
+from ..config.build import make_denoiser, make_masks
 from ..config.load import Config
 from ..denoiser import PartialDenoiser
 from ..network import CONFIG_FILE, ADMNetwork, load_published_weights
@@ -26,7 +26,7 @@ def new_denoiser(config: Config) -> PartialDenoiser:
     torch.manual_seed(config.train.seed)
     start = config.setting.pretrained_model_dir
     network = ADMNetwork(**config.network.model_dump()) if start is None else load_network(config, start)
-    return make_denoiser(network, config.diffusion)
+    return make_denoiser(network, config.diffusion, make_masks(config.data.mask, config.data.image_size))
 
 
 def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.build import make_masks
+from ..config.build import make_data_step, make_sampler
 from ..config.load import Config
-from ..config.schema import (
-    DataConfig,
-    SampleConfig,
-)
+from ..config.measured import DataConfig
+from ..config.sampled import SampleConfig
 from ..data.acquire import Source
 from ..denoiser import PartialDenoiser
 from ..sampling import generate, reconstruct
@@ -47,29 +45,18 @@ def posterior_samples(
     """
     problem, settings, data = config.inverse_problem, config.sample, config.data
     assert problem is not None
-    device, repeats = next(denoiser.parameters()).device, settings.samples
+    device, repeats = denoiser.schedule.device, settings.samples
+    sampler, data_step = make_sampler(settings), make_data_step(settings.data_step)
 
     def draw(numbers: range) -> tuple[Tensor, Tensor]:
         chosen = [items[n // repeats] for n in numbers]
         seen = observe(chosen, problem, data, seed=settings.seed, device=device)
         z = reconstruct(
             denoiser,
-            seen.y,
-            seen.operator,
-            seen.transform,
-            make_masks(data.mask, data.image_size),
-            tuple(seen.operator.A_dagger(seen.y).shape[1:]),
+            seen,
             seeds=[settings.seed + n for n in numbers],
-            steps=settings.steps,
-            draws=settings.draws,
-            eta=settings.eta,
-            step_size=problem.step_size,
-            noise_std=problem.trusted_noise(problem.noise_std),
-            covering=settings.masks == "covering",
-            score=settings.score,
-            grid=settings.grid,
-            warm_start=settings.warm_start,
-            proximal_iterations=problem.proximal_iterations,
+            sampler=sampler,
+            data_step=data_step,
             callback=lambda *_: advance(len(numbers)),
         )
         return seen.input.cpu(), seen.transform.adjoint(z).cpu()
@@ -100,7 +87,7 @@ def prior_samples(
         advance: as in `posterior_samples`.
         keep: as in `posterior_samples`.
     """
-    device = next(denoiser.parameters()).device
+    device, sampler = denoiser.schedule.device, make_sampler(settings)
 
     def draw(numbers: range) -> Tensor:
         transform: Transform = Identity()
@@ -109,17 +96,10 @@ def prior_samples(
             transform, channels = MultiCoil(maps[[n % len(maps) for n in numbers]].to(device)), maps.shape[1]
         z = generate(
             denoiser,
-            transform,
-            make_masks(data.mask, data.image_size),
             (channels, data.image_size, data.image_size),
             seeds=[settings.seed + n for n in numbers],
-            steps=settings.steps,
-            draws=settings.draws,
-            eta=settings.eta,
-            covering=settings.masks == "covering",
-            score=settings.score,
-            grid=settings.grid,
-            order=settings.order,
+            transform=transform,
+            sampler=sampler,
             callback=lambda *_: advance(len(numbers)),
         )
         return transform.adjoint(z).cpu()

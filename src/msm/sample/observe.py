@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..config.build import _photo_operator, make_masks
-from ..config.schema import (
-    DataConfig,
-    InverseProblemConfig,
-)
+from ..config.build import make_masks, make_operator
+from ..config.measured import AnyProblem, DataConfig, UndersamplingProblem
 from ..data.acquire import Source, item_generator
 from ..losses import standard_normal
-from ..operators import Undersampling
-from ..transforms import Identity, MultiCoil, Transform
-
-
-@dataclass(frozen=True)
-class Observation:
-    """y = H z + e of B images, with H and T."""
-
-    y: Tensor
-    operator: Any
-    transform: Transform
-    noise_std: float
-
-    @property
-    def input(self) -> Tensor:
-        """What the observation shows by itself, Tᴴ H⁺ y: (B, C, H, W)."""
-        return self.transform.adjoint(self.operator.A_dagger(self.y))
+from ..operators import Problem, Undersampling
+from ..transforms import MultiCoil
 
 
 def coil_maps(items: Sequence[Source]) -> Tensor:
@@ -42,12 +22,12 @@ def coil_maps(items: Sequence[Source]) -> Tensor:
 
 def observe(
     items: Sequence[Source],
-    problem: InverseProblemConfig,
+    problem: AnyProblem,
     data: DataConfig,
     *,
     seed: int = 0,
     device: torch.device | None = None,
-) -> Observation:
+) -> Problem:
     """Simulate what an inverse problem is given. An item's mask and noise follow from its name and the seed.
 
     Args:
@@ -58,24 +38,24 @@ def observe(
         device: where the observation goes.
 
     Returns:
-        an observation of len(items) images.
+        the problem of len(items) images.
     """
     streams = [item_generator(item.name + ":test", seed) for item in items]
     images = torch.stack([item.image for item in items])
-    transform: Transform = Identity()
-    if problem.mask is not None:
-        maps = coil_maps(items)
-        family = make_masks(problem.mask, data.image_size)
-        mask = torch.cat([family.sample(1, stream) for stream in streams])
-        y = Undersampling(mask).A(MultiCoil(maps).forward(images))
-        operator: Any = Undersampling(mask).to(device)
-        transform = MultiCoil(maps.to(device))
-    else:
-        operator = _photo_operator(problem, (data.channels, data.image_size, data.image_size), seed)
-        y = operator.A(images)
-        operator = operator.to(device)
-    noise = torch.stack([standard_normal(item, stream) for item, stream in zip(y, streams)])
-    y = (y + problem.noise_std * noise).to(device)
-    if problem.mask is not None:
-        y = operator.A(y)  # no noise where nothing is measured
-    return Observation(y, operator, transform, problem.noise_std)
+    if isinstance(problem, UndersamplingProblem):
+        assert problem.mask is not None  # raw files, which bring their own, are not observed
+        maps, law = coil_maps(items), make_masks(problem.mask, data.image_size)
+        operator = Undersampling(torch.cat([law.sample(1, stream) for stream in streams]))
+        y = operator.A(MultiCoil(maps).forward(images))
+        y = operator.A(y + problem.noise_std * _noise(y, streams))  # no noise where nothing is measured
+        return Problem(y.to(device), operator.to(device), MultiCoil(maps.to(device)), problem.noise_std)
+    shape = (data.channels, data.image_size, data.image_size)
+    given = make_operator(problem, shape, streams)
+    y = given.A(images)
+    y = y + problem.noise_std * _noise(y, streams)
+    return Problem(y.to(device), given.to(device), noise_std=problem.noise_std)
+
+
+def _noise(y: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
+    """White noise like y (B, …), each item's from its own stream."""
+    return torch.stack([standard_normal(item, stream) for item, stream in zip(y, streams)])

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from ..config.schema import TrainConfig
+from ..config.trained import TrainConfig
 from ..data.acquire import item_generator
 from ..data.store import Acquisitions
 from ..losses import standard_normal
@@ -21,7 +21,7 @@ from ..measurement import Measurement
 Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
 
 
-class TrainingItems(Dataset):
+class TrainingItems(Dataset[Batch]):
     """Batches as the optimiser takes them: times, acquisitions, and by name what else the loss takes.
 
     Times are stratified over a batch: each item's time is uniform on the grid, and together they spread over it.

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..config.schema import TrainConfig
+from ..config.trained import TrainConfig
 from ..data.store import Acquisitions
 from ..denoiser import PartialDenoiser
 from ..errors import TrainingError
@@ -215,7 +215,7 @@ class Trainer:
             rate *= 0.5 * (1 + math.cos(math.pi * step / self.total_steps))
         return rate
 
-    def _loader(self) -> DataLoader:
+    def _loader(self) -> DataLoader[Batch]:
         """This process's part of every remaining batch."""
         accelerator, settings = self.accelerator, self.settings
         items = TrainingItems(self.data, self.masks, self.grid.cpu(), settings)

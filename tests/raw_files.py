@@ -2,6 +2,7 @@
 
 import h5py
 import numpy as np
+import pytest
 import torch
 
 from msm.raw.readers import read_scans
@@ -115,3 +116,29 @@ def undersampled(*shape):
 
 def read(path):
     return list(read_scans(path))
+
+
+def good_npy(path):
+    np.save(path / "a.npy", undersampled(COILS, H, W))
+    return path / "a.npy"
+
+
+def good_cfl(path):
+    return write_cfl(path / "a", undersampled(COILS, H, W).permute(1, 2, 0).numpy(), (H, W, 1, COILS))
+
+
+def good_fastmri(path, xml=None):
+    return write_fastmri(path / "a.h5", noise((2, COILS, H, W)), xml or header(H, W))
+
+
+def good_ismrmrd(path, xml=None, **fields):
+    pytest.importorskip("ismrmrd")
+    return write_ismrmrd(path / "a.mrd", xml or header(H, W), lines_of(noise((COILS, H, W)), **fields))
+
+
+def good_mat(path, **variables):
+    pytest.importorskip("scipy").io.savemat(path / "a.mat", variables or {"kdata": undersampled(COILS, H, W).numpy()})
+    return path / "a.mat"
+
+
+GOOD = {"npy": good_npy, "cfl": good_cfl, "fastmri": good_fastmri, "ismrmrd": good_ismrmrd, "mat": good_mat}

@@ -1,0 +1,165 @@
+"""Raw files that are damaged or hostile, and what is to be said of each."""
+
+import h5py
+import numpy as np
+from raw_files import (
+    COILS,
+    NX,
+    NY,
+    NZ,
+    H,
+    W,
+    good_cfl,
+    good_fastmri,
+    good_ismrmrd,
+    good_mat,
+    header,
+    noise,
+    write_fastmri,
+    write_ismrmrd,
+)
+
+
+def saved(path, array):
+    np.save(path / "a.npy", np.asarray(array), allow_pickle=True)
+    return path / "a.npy"
+
+
+def changed(array, index, value):
+    array[index] = value
+    return array
+
+
+def with_bytes(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def npy_header(path, shape, dtype="<c8"):
+    """A .npy of 64 bytes of data whose header claims any shape."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return with_bytes(
+        path / "a.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(64)
+    )
+
+
+def with_hdr(path, text):
+    good_cfl(path).with_suffix(".hdr").write_text(text)
+    return path / "a.cfl"
+
+
+def without(path):
+    path.with_suffix(".hdr").unlink()
+    return path
+
+
+def edited(path, field, value):
+    with h5py.File(path, "r+") as file:
+        del file[field]
+        file[field] = value
+    return path
+
+
+def unwritten(path):
+    """A dataset of 10 terabytes that holds nothing."""
+    with h5py.File(path, "r+") as file:
+        del file["kspace"]
+        file.create_dataset("kspace", (10**6, 15, 320, 320), np.complex64, chunks=(1, 1, 320, 320))
+    return path
+
+
+def virtual(path):
+    layout = h5py.VirtualLayout((2, COILS, H, W), np.complex64)
+    layout[:] = h5py.VirtualSource("other.h5", "kspace", (2, COILS, H, W))
+    with h5py.File(path, "r+") as file:
+        del file["kspace"]
+        file.create_virtual_dataset("kspace", layout)
+    return path
+
+
+def claims(**sizes):
+    return lambda path: good_ismrmrd(path, header(H, W, **sizes))
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
+
+
+HOSTILE = {
+    "unknown kind": (lambda path: with_bytes(path / "a.dcm", b""), "not a kind .* give one of .h5"),
+    "missing": (lambda path: path / "a.npy", "no such file; correct the path"),
+    "real npy": (lambda path: saved(path, np.ones((COILS, H, W))), "float64, expected complex .* save"),
+    "5 axes": (lambda path: saved(path, noise((1, 1, COILS, H, W))), "expected 2 or 3 or 4 axes; reshape"),
+    "empty npy": (lambda path: saved(path, np.ones((COILS, 0, W), np.complex64)), "holds nothing; save it again"),
+    "swapped axes": (lambda path: saved(path, noise((H, W, COILS))), "16 coils for .* 12×3; the axes are swapped, put"),
+    "swapped slices": (lambda path: saved(path, noise((2, H, W, COILS))), "the axes are swapped, put"),
+    "pickled": (lambda path: saved(path, [{"a": 1}]), "not readable.*Python objects.*make it again"),
+    "npy of 10^12": (lambda path: npy_header(path, (10**4, 10**4, 10**4)), "not readable.*make it again"),
+    "npy of 10^30": (lambda path: npy_header(path, (10**15, 10**15)), "not readable.*make it again"),
+    "NaN": (lambda path: saved(path, changed(noise((COILS, H, W)), (0, 3), np.nan)), "12 values are not finite; set"),
+    "overflow": (lambda path: saved(path, np.full((H, W), 1e200 + 0j)), "192 values are not finite; set"),
+    "zero": (lambda path: saved(path, np.zeros((COILS, H, W), np.complex64)), "slice 0 is zero throughout.*leave"),
+    "corners": (lambda path: saved(path, changed(noise((1, 64, 64)), (0, 0, 0), 1e3)), "at the corners.*fftshift"),
+    "no hdr": (lambda path: without(good_cfl(path)), r"a.hdr: not a BART header \(.*\); give"),
+    "hdr of 10^12": (
+        lambda path: with_hdr(path, f"# Dimensions\n{10**6} {10**6}\n"),
+        "4608 bytes.*1000000000000.*copy",
+    ),
+    "hdr of words": (lambda path: with_hdr(path, "# Dimensions\nmany\n"), "not a BART header .*give"),
+    "hdr below zero": (lambda path: with_hdr(path, "# Dimensions\n-16 -12 1 3\n"), "not a BART header .*give"),
+    "hdr of digits": (lambda path: with_hdr(path, "# Dimensions\n" + "9" * 10**5), "not a BART header .*give"),
+    "hdr with echoes": (lambda path: with_hdr(path, f"# Dimensions\n{H} {W} 1 1 1 3\n"), "3 along dimension 5; ex"),
+    "a vector": (lambda path: with_hdr(path, f"# Dimensions\n{H * W * COILS}\n"), "expected slices or one volume; use"),
+    "no kdata": (lambda path: good_mat(path, other=np.ones(3)), "holds .'other'., none of kdata.*save"),
+    "real mat": (lambda path: good_mat(path, kdata=np.ones((COILS, H, W))), "float64, expected complex"),
+    "struct mat": (lambda path: good_mat(path, kdata={"a": 1}), "kdata is no numeric array; save"),
+    "no mat": (lambda path: with_bytes(path / "a.mat", b"MATLAB" * 100), "not a little-endian MATLAB file.*save"),
+    "no HDF5": (lambda path: with_bytes(path / "a.h5", b"HDF5" * 100), "not readable as HDF5.*copy"),
+    "other HDF5": (
+        lambda path: edited(good_fastmri(path), "kspace", h5py.SoftLink("/none")),
+        "kspace is missing.*make",
+    ),
+    "external link": (
+        lambda path: edited(good_fastmri(path), "kspace", h5py.ExternalLink("b.h5", "kspace")),
+        "kspace is missing.*make",
+    ),
+    "virtual": (lambda path: virtual(good_fastmri(path)), "kspace points into other files; copy"),
+    "unwritten": (lambda path: unwritten(good_fastmri(path)), "kspace claims 1.23e.13 bytes.* copy or make"),
+    "real kspace": (lambda path: edited(good_fastmri(path), "kspace", np.ones((2, H, W))), "float64, expected complex"),
+    "empty kspace": (
+        lambda path: edited(good_fastmri(path), "kspace", np.ones((0, H, W), np.complex64)),
+        "holds nothing; save",
+    ),
+    "swapped kspace": (
+        lambda path: edited(good_fastmri(path), "kspace", noise((2, H, W, COILS))),
+        "the axes are swapped",
+    ),
+    "mask too short": (
+        lambda path: write_fastmri(path / "a.h5", noise((2, H, W)), header(H, W), [1, 0]),
+        "mask is .*rem",
+    ),
+    "no header": (lambda path: edited(good_fastmri(path), "ismrmrd_header", 3), "not a usable ISMRMRD header.*convert"),
+    "bomb": (lambda path: good_fastmri(path, BOMB + header(H, W)), "a document type or entities.*convert"),
+    "UTF-16 bomb": (
+        lambda path: edited(good_fastmri(path), "ismrmrd_header", np.void((BOMB + header(H, W)).encode("utf-16"))),
+        "not a usable .*convert",
+    ),
+    "deep XML": (lambda path: good_fastmri(path, "<a>" * 10**4), "not a usable ISMRMRD header.*convert"),
+    "huge XML": (lambda path: good_fastmri(path, header(H, W) + " " * 2**22), "characters, more than.*convert"),
+    "no matrix": (
+        lambda path: good_fastmri(path, header(H, W).replace("<y>12</y>", "<y></y>")),
+        "not a usable ISMRMRD header.*convert",
+    ),
+    "matrix of 10^9": (claims(y=10**9), "matrixSize/y is 1000000000, expected 1 to 65536.*convert"),
+    "matrix of 65536": (claims(y=65536, z=65536), "a matrix of .* claims .* copy or make"),
+    "NaN field of view": (claims(fx="nan"), "not a usable ISMRMRD header.*convert"),
+    "spiral": (claims(trajectory="spiral"), "trajectory is 'spiral', only cartesian is read; grid"),
+    "too few columns": (claims(y=8, cy=4), "kspace_encode_step_1 = 8 lies outside of a matrix of 8; convert"),
+    "readout too long": (claims(x=8), "16 samples with the centre at 8 do not fit a readout of 8; convert"),
+    "only noise": (lambda path: good_ismrmrd(path, flags=["ACQ_IS_NOISE_MEASUREMENT"]), "is an image line; convert"),
+    "no split": (
+        lambda path: write_ismrmrd(
+            path / "a.h5", header(NX, NY, NZ), [{"data": noise((1, 6)), "y": y, "z": 1, "center": 1} for y in range(NY)]
+        ),
+        "neither the readout nor the second .* fill",
+    ),
+}
