@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from msm.errors import DataError
 from msm.network import ADMNetwork, _published_names, load_published_weights, published_shapes
 
 SETTINGS = {
@@ -303,7 +304,7 @@ def test_save_in_half_precision(network, images, tmp_path):
 def test_load_names_a_missing_file(network, tmp_path, missing):
     network.save(tmp_path)
     (tmp_path / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=missing) as info:
+    with pytest.raises(DataError, match=missing) as info:
         ADMNetwork.load(tmp_path)
     assert_one_line(info)
 
@@ -415,7 +416,7 @@ def test_published_file_truncated(tmp_path, suffix, kept):
 
 
 def test_published_file_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"weights\.pt: no such file") as info:
+    with pytest.raises(DataError, match=r"weights\.pt: no such file") as info:
         load_published_weights(tmp_path / "weights.pt", **SETTINGS)
     assert_one_line(info)
 

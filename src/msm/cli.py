@@ -5,6 +5,7 @@ Heavy libraries are imported inside the commands, so that `msm --help` answers a
 
 from __future__ import annotations
 
+import errno
 import shlex
 import signal
 import sys
@@ -13,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .errors import ConfigError, MsmError, one_line
+from .system.console import fail, say
 from .system.memory import keep_memory
 from .train.signals import EXIT_CODE
 
@@ -25,6 +28,10 @@ app = typer.Typer(
 )
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which newer versions of Typer carry inside
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file, for example one of configs/", show_default=False)]
+OF_THE_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.EPIPE),
+}
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="settings to change, as block.key=value; docs/settings.md lists them", show_default=False),
@@ -65,9 +72,8 @@ def acquire(
     """
     if Path(inputs[0]).suffix.lower() not in (".yaml", ".yml"):
         if truth is not None or split != "train":
-            raise ValueError(
-                "--split and --truth are for a CONFIG.yaml; raw files have no ground truth, leave both out"
-            )
+            unfit = "--split and --truth are for a CONFIG.yaml; raw files have no ground truth, leave both out"
+            raise ConfigError(unfit)
         from .runs.raw import import_raw
 
         import_raw([Path(name) for name in inputs], store, size, coils, workers)
@@ -76,9 +82,9 @@ def acquire(
     from .runs.inputs import write_store
 
     if size is not None or coils is not None or workers != 1:
-        raise ValueError("--size, --coils and --workers are for raw files; CONFIG.yaml has settings for these")
+        raise ConfigError("--size, --coils and --workers are for raw files; CONFIG.yaml has settings for these")
     count = write_store(load_config(inputs[0], inputs[1:]), split, store, truth)
-    print(f"{store}: {count} acquisitions")
+    say(f"{store}: {count} acquisitions")
 
 
 @app.command()
@@ -95,7 +101,7 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """
     from .config.build import make_masks
     from .config.load import load_config
-    from .output.run_folder import check_folder, record_run
+    from .output.run_folder import IMAGES, PICTURES, WEIGHTS, check_folder, record_run
     from .runs.inputs import run_identity, training_data
     from .runs.train import sample_grid
     from .runs.weights import new_denoiser, record_denoiser
@@ -104,17 +110,17 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     config = load_config(config_file, overrides or [])
     folder = config.setting.save_dir
-    check_folder(folder, "images.npy")
+    check_folder(folder, IMAGES)
     denoiser = new_denoiser(config)
     with processes().main_process_first():  # the others find the store written
         store, data = training_data(config, folder)
 
     def on_start() -> None:
         record_run(config, folder)
-        record_denoiser(config, folder / "weights")
+        record_denoiser(config, folder / WEIGHTS)
 
     def on_checkpoint(images: int) -> None:
-        sample_grid(config, denoiser, store, folder / "images" / f"{images:09d}.png")
+        sample_grid(config, denoiser, store, folder / PICTURES / f"{images:09d}.png")
 
     trainer = Trainer(
         denoiser,
@@ -129,9 +135,9 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
         on_checkpoint=on_checkpoint,
     )
     if not trainer.run():
-        processes().print(f"{folder}: stopped with a checkpoint; the same command goes on from there")
+        say(f"{folder}: stopped with a checkpoint; the same command goes on from there")
         raise SystemExit(EXIT_CODE)
-    processes().print(f"{folder / 'weights'}: averaged weights")
+    say(f"{folder / WEIGHTS}: averaged weights")
 
 
 @app.command()
@@ -157,13 +163,13 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     setting.pretrained_model_dir=runs/brain/weights setting.save_dir=runs/scan
     """
     from .config.load import load_config
-    from .output.run_folder import check_folder
+    from .output.run_folder import CHECKPOINTS, check_folder
     from .runs.sample import run_generation, run_raw, run_reconstruction
     from .runs.weights import trained_denoiser
     from .system.processes import arithmetic
 
     config = load_config(config_file, overrides or [])
-    check_folder(config.setting.save_dir, "checkpoints")
+    check_folder(config.setting.save_dir, CHECKPOINTS)
     denoiser = trained_denoiser(config, config_file)
     run = run_generation if config.inverse_problem is None else run_reconstruction
     if config.data.kind == "raw":
@@ -193,22 +199,22 @@ def evaluate(
     from .evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
     from .output.run_folder import run_config, versions
     from .runs.inputs import other_items, seen_in_training, trained_names, trained_on
-    from .system.console import progress_bar
+    from .system.console import progress
 
     config = run_config(run)
     if config.data.kind == "raw":
-        raise ValueError(f"{run}: a run on raw scans has no truth to be compared with; there is nothing to evaluate")
+        raise ConfigError(f"{run}: a run on raw scans has no truth to be compared with; there is nothing to evaluate")
     if config.inverse_problem is not None:
         if store is not None:
-            raise ValueError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
+            raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
         more = other_items(config, config.sample.count)
-        records = evaluate_reconstruction(run, config, more, versions(), progress_bar, seen_in_training(config))
+        records = evaluate_reconstruction(run, config, more, versions(), progress, seen_in_training(config))
     else:
         real = list(islice(other_items(config, 0), HELD_OUT))
         seen = trained_on(config, store)
         trained = trained_names(config, seen)
-        records = evaluate_generation(run, config, real, seen, versions(), progress_bar, trained)
-    print(f"{run}: {len(records)} lines in records.jsonl; a page of it: msm report {run}")
+        records = evaluate_generation(run, config, real, seen, versions(), progress, trained)
+    say(f"{run}: {len(records)} lines in records.jsonl; a page of it: msm report {run}")
 
 
 @app.command()
@@ -229,7 +235,7 @@ def report(
 
     path = output or runs[0] / "report.html"
     write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}", versions())
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 
 @app.command()
@@ -243,16 +249,15 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
 
     from .runs.demo import ASSETS, brain, bundled, faces, new_faces
     from .runs.weights import trained_denoiser
-    from .system.console import progress_bar
     from .system.processes import arithmetic
 
     for name, show in (("brain", brain), ("faces", faces), ("faces_32", new_faces)):
         config = bundled(name, "null")
         denoiser = trained_denoiser(config, ASSETS / name / "config.yaml")
         with arithmetic(config.sample.mixed_precision):
-            show(denoiser, partial(bundled, name), output, progress_bar)
+            show(denoiser, partial(bundled, name), output)
     pictures = ", ".join(sorted(path.name for path in output.glob("*.png")))
-    print(f"{output}: {pictures}; scores in brain.csv and faces.csv")
+    say(f"{output}: {pictures}; scores in brain.csv and faces.csv")
 
 
 @app.command("import-weights")
@@ -271,7 +276,7 @@ def import_weights(
 
     settings = load_config(config_file).network.model_dump()
     load_published_weights(file, **settings).save(folder)
-    print(f"{folder}: config.json and model.safetensors")
+    say(f"{folder}: config.json and model.safetensors")
 
 
 def main() -> None:
@@ -283,12 +288,14 @@ def main() -> None:
     try:
         code = app(args=arguments or ["--help"], prog_name="msm", standalone_mode=False)
     except UsageError as error:
-        print(f"msm: {_usage(error)}", file=sys.stderr)
+        fail(_usage(error))
         raise SystemExit(2) from None
-    except (ValueError, OSError, ImportError) as error:
-        if debug:
+    except (MsmError, OSError) as error:
+        # An OSError that names a file, or tells of a full or closed disk, is the user's; any other is a bug, as
+        # every other exception is, and shows where it comes from.
+        if debug or not (isinstance(error, MsmError) or error.filename or error.errno in OF_THE_MACHINE):
             raise
-        print(f"msm: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
+        fail(f"{one_line(str(error))} (--debug shows where)")
         raise SystemExit(2) from None
     raise SystemExit(code)
 

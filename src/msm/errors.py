@@ -1,19 +1,56 @@
-"""What a user can mend: every message is one line that says where, what was found, and what to do."""
+"""What a user can mend: every message is one line that says where, what was found, and what to do.
+
+Any other exception, a plain `ValueError` too, is a mistake in a program, and ends it with a traceback.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
 
-class DataError(ValueError):
-    """A file that cannot be used; the message is one line: file, what was found, what to do."""
+
+def one_line(text: str) -> str:
+    """Text of any origin as one printable line."""
+    shown = (c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+    return " ".join("".join(shown).split())
 
 
-class ConfigError(ValueError):
-    """A mistake the user can mend, told in one line."""
+class MsmError(ValueError):
+    """A mistake that the user can mend, told in one line."""
 
     def __init__(self, message: str) -> None:
-        shown = (c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in message)
-        super().__init__(" ".join("".join(shown).split()))
+        super().__init__(one_line(message))
 
 
-class TrainingError(ValueError):
-    """Training cannot go on; the message is one line."""
+class DataError(MsmError):
+    """A file or folder that cannot be used."""
+
+
+class ConfigError(MsmError):
+    """A setting or an argument that cannot be used."""
+
+
+class TrainingError(MsmError):
+    """Training cannot go on."""
+
+
+class MissingPackage(MsmError):
+    """An optional package is not installed."""
+
+
+def optional(module: str, purpose: str, extra: str) -> Any:
+    """A module of an optional package.
+
+    Args:
+        module: its full name.
+        purpose: what it is needed for.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        MissingPackage: it is not there.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0].replace("_", "-")
+        raise MissingPackage(f"{purpose} needs {package}: pip install 'msm-diffusion[{extra}]'") from error

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from msm.config.presets import preset
 from oracle import GaussianOracle
 
 from msm import BoxMasks, CartesianMasks, Identity, MultiCoil, generate, reconstruct
 from msm.config.load import ConfigError, dump_config, load_config
-from msm.config.presets import preset
 from msm.operators import Undersampling
 
 CONFIGS = Path(__file__).parents[2] / "configs"

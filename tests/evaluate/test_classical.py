@@ -1,7 +1,5 @@
 """The baselines solve the problems they name: checked against dense solutions and optimality."""
 
-import builtins
-
 import numpy as np
 import pytest
 import pywt
@@ -162,20 +160,6 @@ def test_l1_wavelet_takes_odd_sizes_and_keeps_single_precision():
     assert found.shape == (2, 1, 19, 30) and found.dtype == torch.complex64
     residual = mask * single.forward(found) - y
     assert residual.norm() < 0.1 * y.norm()
-
-
-def test_l1_wavelet_says_what_is_missing(monkeypatch):
-    _, y, mask, transform = acquisition(size=(16, 16))
-    real_import = builtins.__import__
-
-    def without_pywt(name, *rest, **named):
-        if name == "pywt":
-            raise ImportError(name)
-        return real_import(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without_pywt)
-    with pytest.raises(ImportError, match="pip install PyWavelets"):
-        l1_wavelet(y, mask, transform, regularisation=0.1, iterations=1)
 
 
 def test_total_variation_of_a_step_moves_both_sides_towards_each_other():

@@ -87,7 +87,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(store, tmp_path, ca
     (newest / "optimizer.pt").write_bytes(b"cut off")
     again = trainer(store, tmp_path / "run")
     again.run()
-    assert f"{newest}: damaged" in capsys.readouterr().out.replace("\n", "")
+    assert f"{newest}: damaged" in capsys.readouterr().err
     assert_same(final, weights(tmp_path / "run"))
 
 
@@ -97,7 +97,7 @@ def test_flipped_bit_of_a_checkpoint_is_found(store, tmp_path, capsys):
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
     flip_bit(newest / "average" / "model.safetensors")
     trainer(store, tmp_path / "run", keep_checkpoints=1).run()
-    said = capsys.readouterr().out.replace("\n", "")
+    said = capsys.readouterr().err
     assert f"{newest}: damaged (average/model.safetensors is not as it was written)" in said
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [newest.name]
     assert_same(final, weights(tmp_path / "run"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Generator, nn
 
 from ..data_step import DataStep, GradientStep, Proximal
 from ..denoiser import EDM, Epsilon, Parametrisation, PartialDenoiser, Sense
+from ..errors import ConfigError
 from ..masks import BoxMasks, CartesianMasks, FullMask, Masks, Size, VariableDensityMasks
 from ..mri_prior import ImagePrior
 from ..operators import (
@@ -41,8 +43,26 @@ from .sampled import GradientStepConfig, ProximalConfig, SampleConfig
 from .trained import DiffusionConfig
 
 
-def make_masks(mask: AnyMask, size: Size) -> Masks:
-    """The mask law that a config describes, of a size (H, W), or H = W."""
+@contextmanager
+def _of_field(name: str) -> Iterator[None]:
+    """What is built refuses values that do not go together, by a ValueError: here they come from a field."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def make_masks(mask: AnyMask, size: Size, field: str = "data.mask") -> Masks:
+    """The mask law that a field of a config describes, of a size (H, W), or H = W.
+
+    Raises:
+        ConfigError: there is no such law of this size.
+    """
+    with _of_field(field):
+        return _masks(mask, size)
+
+
+def _masks(mask: AnyMask, size: Size) -> Masks:
     if isinstance(mask, FullMaskConfig):
         return FullMask(size)
     if isinstance(mask, BoxMaskConfig):
@@ -86,7 +106,19 @@ def make_data_step(step: GradientStepConfig | ProximalConfig | None) -> DataStep
 def make_operator(
     problem: AnyProblem, shape: tuple[int, int, int], streams: Sequence[Generator]
 ) -> Undersampling | Convolution | WeightedSum:
-    """The operator of a problem on photos (C, H, W); what is random in it is drawn for each item from its stream."""
+    """The operator of a problem on photos (C, H, W); what is random in it is drawn for each item from its stream.
+
+    Raises:
+        ConfigError: there is no such operator of this size.
+    """
+    fields = " and ".join(problem.model_dump(exclude={"operator", "noise_std"})) or "operator"
+    with _of_field(f"inverse_problem.{fields}"):
+        return _operator(problem, shape, streams)
+
+
+def _operator(
+    problem: AnyProblem, shape: tuple[int, int, int], streams: Sequence[Generator]
+) -> Undersampling | Convolution | WeightedSum:
     if isinstance(problem, BoxProblem):
         return box_inpainting(shape, hole=problem.hole)
     if isinstance(problem, RandomProblem):

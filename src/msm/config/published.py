@@ -130,7 +130,7 @@ def convert(raw: dict[Any, Any]) -> Settings:
         Our settings, where each came from, and the keys that were ignored.
 
     Raises:
-        ValueError: one line, "dotted.key: what was found; what to do".
+        ConfigError: one line, "dotted.key: what was found; what to do".
     """
     leaves = [(path, value) for path, value in _leaves(raw, (), set()) if value is not None]
     mri, operator = _is_mri(leaves), _operator(leaves)
@@ -141,7 +141,7 @@ def convert(raw: dict[Any, Any]) -> Settings:
         name, key = path[-1].lower(), ".".join(path)
         if name in _FIXED:
             if value != _FIXED[name]:
-                raise ValueError(f"{key}: found {reprlib.repr(value)}; only {_FIXED[name]} is supported, as published")
+                raise ConfigError(f"{key}: found {reprlib.repr(value)}; only {_FIXED[name]} is supported, as published")
             continue
         targets = _targets(path, mri, operator)
         if not targets and not _is_name(path):
@@ -150,7 +150,7 @@ def convert(raw: dict[Any, Any]) -> Settings:
             plain = _plain(name, value)
             if target in flat and flat[target] != plain:
                 found = f"found {reprlib.repr(value)}, but {origin[target]} says otherwise"
-                raise ValueError(f"{key}: {found}; keep one of the two")
+                raise ConfigError(f"{key}: {found}; keep one of the two")
             flat[target], origin[target] = plain, key
     _complete(flat, mri, operator)
     values: dict[str, Any] = {}
@@ -257,7 +257,7 @@ def _complete(flat: dict[str, Any], mri: bool, operator: str | None) -> None:
     }
     for target, (name, what) in need.items():
         if target not in flat:
-            raise ValueError(f"dataset.{name}: missing; add {what} under this name")
+            raise ConfigError(f"dataset.{name}: missing; add {what} under this name")
     flat.setdefault("network.in_channels", 2 if mri else 3)
     if not mri:
         flat["data.channels"] = flat["network.in_channels"]

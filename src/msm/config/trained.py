@@ -39,27 +39,12 @@ class NetworkConfig(Block):
 
     @check(mode="after")
     def _fits(self) -> NetworkConfig:
-        mult, last = self.channel_mult, len(self.channel_mult) - 1
-        if self.image_size % self.patch_size:
-            raise refuse("patch_size", f"found {self.patch_size}; use a divisor of image_size {self.image_size}")
-        if self.num_channels % self.num_groups:
-            reason = f"use a multiple of num_groups {self.num_groups}"
-            raise refuse("num_channels", f"found {self.num_channels}; {reason}")
-        side = self.image_size // self.patch_size
-        if mult[0] != 1:
-            raise refuse("channel_mult", f"found {list(mult)}; begin with 1")
-        if side % 2**last:
-            reason = f"a side of {side} cannot be halved {last} times; use fewer levels"
-            raise refuse("channel_mult", f"found {list(mult)}; {reason}")
-        widths = {side >> level: self.num_channels * m for level, m in enumerate(mult)}
-        for side in self.attention_resolutions:
-            if side not in widths:
-                reason = f"the levels of channel_mult are at {list(widths)}; use some of these"
-                raise refuse("attention_resolutions", f"found {side}; {reason}")
-        for side in (*self.attention_resolutions, min(widths)):  # the lowest level always has attention
-            if widths[side] % self.num_head_channels:
-                reason = f"use a divisor of the {widths[side]} channels of the level of side {side}"
-                raise refuse("num_head_channels", f"found {self.num_head_channels}; {reason}")
+        from ..network import SettingError, check_settings  # with torch, which takes seconds
+
+        try:
+            check_settings(self.model_dump())
+        except SettingError as error:
+            raise refuse(error.name, error.reason) from None
         return self
 
 

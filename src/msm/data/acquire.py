@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from ..errors import DataError
+from ..errors import DataError, optional
 from ..masks import Masks
 from ..measurement import Measurement
 from ..transforms import MultiCoil
@@ -160,11 +160,7 @@ def birdcage(coils: int, height: int, width: int, generator: Generator) -> Tenso
     """Birdcage coil maps (coils, H, W) at a random distance, complex64, with unit sum of squares."""
     if coils == 1:
         return torch.ones(1, height, width, dtype=torch.complex64)
-    try:
-        from sigpy.mri import birdcage_maps
-    except ImportError as error:
-        raise ImportError("simulated coils need sigpy: pip install sigpy") from error
-
+    birdcage_maps = optional("sigpy.mri", "simulating coils", "mri").birdcage_maps
     radius = 1.2 + 0.5 * torch.rand((), generator=generator).item()
     maps = torch.from_numpy(birdcage_maps((coils, height, width), r=radius)).to(torch.complex64)
     return maps / maps.abs().square().sum(0).sqrt()

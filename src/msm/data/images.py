@@ -24,7 +24,7 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; set setting.dataset_dir to the folder with the images")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
     if not files:
         raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); point to a folder that does")
     return files

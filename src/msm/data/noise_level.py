@@ -1,7 +1,6 @@
 """Acquisitions with another noise level than the store's: estimated from them, or assumed (docs/noise.md)."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from torch import Tensor
 from ..errors import DataError
 from ..measurement import Measurement
 from ..noise import estimate_noise, pool_noise
+from ..system.console import say, track
+from ..system.files import whole
 from .store import Acquisitions, MeasurementStore
 
 
@@ -62,7 +63,7 @@ def with_noise(noise_std: float | str, store: MeasurementStore, data: Acquisitio
     rho, error = noise_record(store, record)
     middle, error_of_middle = pool_noise(rho, error)
     low, high = rho.aminmax()
-    print(f"{record}: noise_std {low:.4g} to {high:.4g}, pooled {middle:.4g} ± {error_of_middle:.2g}")
+    say(f"{record}: noise_std {low:.4g} to {high:.4g}, pooled {middle:.4g} ± {error_of_middle:.2g}")
     return AssumedNoise(data, rho if noise_std == "auto" else torch.full_like(rho, middle))
 
 
@@ -93,21 +94,11 @@ def noise_record(store: MeasurementStore, path: Path) -> tuple[Tensor, Tensor]:
 
 
 def _write_record(store: MeasurementStore, path: Path) -> None:
-    from rich.progress import track
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for i, name in enumerate(track(store.names(range(len(store))), "estimating noise")):
-                try:
-                    rho, error = estimate_noise(store[i])
-                except ValueError as reason:
-                    raise DataError(
-                        f"{store.path}: item {i} ({name}): {reason}; set train.noise_std to a number"
-                    ) from None
-                line = {"item": i, "name": name, "noise_std": rho.item(), "standard_error": error.item()}
-                file.write(json.dumps(line) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for i, name in enumerate(track(store.names(range(len(store))), "estimating noise")):
+            try:
+                rho, error = estimate_noise(store[i])
+            except ValueError as reason:
+                raise DataError(f"{store.path}: item {i} ({name}): {reason}; set train.noise_std to a number") from None
+            line = {"item": i, "name": name, "noise_std": rho.item(), "standard_error": error.item()}
+            file.write(json.dumps(line) + "\n")

@@ -111,7 +111,7 @@ def _volumes(folder: Path, split: Split) -> list[_Volume]:
 def _read_table(path: Path) -> list[_Volume]:
     """Rows of the CSV (INDEX, FILE, DROP, SLICE_START, SLICE_END), in order of INDEX."""
     volumes = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:
                 name = Path(row["FILE"].strip()).name.removesuffix(".h5")

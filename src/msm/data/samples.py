@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import optional
 from .acquire import Source, simulate_scan
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axes of the volume: left–right, back–front, foot–head
@@ -22,15 +23,12 @@ def brain_slices(size: int, coils: int, seed: int = 0) -> list[Source]:
         six slices, each scaled to magnitude 1.
 
     Raises:
-        ImportError: if nilearn, which ships the volume, is missing.
+        MissingPackage: if nilearn, which ships the volume, is missing.
 
     Source: Fonov et al., NeuroImage 54 (2011), as in nilearn.
     """
-    try:
-        from nilearn.datasets import load_mni152_template
-    except ImportError as error:
-        raise ImportError("the demo brain needs nilearn: pip install nilearn") from error
-    volume = np.asarray(load_mni152_template(resolution=2).dataobj, dtype=np.float32)
+    datasets = optional("nilearn.datasets", "the demo brain", "demo")
+    volume = np.asarray(datasets.load_mni152_template(resolution=2).dataobj, dtype=np.float32)
     places = [
         ("axial", 0.45),
         ("axial", 0.6),

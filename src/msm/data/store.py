@@ -17,7 +17,9 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 import h5py
@@ -28,7 +30,7 @@ from typing_extensions import Self
 
 from ..errors import DataError
 from ..measurement import Measurement
-from ..system.files import obstacle
+from ..system.files import obstacle, whole
 from .hdf5 import open_hdf5, readable
 
 FORMAT, VERSION = "msm-measurements", 1
@@ -67,26 +69,26 @@ def check_target(path: Path) -> None:
 
 
 class _Writer:
-    """An HDF5 file that grows item by item under a temporary name and is moved into place when complete."""
+    """An HDF5 file that grows item by item and appears when it is complete."""
 
     def __init__(self, path: Path, file_format: str, provenance: dict[str, Any]):
         self.path = Path(path)
         check_target(self.path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary = self.path.with_name(self.path.name + f".{os.getpid()}.tmp")
-        self.file = h5py.File(self.temporary, "w")
-        self.file.attrs.update(format=file_format, version=VERSION, provenance=json.dumps(provenance))
-        self.file.create_dataset("name", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))
+        self._about = {"format": file_format, "version": VERSION, "provenance": json.dumps(provenance)}
+        self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.file = stack.enter_context(h5py.File(stack.enter_context(whole(self.path)), "w"))
+            self.file.attrs.update(self._about)
+            self.file.create_dataset("name", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))
+            self._open = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.file.close()
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._open.__exit__(kind, value, traceback)
 
     def _append(self, field: str, item: np.ndarray) -> None:
         """Add one item as one chunk: random access reads that item only."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import DataError
+
 LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
 
 
@@ -29,10 +31,10 @@ def mean(values: Sequence[float]) -> Estimate:
         values: one number an image.
 
     Raises:
-        ValueError: no values.
+        DataError: no values.
     """
     if not values:
-        raise ValueError("a mean of no values: there are no records to average")
+        raise DataError("a mean of no values: there are no records to average")
     value = sum(values) / len(values)
     if len(set(values)) < 2:  # equal values: BCa is undefined, and there is no spread
         bound = value if len(values) > 1 else None
@@ -44,7 +46,7 @@ def mean(values: Sequence[float]) -> Estimate:
 def difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """Mean of a − b over images that both have, number i of both being the same image: a paired comparison."""
     if len(a) != len(b):
-        raise ValueError(f"a paired comparison needs the same images in both, got {len(a)} and {len(b)}")
+        raise DataError(f"a paired comparison needs the same images in both, got {len(a)} and {len(b)}")
     return mean([x - y for x, y in zip(a, b)])
 
 

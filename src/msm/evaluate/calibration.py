@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import DataError
 from ..transforms import Transform
 
 
@@ -70,11 +71,11 @@ def intervals(counts: Sequence[float]) -> list[Coverage]:
         counts: how often the truth had each of the ranks 0 … K.
 
     Raises:
-        ValueError: if nothing was counted.
+        DataError: if nothing was counted.
     """
     total, ranks = sum(counts), len(counts)
     if not total > 0:
-        raise ValueError("no pixels were counted: there is no coverage to speak of")
+        raise DataError("no pixels were counted: there is no coverage to speak of")
     return [Coverage((ranks - 2 * r) / ranks, sum(counts[r : ranks - r]) / total) for r in range(1, (ranks + 1) // 2)]
 
 

@@ -18,10 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+import pywt
 import torch
 from torch import Tensor
 
 from ..conjugate_gradient import conjugate_gradient
+from ..errors import DataError
 from ..transforms import Transform
 
 Parameter = TypeVar("Parameter")
@@ -171,7 +173,7 @@ def biharmonic(y: Tensor, mask: Tensor) -> Tensor:
     filled = y.detach().clone()
     for index, (image, known) in enumerate(zip(y.detach().cpu(), mask[:, 0].cpu())):
         if not known.any():
-            raise ValueError(f"image {index}: the mask keeps no pixel, nothing to fill from")
+            raise DataError(f"image {index}: the mask keeps no pixel, nothing to fill from")
         if not known.all():
             values = np.where(known, image.numpy(), 0)  # a NaN off the mask must not spread
             solved = torch.from_numpy(inpaint_biharmonic(values, ~known.numpy(), channel_axis=0))
@@ -267,10 +269,6 @@ def _wavelet_shrinkage(
     Periodised filters of an orthogonal wavelet are orthonormal if both sides divide by 2^levels; there are as
     many levels as the shorter side allows for the filter's length.
     """
-    try:
-        import pywt
-    except ImportError as error:
-        raise ImportError("l1_wavelet needs PyWavelets: pip install PyWavelets") from error
     if name not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(name).orthogonal:
         raise ValueError(f"{name!r} is not an orthogonal wavelet of PyWavelets: try 'haar', 'db4' or 'sym8'")
     levels = pywt.dwt_max_level(min(size), name)

@@ -14,12 +14,14 @@ from ..config.build import make_masks, make_sampler
 from ..config.load import Config
 from ..data.acquire import Source
 from ..data.store import MeasurementStore
+from ..errors import DataError, MissingPackage
 from ..evaluate import memorisation, perceptual
 from ..operators import Problem, Undersampling
 from ..output.figures import spread
-from ..output.files import read_arrays, write_arrays, write_text
-from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, forget
+from ..output.files import read_arrays, write_arrays
+from ..output.run_folder import CONFIG, EVALUATION, GALLERY, IMAGES, MEASURED, RECORDS, SAMPLES, forget
 from ..sample.observe import observe
+from ..system.files import write_text
 from .bootstrap import Estimate, of_sets
 from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
 from .metrics import image_metrics
@@ -62,7 +64,7 @@ def evaluate_reconstruction(
         trained: names of images that the model was trained on.
 
     Raises:
-        ValueError: the folder holds no such run.
+        DataError: the folder holds no such run.
     """
     items, inputs, samples = _reconstructed(folder, config)
     notes = remark_of_training([item.name for item in items], trained)
@@ -112,11 +114,11 @@ def evaluate_generation(
         trained: as in `evaluate_reconstruction`.
 
     Raises:
-        ValueError: the folder holds no generated images.
+        DataError: the folder holds no generated images.
     """
-    images = torch.from_numpy(read_arrays(folder / "images.npy", AGAIN)["array"])
+    images = torch.from_numpy(read_arrays(folder / IMAGES, AGAIN)["array"])
     if images.ndim != 4 or len(images) != config.sample.count:
-        raise ValueError(f"{folder / 'images.npy'}: its shape {tuple(images.shape)} is not the config's; {AGAIN}")
+        raise DataError(f"{folder / IMAGES}: its shape {tuple(images.shape)} is not the config's; {AGAIN}")
     names = [f"sample_{n:05d}" for n in range(len(images))]
     calls = network_calls(config)
     records = [Record(image=name, method="MSM", network_calls=calls) for name in names]
@@ -165,7 +167,7 @@ def network_calls(config: Config) -> int:
 def _reconstructed(folder: Path, config: Config) -> tuple[list[Source], Tensor, Tensor]:
     """Items, inputs (B, C, H, W) and samples (B, K, C, H, W) of a run."""
     kept = read_arrays(folder / MEASURED, AGAIN)
-    samples = torch.from_numpy(read_arrays(folder / "samples.npy", AGAIN)["array"])
+    samples = torch.from_numpy(read_arrays(folder / SAMPLES, AGAIN)["array"])
     names = kept.pop("names", None)
     arrays = {key: torch.from_numpy(value) for key, value in kept.items()}
     fits = (
@@ -176,7 +178,7 @@ def _reconstructed(folder: Path, config: Config) -> tuple[list[Source], Tensor, 
         and arrays["inputs"].shape == arrays["truth"].shape
     )
     if not fits or names is None:
-        raise ValueError(f"{folder}: {MEASURED}, samples.npy and config.yaml do not fit together; {AGAIN}")
+        raise DataError(f"{folder}: {MEASURED}, {SAMPLES} and {CONFIG} do not fit together; {AGAIN}")
     maps = arrays.get("maps", [None] * len(names))
     items = [Source(str(name), image, coils) for name, image, coils in zip(names, arrays["truth"], maps)]
     return items, arrays["inputs"], samples
@@ -300,7 +302,7 @@ def _distances(images: Tensor, real: Sequence[Source]) -> tuple[tuple[Distance, 
         for method, chosen in sets.items():
             value = perceptual.frechet_distance(features(chosen), reference)
             found.append(_distance("FID", method, Estimate(value), count, len(reference)))
-    except (perceptual.MissingWeights, ImportError) as reason:
+    except (perceptual.MissingWeights, MissingPackage) as reason:
         return tuple(found), [str(reason)]
     return tuple(found), []
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..data.store import MeasurementStore
+from ..errors import DataError
 from ..measurement import Measurement
 
 
@@ -47,11 +48,11 @@ def nearest(
         one for each image; `second` is infinite if the store holds one item.
 
     Raises:
-        ValueError: images of another kind or size.
+        DataError: images of another kind or size.
     """
     if images.is_complex() != store.is_mri or images.shape[-2:] != store.shape[-2:]:
         kind = "MRI" if store.is_mri else "photos"
-        raise ValueError(
+        raise DataError(
             f"{store.path}: holds {kind} of shape {store.shape}, the images are {images.dtype} {tuple(images.shape)}"
         )
     rows = []

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
+from ..errors import DataError
+
 if TYPE_CHECKING:
     from numpy import ndarray
 
@@ -137,7 +139,7 @@ def _pairs(
     for index, (truth, image) in enumerate(zip(_magnitude(x), _magnitude(x_hat))):
         # Without contrast the published scaling, and without energy NMSE, would divide by zero.
         if truth.max() == truth.min() and (convention == "published" or truth.max() == 0):
-            raise ValueError(f"image {index}: the truth is constant, {convention} metrics are undefined")
+            raise DataError(f"image {index}: the truth is constant, {convention} metrics are undefined")
         if convention == "published":
             truth, image, span = _min_max(truth), _min_max(image), 1.0
         elif data_range is not None:
@@ -156,7 +158,7 @@ def _check(x_hat: Tensor, x: Tensor, convention: str, data_range: float | None) 
         raise ValueError(f"one image is real, the other complex ({x_hat.dtype}, {x.dtype}): take .abs() first")
     for name, value in (("reconstruction", x_hat), ("truth", x)):
         if not torch.isfinite(value).all():
-            raise ValueError(f"the {name} holds values that are not finite (NaN or infinity)")
+            raise DataError(f"the {name} holds values that are not finite (NaN or infinity)")
     if data_range is not None and convention == "published":
         raise ValueError("data_range belongs to the plain convention; published scales each image to [0, 1]")
     if data_range is not None and not (math.isfinite(data_range) and data_range > 0):

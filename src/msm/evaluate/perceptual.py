@@ -21,13 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import DataError, MsmError, optional
+
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
 FID_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 SCALES = 3
 GROUPS = (16, *[12] * SCALES)  # features of a channel: the thumbnail, then each scale
 
 
-class MissingWeights(ValueError):
+class MissingWeights(MsmError):
     """Weights of a measuring network are not on this machine; the message is one line."""
 
 
@@ -71,7 +73,7 @@ def inception_features(images: Tensor, batch_size: int = 32) -> Tensor:
 
     Raises:
         MissingWeights: the network's weights are not in torch's cache.
-        ImportError: torch-fidelity is missing.
+        MissingPackage: torch-fidelity is missing.
     """
     network = _inception(cached(FID_WEIGHTS, "FID"))
     pixels = ((_rgb(images) + 1) * 127.5).round().to(torch.uint8)
@@ -81,11 +83,8 @@ def inception_features(images: Tensor, batch_size: int = 32) -> Tensor:
 @cache
 def _inception(path: Path) -> Any:
     """The Inception network of the FID paper with the weights of a file."""
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError as error:
-        raise ImportError("FID needs torch-fidelity: pip install torch-fidelity") from error
-    return FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
+    extractors = optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "fid")
+    return extractors.FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
 
 
 def cached(file: str, metric: str) -> Path:
@@ -150,7 +149,7 @@ def wavelet_distance(features: Tensor, reference: Tensor) -> float:
     for group in reference.std(0).unflatten(0, (channels, sum(GROUPS))).split(GROUPS, 1):
         unit = group.square().mean().sqrt()
         if not unit > 0:
-            raise ValueError("the reference images are all alike: the Fréchet distance has no unit; give more of them")
+            raise DataError("the reference images are all alike: the Fréchet distance has no unit; give more of them")
         units.append(unit.expand_as(group))
     scale = torch.cat(units, 1).flatten()
     return frechet_distance(features / scale, reference / scale)
@@ -169,7 +168,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"features must be (N, D) and (M, D), N, M > 1, got {tuple(a.shape)} and {tuple(b.shape)}")
     if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        raise ValueError("features hold values that are not finite (NaN or infinity)")
+        raise DataError("features hold values that are not finite (NaN or infinity)")
     return gaussian_distance(a.mean(0), torch.cov(a.T), b.mean(0), torch.cov(b.T))
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ..errors import DataError
 from ..output.files import read_arrays, write_arrays
-from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, run_config
+from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, VERSIONS, run_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,11 +147,11 @@ def read_records(folder: Path) -> list[Record]:
     """The records of an evaluated run.
 
     Raises:
-        ValueError: the run is not evaluated, or a line is damaged.
+        DataError: the run is not evaluated, or a line is damaged.
     """
     path = folder / RECORDS
     if not path.is_file() or not (folder / EVALUATION).is_file():
-        raise ValueError(f"{folder}: is not evaluated; run first: msm evaluate {folder}")
+        raise DataError(f"{folder}: is not evaluated; run first: msm evaluate {folder}")
     return [_parse(Record, line, f"{path}, line {n}", folder) for n, line in _lines(path) if line.strip()]
 
 
@@ -164,16 +165,16 @@ def read_run(folder: Path, label: str) -> Run:
     """Everything that a page shows of an evaluated run; the label is its name there.
 
     Raises:
-        ValueError: it is not evaluated, or a file is missing or damaged.
+        DataError: it is not evaluated, or a file is missing or damaged.
     """
     import yaml
 
     config, records, evaluation = run_config(folder), read_records(folder), read_evaluation(folder)
     gallery = read_arrays(folder / GALLERY, f"run again: msm evaluate {folder}")
     try:
-        made = yaml.safe_load((folder / "versions.json").read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"{folder / 'versions.json'}: cannot be read ({error}); run msm sample again") from error
+        made = yaml.safe_load((folder / VERSIONS).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise DataError(f"{folder / VERSIONS}: cannot be read ({error}); run msm sample again") from error
     return Run(folder, label, config, records, evaluation, gallery, made)
 
 
@@ -186,4 +187,4 @@ def _parse(model: type[Facts], text: str, where: str, folder: Path) -> Facts:
         return model.model_validate_json(text)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise ValueError(f"{where}: damaged ({reason}); run again: msm evaluate {folder}") from error
+        raise DataError(f"{where}: damaged ({reason}); run again: msm evaluate {folder}") from error

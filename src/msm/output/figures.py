@@ -1,8 +1,7 @@
-"""Results as files: pictures, arrays, tables. Every file is written under a temporary name and moved into place."""
+"""Results as files: pictures, and the arrays beside them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..system.files import whole
 from .files import write_array
+from .run_folder import GRID, IMAGES, PICTURES
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,16 @@ def write_picture(path: Path, images: Tensor, columns: int = 8) -> None:
     """Write images (B, C, H, W) as one PNG, so many side by side."""
     from torchvision.utils import make_grid, save_image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.png")
-    save_image(make_grid(displayable(images), nrow=columns, padding=0 if len(images) == 1 else 2), temporary)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        save_image(make_grid(displayable(images), nrow=columns, padding=0 if len(images) == 1 else 2), temporary)
 
 
 def write_samples(folder: Path, images: Tensor, names: Sequence[str]) -> None:
     """Write images (B, C, H, W) as PNGs, as one grid, and as an array."""
     for name, image in zip(names, images):
-        write_picture(folder / "images" / f"{name}.png", image[None])
-    write_picture(folder / "grid.png", images)
-    write_array(folder / "images.npy", images)
+        write_picture(folder / PICTURES / f"{name}.png", image[None])
+    write_picture(folder / GRID, images)
+    write_array(folder / IMAGES, images)
 
 
 def write_comparison(path: Path, title: str, rows: Sequence[str], columns: Sequence[Column]) -> None:
@@ -90,10 +89,8 @@ def write_comparison(path: Path, title: str, rows: Sequence[str], columns: Seque
                 axis.set_xlabel(column.notes[r], fontsize=8)
         if column.is_map:
             figure.colorbar(drawn, ax=axes[:, c], location="right", fraction=0.05, pad=0.02).ax.tick_params(labelsize=7)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=130)
-    os.replace(temporary, path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, dpi=130)
 
 
 def error_map(x_hat: Tensor, x: Tensor) -> Tensor:

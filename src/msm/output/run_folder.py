@@ -16,10 +16,15 @@ from importlib.metadata import version
 
 from ..config.load import Config, dump_config
 from ..data.images import SUFFIXES
-from ..system.files import obstacle
-from .files import write_text
+from ..errors import ConfigError, DataError
+from ..system.files import obstacle, write_text
 
-RECORDS, EVALUATION, GALLERY, MEASURED = "records.jsonl", "evaluation.json", "gallery.npz", "measured.npz"
+CONFIG, VERSIONS = "config.yaml", "versions.json"  # of every run
+WEIGHTS, CHECKPOINTS, LOG = "weights", "checkpoints", "log.jsonl"  # of a training run: as `msm.train` writes them
+STORE, NOISE, PICTURES = "measurements.h5", "noise.jsonl", "images"  # PICTURES: a folder, of sampling runs too
+IMAGES, GRID, SAMPLES, MEASURED = "images.npy", "grid.png", "samples.npy", "measured.npz"  # of a sampling run
+METRICS, COMPARISON = "metrics.csv", "compare.png"
+RECORDS, EVALUATION, GALLERY, REPORT = "records.jsonl", "evaluation.json", "gallery.npz", "report.html"  # of judging it
 
 
 def check_folder(folder: Path, other: str) -> None:
@@ -30,12 +35,12 @@ def check_folder(folder: Path, other: str) -> None:
         other: what such a run has in its folder.
 
     Raises:
-        ValueError: with what to do.
+        ConfigError: with what to do.
     """
     if (folder / other).exists():
-        raise ValueError(f"setting.save_dir: {folder} holds another kind of run ({other}); choose another folder")
+        raise ConfigError(f"setting.save_dir: {folder} holds another kind of run ({other}); choose another folder")
     if reason := obstacle(folder):
-        raise ValueError(f"setting.save_dir: {folder}: cannot be written to ({reason}); choose another folder")
+        raise ConfigError(f"setting.save_dir: {folder}: cannot be written to ({reason}); choose another folder")
 
 
 def file_names(names: Sequence[str]) -> list[str]:
@@ -50,8 +55,8 @@ def record_run(config: Config, folder: Path) -> None:
     record: dict[str, Any] = {**versions(), "command": f"msm {shlex.join(sys.argv[1:])}"}
     if config.train.remask:
         record["remask"] = True  # trained on masks redrawn from clean images
-    write_text(folder / "config.yaml", dump_config(config))
-    write_text(folder / "versions.json", json.dumps(record, indent=1) + "\n")
+    write_text(folder / CONFIG, dump_config(config))
+    write_text(folder / VERSIONS, json.dumps(record, indent=1) + "\n")
 
 
 def versions() -> dict[str, str]:
@@ -69,9 +74,9 @@ def forget(folder: Path) -> None:
 def forget_samples(folder: Path) -> None:
     """Remove the samples that a run folder held before, and their evaluation."""
     forget(folder)
-    for name in ("images.npy", "grid.png", "samples.npy", MEASURED, "metrics.csv", "compare.png", "report.html"):
+    for name in (IMAGES, GRID, SAMPLES, MEASURED, METRICS, COMPARISON, REPORT):
         (folder / name).unlink(missing_ok=True)
-    for picture in (folder / "images").glob("*.png"):
+    for picture in (folder / PICTURES).glob("*.png"):
         picture.unlink()
 
 
@@ -79,11 +84,11 @@ def run_config(folder: Path) -> Config:
     """The resolved config of a run folder.
 
     Raises:
-        ValueError: it is no run folder.
+        DataError: it is no run folder.
     """
     from ..config.load import load_config
 
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
-        raise ValueError(f"{folder}: no run folder, config.yaml is missing; give the setting.save_dir of a run")
+        raise DataError(f"{folder}: no run folder, {CONFIG} is missing; give the setting.save_dir of a run")
     return load_config(path)

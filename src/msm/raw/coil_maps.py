@@ -5,12 +5,13 @@ Med. 57 (2007).
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, optional
 from ..transforms import MultiCoil
 from .scan import Scan, resize
 
@@ -57,17 +58,13 @@ def calibration_data(scan: Scan) -> Tensor:
     return resize(resize((scan.calibration or scan).k_space, height, -2), width, -1)
 
 
-def espirit_app() -> type:
+def espirit_app() -> Any:
     """Sigpy's ESPIRiT; a run that will estimate coil maps asks for it at its start.
 
     Raises:
-        ImportError: if sigpy is missing.
+        MissingPackage: if sigpy is missing.
     """
-    try:
-        from sigpy.mri.app import EspiritCalib
-    except ImportError as error:
-        raise ImportError("coil maps need sigpy: pip install sigpy") from error
-    return EspiritCalib
+    return optional("sigpy.mri.app", "estimating coil maps", "mri").EspiritCalib
 
 
 def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Tensor:
@@ -83,7 +80,7 @@ def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Ten
 
     Raises:
         DataError: if there is no calibration region.
-        ImportError: if sigpy is missing.
+        MissingPackage: if sigpy is missing.
     """
     coils, height, width = scan.k_space.shape
     if coils == 1:

@@ -22,8 +22,8 @@ import torch
 
 from ..data.store import StoreWriter, check_target
 from ..errors import DataError
-from ..output.files import write_text
-from ..system.files import digest
+from ..system.console import track
+from ..system.files import digest, write_text
 from .prepare import check_calibration, prepare
 from .readers import import_scans
 from .scan import Scan
@@ -163,8 +163,6 @@ def _check_coils(files: Sequence[Path], counts: Sequence[int], coils: int | None
 
 def _in_parallel(work: Callable[[Any], Result], items: Sequence[Any], workers: int, label: str) -> Iterator[Result]:
     """Results in the order of the items, with a progress bar. Every worker computes on one thread, for equal bits."""
-    from rich.progress import track
-
     if workers == 1 or len(items) == 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -125,7 +125,7 @@ def prewhiten(scan: Scan) -> Scan:
 
 
 def check_calibration(scan: Scan) -> None:
-    """Raise DataError, or ImportError without sigpy, if coil maps cannot be estimated; one coil needs none."""
+    """Raise DataError, or MissingPackage without sigpy, if coil maps cannot be estimated; one coil needs none."""
     if len(scan.k_space) > 1:
         espirit_app()
         calibration_size(scan)

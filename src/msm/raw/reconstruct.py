@@ -27,6 +27,7 @@ from ..network import ADMNetwork
 from ..operators import Problem, Undersampling
 from ..output.figures import Column, spread, write_comparison
 from ..sampling import Sampler, reconstruct
+from ..system.console import track
 from ..system.files import digest
 from ..system.processes import processes, shared_out
 from ..transforms import MultiCoil
@@ -111,11 +112,9 @@ def survey(files: Sequence[Path]) -> dict[str, Volume]:
     Raises:
         DataError: if a file cannot be used, a slice has no calibration region, or volumes of two files have one name.
     """
-    from rich.progress import track
-
     volumes: dict[str, Volume] = {}
     scans = ((file, scan) for file in files for scan in import_scans([file]))
-    for file, scan in track(scans, "checking", total=None, transient=True, disable=not processes().is_main_process):
+    for file, scan in track(scans, "checking"):
         check_calibration(scan)
         height, width = scan.k_space.shape[-2:]
         volume = volumes.setdefault(volume_name(scan), Volume(file, (height, width), []))
@@ -141,7 +140,7 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
         weights: hash of the network's weights.
 
     Raises:
-        ValueError: if a volume is there already and was made in another way.
+        ConfigError: if a volume is there already and was made in another way.
     """
     how = {
         "sample": config.sample.model_dump(mode="json", exclude={"count", "batch_size"}),

@@ -9,13 +9,15 @@
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from torch import Tensor
+
+from ..errors import ConfigError, optional
+from ..system.files import put, whole
 
 IMAGES = ("reconstruction", "standard_deviation")
 FACTS = ("noise_std", "maps_residual", "scale")
@@ -33,7 +35,7 @@ class VolumeWriter:
         provenance: how the volume is made, JSON-friendly: only slices made in the same way are kept.
 
     Raises:
-        ValueError: if the file is there and was made in another way.
+        ConfigError: if the file is there and was made in another way.
     """
 
     def __init__(self, path: Path, count: int, shape: tuple[int, int], provenance: dict[str, Any]):
@@ -41,7 +43,7 @@ class VolumeWriter:
         self._size, self._provenance = (count, *shape), json.dumps(provenance, sort_keys=True)
         self.done = count if path.exists() else self._found()
         if path.exists() and self._attribute(path, "provenance") != self._provenance:
-            raise ValueError(f"{path}: was made with other settings or data; use another setting.save_dir")
+            raise ConfigError(f"{path}: was made with other settings or data; use another setting.save_dir")
 
     def _found(self) -> int:
         """Slices that an earlier run left."""
@@ -95,7 +97,7 @@ class VolumeWriter:
                 file.attrs["affine"] = affine
             for name, suffix in zip(IMAGES, ("", "_std")):
                 write_nifti(self.path.with_name(f"{self.path.stem}{suffix}.nii"), file[name], affine, voxel_mm)
-        os.replace(self.partial, self.path)
+        put(self.partial, self.path)
 
     def facts(self) -> dict[str, np.ndarray]:
         """noise_std, maps_residual and scale of each slice of the finished file (slices,)."""
@@ -103,17 +105,13 @@ class VolumeWriter:
             return {name: file[name][:] for name in FACTS}
 
 
-def nifti_image() -> type:
+def nifti_image() -> Any:
     """Nibabel's class of NIfTI-1 images; a run that will write some asks for it at its start.
 
     Raises:
-        ImportError: if nibabel is missing.
+        MissingPackage: if nibabel is missing.
     """
-    try:
-        from nibabel.nifti1 import Nifti1Image
-    except ImportError as error:
-        raise ImportError("NIfTI needs nibabel: pip install nibabel") from error
-    return Nifti1Image
+    return optional("nibabel.nifti1", "NIfTI", "mri").Nifti1Image
 
 
 def write_nifti(
@@ -128,7 +126,7 @@ def write_nifti(
         voxel_mm: size of the voxels, for when there is no affine; None: 1 mm.
 
     Raises:
-        ImportError: if nibabel is missing.
+        MissingPackage: if nibabel is missing.
     """
     count, height, width = slices.shape
     grid = np.diag([*(voxel_mm or (1.0, 1.0, 1.0)), 1.0]) if affine is None else affine
@@ -138,10 +136,8 @@ def write_nifti(
     header.set_qform(grid, code=0 if affine is None else 1)
     header.set_xyzt_units("mm")
     header.set_data_offset(352)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with whole(path) as temporary, temporary.open("wb") as file:
         header.write_to(file)
         file.write(bytes(352 - file.tell()))
         for k in range(count):
             file.write(np.asarray(slices[k], dtype="<f4").tobytes(order="F"))
-    os.replace(temporary, path)

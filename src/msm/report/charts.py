@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import DataError
 from ..evaluate.bootstrap import mean
 from ..evaluate.calibration import intervals
 from ..evaluate.records import Record, Run
@@ -55,7 +56,7 @@ def loss_chart(log: Path) -> tuple[str, str]:
     """Training loss against images seen, means over equal parts of the log: (name of the run, chart).
 
     Raises:
-        ValueError: a line of the log is damaged.
+        DataError: a line of the log is damaged.
     """
     points = []
     for n, line in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
@@ -63,9 +64,9 @@ def loss_chart(log: Path) -> tuple[str, str]:
             record = json.loads(line)
             points.append((float(record["images"]), float(record["loss"])))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{log}, line {n}: damaged; remove this line") from error
+            raise DataError(f"{log}, line {n}: damaged; remove this line") from error
     if not points:
-        raise ValueError(f"{log}: is empty; train first")
+        raise DataError(f"{log}: is empty; train first")
     size = -(-len(points) // POINTS)
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     x, y = ([sum(p[axis] for p in part) / len(part) for part in parts] for axis in (0, 1))

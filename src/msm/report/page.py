@@ -13,14 +13,13 @@ from pathlib import Path
 from ..config.load import Config, dump_config
 from ..config.measured import CartesianMaskConfig, UndersamplingProblem
 from ..evaluate.records import Run, read_run
-from ..output.files import write_text
-from ..output.run_folder import RECORDS
+from ..output.run_folder import LOG, RECORDS
+from ..system.files import write_text
 from .charts import calibration_chart, cost_chart, loss_chart, neighbour_chart
 from .gallery import Viewer, viewer
 from .tables import Table, calibration_table, distance_table, neighbour_table, score_table, uncertainty_table
 
 TEMPLATES = Path(__file__).parent
-LOG = "log.jsonl"
 
 
 @dataclass
@@ -46,7 +45,7 @@ def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict
         versions: of the packages, for the record.
 
     Raises:
-        ValueError: a folder holds neither records nor a training log, or files of it are damaged.
+        DataError: a folder holds neither records nor a training log, or files of it are damaged.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -7,7 +7,6 @@ volume, measured at R = 4, 6 and 8, and a portrait with a hole, or four times to
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,11 +21,11 @@ from ..denoiser import PartialDenoiser
 from ..evaluate.metrics import score, summary
 from ..evaluate.tuning import fitting
 from ..output.figures import Column, error_map, spread, write_comparison, write_picture
-from ..output.files import print_table, write_csv
+from ..output.files import write_csv
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
+from ..system.console import progress, table
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -44,7 +43,7 @@ def bundled(name: str, problem: str) -> Config:
     return load_config(file, [*given, f"inverse_problem={problem}"])
 
 
-def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
+def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
     """Reconstruct brain slices at R = 4, 6 and 8, and generate new ones."""
     config = configured("null")
     items = brain_slices(config.data.image_size, config.data.coils)
@@ -54,13 +53,13 @@ def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path, progr
     for acceleration in ACCELERATIONS:
         mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {center}}}"
         settled = configured(f"{{operator: undersampling, mask: {mask}}}")
-        rows += _solve(denoiser, settled, items, f"brain R{acceleration}", folder, progress)
-    new = _generate(denoiser, config, coil_maps(items), "brain, new slices", progress)
+        rows += _solve(denoiser, settled, items, f"brain R{acceleration}", folder)
+    new = _generate(denoiser, config, coil_maps(items), "brain, new slices")
     write_picture(folder / "brain_generated.png", new)
     write_csv(folder / "brain.csv", rows)
 
 
-def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
+def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
     """Fill a hole in a portrait, and enlarge it four times."""
     config = configured("null")
     items = [portrait(config.data.image_size)]
@@ -68,19 +67,19 @@ def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path, progr
     small = configured("{operator: super_resolution, factor: 4}")
     rows = []
     for settled, label in ((hole, "face hole"), (small, "face x4")):
-        rows += _solve(denoiser, settled, items, label, folder, progress)
+        rows += _solve(denoiser, settled, items, label, folder)
     write_csv(folder / "faces.csv", rows)
 
 
-def new_faces(denoiser: PartialDenoiser, configured: Configured, folder: Path, progress: Progress) -> None:
+def new_faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
     """Generate new faces; small ones, as the network learned, shown twice as large."""
-    new = _generate(denoiser, configured("null"), None, "new faces", progress)
+    new = _generate(denoiser, configured("null"), None, "new faces")
     write_picture(folder / "faces_generated.png", interpolate(new, scale_factor=2, mode="nearest"))
 
 
-def _generate(denoiser: PartialDenoiser, config: Config, maps: Tensor | None, label: str, progress: Progress) -> Tensor:
+def _generate(denoiser: PartialDenoiser, config: Config, maps: Tensor | None, label: str) -> Tensor:
     """New images (B, C, H, W)."""
-    with progress(label, config.sample.count * config.sample.steps) as advance:
+    with progress(label, config.sample.count * config.sample.steps, shared=True) as advance:
         return prior_samples(denoiser, config.data, config.sample, maps, advance)
 
 
@@ -90,11 +89,10 @@ def _solve(
     items: list[Source],
     label: str,
     folder: Path,
-    progress: Progress,
 ) -> list[dict[str, str]]:
     """Solve one inverse problem in every way, draw a figure, print a table; returns the scores."""
     steps = len(items) * config.sample.samples * config.sample.steps
-    with progress(label, steps) as advance:
+    with progress(label, steps, shared=True) as advance:
         inputs, samples = posterior_samples(denoiser, items, config, advance)
     assert config.inverse_problem is not None
     seen = observe(items, config.inverse_problem, config.data, seed=config.sample.seed)
@@ -112,5 +110,5 @@ def _solve(
     columns.append(Column("MSM std. deviation", spread(samples), is_map=True))
     title = f"{label}: MSM is the mean of {config.sample.samples} posterior samples"
     write_comparison(folder / f"{label.replace(' ', '_')}.png", title, names, columns)
-    print_table(f"{label}: mean over {len(items)} images, convention plain", summary(rows))
+    table(f"{label}: mean over {len(items)} images, convention plain", summary(rows))
     return rows

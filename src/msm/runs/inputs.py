@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
-
-from rich.progress import track
 
 from ..config.build import make_masks
 from ..config.load import Config
@@ -20,19 +17,19 @@ from ..data.images import Split, item_names, photos, slices
 from ..data.noise_level import with_noise
 from ..data.prepared_fastmri import scans
 from ..data.store import Acquisitions, MeasurementStore, StoreWriter, TruthWriter
-from ..errors import DataError
+from ..errors import ConfigError, DataError, MsmError
 from ..masks import CartesianMasks
-from ..output.run_folder import run_config
+from ..output.run_folder import CHECKPOINTS, CONFIG, NOISE, STORE, run_config
+from ..system.console import track, warn
 from ..system.files import fingerprint
 
 READ = 16  # items that are checked at a time
-NOISE_FILE = "noise.jsonl"  # in the run folder: the estimates of train.noise_std
 
 
 def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
     """The items of a data folder, as data.kind says."""
     if split not in ("train", "test"):
-        raise DataError(f"--split: found {split!r}; it should be train or test")
+        raise ConfigError(f"--split: found {split!r}; it should be train or test")
     part = cast(Split, split)
     if data.kind == "images":
         items = photos(folder, part, data.held_out, data.image_size, data.channels)
@@ -49,14 +46,14 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
     """Measure every item of a data folder once; returns how many there were."""
     data, folder = config.data, config.setting.dataset_dir
     if folder is None:
-        raise DataError("setting.dataset_dir: missing; set it to the folder with the images")
+        raise ConfigError("setting.dataset_dir: missing; set it to the folder with the images")
     masks = make_masks(data.mask, data.image_size)
     provenance = {"source": folder.name, "split": split, "data": data.model_dump(mode="json")}
     count = 0
     with ExitStack() as stack:
         store = stack.enter_context(StoreWriter(path, provenance))
         images = stack.enter_context(TruthWriter(truth, provenance)) if truth else None
-        for item in track(sources(data, folder, split), "measuring", total=None):
+        for item in track(sources(data, folder, split), "measuring"):
             m = acquire(item, masks, data.noise_std, data.seed)
             store.add(item.name, m.values[0], m.mask[0], item.maps, data.noise_std)
             if images is not None:
@@ -80,20 +77,20 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
     path = config.setting.dataset_dir
     if path is not None and path.suffix == ".h5":
         store = MeasurementStore(path)
-        for i in track(range(0, len(store), READ), "checking") if not (folder / "checkpoints").exists() else ():
+        for i in track(range(0, len(store), READ), "checking") if not (folder / CHECKPOINTS).exists() else ():
             store.batch(range(i, min(i + READ, len(store))))  # a bad item would otherwise stop the run at its turn
         return store
-    measured = folder / "measurements.h5"
+    measured = folder / STORE
     if not measured.exists():
         write_store(config, "train", measured, None)
     store = MeasurementStore(measured)
     elsewhere = "use another setting.save_dir, or the config that the run was started with"
     if store.provenance.get("data") != config.data.model_dump(mode="json"):
-        raise ValueError(f"{measured}: was measured with another `data` block than the config's; {elsewhere}")
+        raise ConfigError(f"{measured}: was measured with another `data` block than the config's; {elsewhere}")
     if path is not None and path.is_dir() and config.data.kind != "fastmri":
         names = item_names(path, "train", config.data.held_out)[: config.data.limit]
         if names != store.names(range(len(store))):
-            raise ValueError(f"{measured}: its {len(store)} items are not the {len(names)} of {path}; {elsewhere}")
+            raise ConfigError(f"{measured}: its {len(store)} items are not the {len(names)} of {path}; {elsewhere}")
     return store
 
 
@@ -102,7 +99,7 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
     made = store.provenance.get("data", {}).get("mask")
     wanted = data.mask.model_dump(mode="json")
     if made is not None and made != wanted:
-        raise ValueError(
+        raise ConfigError(
             f"{store.path}: was measured with data.mask {made}, the config says {wanted}; use the config it was made "
             "with"
         )
@@ -112,10 +109,9 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
         columns = bool((masks == masks[..., :1, :]).all())
         if not 0.67 < kept / expected < 1.5 or columns != isinstance(law, CartesianMasks):
             shape = "whole columns" if columns else "points of a plane"
-            print(
-                f"msm: warning: {store.path}: its masks keep {kept:.1%}, {shape}; those of data.mask {expected:.1%}: "
-                f"set data.mask to what was measured, it is p(S) of sub-masks and of the sampler (docs/raw.md)",
-                file=sys.stderr,
+            warn(
+                f"{store.path}: its masks keep {kept:.1%}, {shape}; those of data.mask {expected:.1%}: "
+                f"set data.mask to what was measured, it is p(S) of sub-masks and of the sampler (docs/raw.md)"
             )
 
 
@@ -124,18 +120,24 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
     store = open_store(fully_sampled(config) if config.train.remask else config, folder)
     sizes = store.shape[-2:] if config.data.kind == "raw" else (config.data.image_size, config.data.image_size)
     if store.shape[-2:] != sizes or store.is_mri != config.data.is_mri:
-        raise ValueError(
+        raise ConfigError(
             f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
             f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
         )
+    step = config.network.patch_size * 2 ** (len(config.network.channel_mult) - 1)
+    if any(side % step for side in sizes):
+        raise ConfigError(
+            f"{store.path}: holds items of {sizes[0]}×{sizes[1]}, the levels of network.channel_mult need multiples "
+            f"of {step}; use fewer levels, or import with --size"
+        )
     if not config.train.remask:
         check_masks(config.data, store)
-        return store, with_noise(config.train.noise_std, store, store, folder / NOISE_FILE)
+        return store, with_noise(config.train.noise_std, store, store, folder / NOISE)
     masks = make_masks(config.data.mask, config.data.image_size)
     data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
     how = "masks and noise are drawn from clean images at every step, so training is not on measurements alone"
-    print(f"msm: warning: train.remask: {how}", file=sys.stderr)
-    return store, with_noise(config.train.noise_std, store, data, folder / NOISE_FILE)
+    warn(f"train.remask: {how}")
+    return store, with_noise(config.train.noise_std, store, data, folder / NOISE)
 
 
 def fully_sampled(config: Config) -> Config:
@@ -148,7 +150,7 @@ def test_items(config: Config) -> list[Source]:
     """The first sample.count items of the test split."""
     folder = config.setting.dataset_dir
     if folder is None:
-        raise DataError("setting.dataset_dir: missing; set it to the folder with the test images")
+        raise ConfigError("setting.dataset_dir: missing; set it to the folder with the test images")
     items = list(islice(sources(config.data, folder, "test"), config.sample.count))
     if not items:
         raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")
@@ -168,9 +170,9 @@ def trained_on(config: Config, given: Path | None) -> MeasurementStore | None:
     if given is not None:
         return MeasurementStore(given)
     weights = config.setting.pretrained_model_dir
-    if weights is None or not (weights.parent / "config.yaml").is_file():
+    if weights is None or not (weights.parent / CONFIG).is_file():
         return None
-    measured = weights.parent / "measurements.h5"
+    measured = weights.parent / STORE
     path = measured if measured.is_file() else run_config(weights.parent).setting.dataset_dir
     return MeasurementStore(path) if path is not None and path.suffix == ".h5" and path.is_file() else None
 
@@ -189,5 +191,5 @@ def seen_in_training(config: Config) -> set[str]:
     """`trained_names` of the store beside the run's weights; none if it is not there, or cannot be read."""
     try:
         return trained_names(config, trained_on(config, None))
-    except ValueError:
+    except MsmError:
         return set()

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ..config.load import Config
 from ..denoiser import PartialDenoiser
+from ..errors import ConfigError
 from ..raw.import_store import import_store, manifest_path
 from ..raw.prepare import HIGH_RESIDUAL
 from ..raw.readers import raw_files
 from ..raw.reconstruct import open_writers, reconstruct_volumes, survey
 from ..raw.volume_files import nifti_image
+from ..system.console import progress, say, warn
 from ..system.files import digest
 from ..system.processes import processes
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 def import_raw(paths: list[Path], store: Path, size: tuple[int, int] | None, coils: int | None, workers: int) -> None:
@@ -26,31 +24,28 @@ def import_raw(paths: list[Path], store: Path, size: tuple[int, int] | None, coi
     for line in lines:
         if bad := sum(residual > HIGH_RESIDUAL for residual in line["maps_residual"]):
             what = f"{bad} of {line['slices']} slices have over {HIGH_RESIDUAL:.0%} of energy outside of the coil maps"
-            print(f"msm: warning: {line['file']}: {what}: noise, motion, or a head that folds over", file=sys.stderr)
+            warn(f"{line['file']}: {what}: noise, motion, or a head that folds over")
     coils, height, width = lines[0]["shape"]
     count = sum(line["slices"] for line in lines)
-    print(f"{store}: {count} slices of {height}×{width} from {coils} coils; {manifest_path(store)}: {len(lines)} files")
+    say(f"{store}: {count} slices of {height}×{width} from {coils} coils; {manifest_path(store)}: {len(lines)} files")
 
 
-def reconstruct_raw(
-    config: Config, denoiser: PartialDenoiser, progress: Progress, on_start: Callable[[], None]
-) -> None:
+def reconstruct_raw(config: Config, denoiser: PartialDenoiser, on_start: Callable[[], None]) -> None:
     """Reconstruct raw files, slice by slice; what an earlier run of the same settings finished stays.
 
     Args:
         config: the settings; setting.dataset_dir is a raw file or a folder of them.
         denoiser: trained partial denoiser, of setting.pretrained_model_dir.
-        progress: shows a bar.
         on_start: called once all files were found good, before the first is reconstructed.
 
     Raises:
         DataError: if a file cannot be used.
-        ImportError: if nibabel or sigpy is missing.
-        ValueError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
+        MissingPackage: if nibabel or sigpy is missing.
+        ConfigError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
     """
     settings, folder, weights = config.sample, config.setting.save_dir, config.setting.pretrained_model_dir
     if config.setting.dataset_dir is None:
-        raise ValueError("setting.dataset_dir: missing; set it to a raw file, or to a folder of them")
+        raise ConfigError("setting.dataset_dir: missing; set it to a raw file, or to a folder of them")
     assert weights is not None
     nifti_image()  # before the work that would be lost without it
     volumes = survey(raw_files([config.setting.dataset_dir]))
@@ -58,13 +53,13 @@ def reconstruct_raw(
     if processes().is_main_process:
         on_start()
     left = sum(len(volumes[name].slices) - writer.done for name, writer in writers.items())
-    with progress("reconstructing", left * settings.samples * settings.steps) as advance:
+    with progress("reconstructing", left * settings.samples * settings.steps, shared=True) as advance:
         warnings = reconstruct_volumes(denoiser, volumes, writers, config, advance)
     if not processes().is_main_process:
         return
     for line in warnings:
-        print(f"msm: warning: {line}", file=sys.stderr)
+        warn(line)
     for name, writer in writers.items():
         residual = writer.facts()["maps_residual"]
         outside = f"{residual.min():.1%} to {residual.max():.1%} of the calibration energy outside of the coil maps"
-        print(f"{folder / name}.h5, .nii, _std.nii, and PNGs in {name}/: {len(residual)} slices, {outside}")
+        say(f"{folder / name}.h5, .nii, _std.nii, and PNGs in {name}/: {len(residual)} slices, {outside}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -14,12 +13,12 @@ from ..denoiser import PartialDenoiser
 from ..evaluate.metrics import score, summary
 from ..evaluate.records import remark_of_training, write_measured
 from ..output.figures import Column, error_map, spread, write_comparison, write_samples
-from ..output.files import print_table, write_array, write_csv
-from ..output.run_folder import file_names, forget_samples, record_run, versions
+from ..output.files import write_array, write_csv
+from ..output.run_folder import COMPARISON, METRICS, SAMPLES, file_names, forget_samples, record_run, versions
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.kept_batches import Parts
 from ..sample.observe import coil_maps
-from ..system.console import progress_bar
+from ..system.console import progress, say, table, warn
 from ..system.files import fingerprint
 from ..system.processes import processes
 from .inputs import seen_in_training, test_items
@@ -31,7 +30,7 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     settings = config.sample
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
     parts = kept_parts(config, denoiser, [], [] if maps is None else [maps])
-    with progress_bar("generating", settings.count * settings.steps) as advance:
+    with progress("generating", settings.count * settings.steps, shared=True) as advance:
         images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
@@ -39,18 +38,17 @@ def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     record_run(config, config.setting.save_dir)
     write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
     parts.remove()
-    print(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
+    say(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
 
 
 def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     """Solve the inverse problem on test images; metrics.csv has a line for each image, method and convention."""
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
     names = [item.name for item in items]
-    if processes().is_main_process:
-        for line in remark_of_training(names, seen_in_training(config)):
-            print(f"msm: warning: {line}", file=sys.stderr)
+    for line in remark_of_training(names, seen_in_training(config)):
+        warn(line)
     parts = kept_parts(config, denoiser, names, [t for item in items for t in (item.image, item.maps) if t is not None])
-    with progress_bar("reconstructing", len(items) * settings.samples * settings.steps) as advance:
+    with progress("reconstructing", len(items) * settings.samples * settings.steps, shared=True) as advance:
         inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
@@ -62,21 +60,21 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     write_samples(folder, mean, names)
     columns = [Column("input", inputs), Column("MSM", mean), Column("truth", truth)]
     columns.append(Column("error", error_map(mean, truth), is_map=True))
-    write_array(folder / "samples.npy", samples)
+    write_array(folder / SAMPLES, samples)
     write_measured(folder, items, inputs)
     if settings.samples > 1:
         rows += score("msm_one_sample", samples[:, 0], truth, names)
         columns.append(Column("std. deviation", spread(samples), is_map=True))
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
-    write_comparison(folder / "compare.png", config.setting.save_dir.name, names[:8], shown)
-    write_csv(folder / "metrics.csv", rows)
+    write_comparison(folder / COMPARISON, config.setting.save_dir.name, names[:8], shown)
+    write_csv(folder / METRICS, rows)
     parts.remove()
-    print_table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
+    table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
 
 
 def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
     """Reconstruct raw files: mean and standard deviation of each slice."""
-    reconstruct_raw(config, denoiser, progress_bar, lambda: record_run(config, config.setting.save_dir))
+    reconstruct_raw(config, denoiser, lambda: record_run(config, config.setting.save_dir))
 
 
 def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], data: Sequence[Tensor]) -> Parts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,11 @@ import torch
 from ..config.build import make_denoiser, make_masks
 from ..config.load import Config
 from ..denoiser import PartialDenoiser
+from ..errors import ConfigError, DataError
 from ..network import CONFIG_FILE, ADMNetwork, load_published_weights
-from ..output.files import write_text
+from ..output.run_folder import WEIGHTS
+from ..system.console import warn
+from ..system.files import write_text
 from ..system.processes import processes
 
 DENOISER_FILE = "denoiser.json"  # next to the weights: what the network predicts
@@ -23,16 +25,19 @@ DENOISER_SETTINGS = {"parametrisation", "phase_width", "phase_residual", "sense_
 
 def new_denoiser(config: Config) -> PartialDenoiser:
     """An untrained denoiser with seeded weights, or one that starts from setting.pretrained_model_dir."""
-    torch.manual_seed(config.train.seed)
     start = config.setting.pretrained_model_dir
-    network = ADMNetwork(**config.network.model_dump()) if start is None else load_network(config, start)
-    return make_denoiser(network, config.diffusion, make_masks(config.data.mask, config.data.image_size))
+    masks = make_masks(config.data.mask, config.data.image_size)
+    if start is not None:
+        return make_denoiser(load_network(config, start), config.diffusion, masks)
+    with torch.random.fork_rng(devices=[]):  # the generator of the caller is left as it is
+        torch.default_generator.manual_seed(config.train.seed)
+        return make_denoiser(ADMNetwork(**config.network.model_dump()), config.diffusion, masks)
 
 
 def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     """The denoiser of a trained run, on the device that is there and in the layout that is fast there."""
     if config.setting.pretrained_model_dir is None:
-        raise ValueError(
+        raise ConfigError(
             f"{config_file}: setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
         )
     device, denoiser = processes().device, new_denoiser(config)
@@ -54,7 +59,7 @@ def check_record(config: Config, path: Path, names: Collection[str]) -> None:
     for name in sorted(names):
         found, wanted = trained.get(name, getattr(default, name)), getattr(config.diffusion, name)
         if found != wanted:
-            raise ValueError(
+            raise ConfigError(
                 f"{path}: was trained with diffusion.{name} = {found}, the config says {wanted}; use the config it "
                 "was trained with"
             )
@@ -62,22 +67,21 @@ def check_record(config: Config, path: Path, names: Collection[str]) -> None:
 
 def warn_of_chain(path: Path) -> None:
     """Say so where nothing tells that weights saw masks as sparse as the separators of a chain."""
-    if not denoiser_record(path).get("submask_share") and processes().is_main_process:
-        print(
-            f"msm: warning: {path}: no record of training on sub-masks; sample.score=chain needs it: train with "
-            "train.submask_share and train.submask_keep (docs/chain.md), or use sample.score=average",
-            file=sys.stderr,
+    if not denoiser_record(path).get("submask_share"):
+        warn(
+            f"{path}: no record of training on sub-masks; sample.score=chain needs it: train with "
+            "train.submask_share and train.submask_keep (docs/chain.md), or use sample.score=average"
         )
 
 
 def load_network(config: Config, path: Path) -> ADMNetwork:
     """A network from a weights folder or a published file; it must fit the config."""
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
+        raise ConfigError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
     if path.suffix in (".pt", ".safetensors"):
         return load_published_weights(path, **config.network.model_dump())
-    if not (path / CONFIG_FILE).exists() and (path / "weights").is_dir():
-        raise ValueError(f"{path}: holds a run, not weights; set setting.pretrained_model_dir to {path / 'weights'}")
+    if not (path / CONFIG_FILE).exists() and (path / WEIGHTS).is_dir():
+        raise ConfigError(f"{path}: holds a run, not weights; set setting.pretrained_model_dir to {path / WEIGHTS}")
     network = ADMNetwork.load(path)
     check_record(config, path, {"parametrisation"})
     wanted, found = config.network.model_dump(mode="json"), dict(network.settings)
@@ -86,7 +90,7 @@ def load_network(config: Config, path: Path) -> ADMNetwork:
         settings["attention_resolutions"] = sorted(side // other for other in settings["attention_resolutions"])
     for key, value in wanted.items():
         if found[key] != value:
-            raise ValueError(
+            raise ConfigError(
                 f"{path}: a network with {key} = {network.settings[key]} at {network.settings['image_size']} px, the "
                 f"config says network.{key} = {getattr(config.network, key)}; use the config it was trained with"
             )
@@ -101,6 +105,13 @@ def record_denoiser(config: Config, folder: Path) -> None:
 
 
 def denoiser_record(path: Path) -> dict[str, Any]:
-    """What `record_denoiser` wrote, or nothing where it did not."""
+    """What `record_denoiser` wrote, or nothing where it did not.
+
+    Raises:
+        DataError: it is damaged.
+    """
     record = path / DENOISER_FILE
-    return json.loads(record.read_text()) if record.exists() else {}
+    try:
+        return dict(json.loads(record.read_text(encoding="utf-8"))) if record.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{record}: damaged ({error}); copy it again from the training run") from error

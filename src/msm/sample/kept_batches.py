@@ -4,13 +4,14 @@ They lie in `parts/` of the run folder until all results are written. A batch is
 that it follows from is the same: settings, weights, data, versions, kind of device.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from ..system.files import whole
 
 Result = TypeVar("Result")
 Work = Callable[[range], Result]
@@ -56,11 +57,8 @@ class Parts:
         for other in self.all.glob("*"):
             if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with whole(path) as temporary, temporary.open("wb") as file:
             torch.save(result, file)
-        os.replace(temporary, path)
 
     def remove(self) -> None:
         """All results are written elsewhere."""

@@ -44,7 +44,7 @@ def observe(
     images = torch.stack([item.image for item in items])
     if isinstance(problem, UndersamplingProblem):
         assert problem.mask is not None  # raw files, which bring their own, are not observed
-        maps, law = coil_maps(items), make_masks(problem.mask, data.image_size)
+        maps, law = coil_maps(items), make_masks(problem.mask, data.image_size, "inverse_problem.mask")
         operator = Undersampling(torch.cat([law.sample(1, stream) for stream in streams]))
         y = operator.A(MultiCoil(maps).forward(images))
         y = operator.A(y + problem.noise_std * _noise(y, streams))  # no noise where nothing is measured

@@ -1,20 +1,91 @@
-"""What a person sees while a command works: notes, warnings, progress."""
+"""What a person sees while a command works: results, notes, warnings, progress, each said by the first process only.
+
+The number that torchrun gave the process is read from its environment: accelerate takes seconds to import.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
-from rich.progress import Progress
+Item = TypeVar("Item")
 
-from .processes import processes
+
+class Advance(Protocol):
+    """What moves a progress bar on."""
+
+    def __call__(self, steps: int, note: str = "", /) -> None:
+        """By so many steps, with a note beside it."""
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """Print what a command has to tell, on standard output."""
+    if _is_first():
+        print(text)
+
+
+def note(text: str) -> None:
+    """Print what a user may like to know, on standard error."""
+    if _is_first():
+        print(f"msm: note: {text}", file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Print what a user should look into, on standard error."""
+    if _is_first():
+        print(f"msm: warning: {text}", file=sys.stderr)
+
+
+def fail(text: str) -> None:
+    """Print why the command ends, on standard error. Every process does: one of the others may alone know."""
+    print(f"msm: {text}", file=sys.stderr)
+
+
+def table(title: str, rows: Sequence[dict[str, str]]) -> None:
+    """Print rows of one kind as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    for number, name in enumerate(rows[0]):
+        shown.add_column(name, justify="left" if number == 0 else "right")
+    for row in rows:
+        shown.add_row(*row.values())
+    if _is_first():
+        Console().print(shown)
 
 
 @contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar with the time left; gives the function that moves it on. Of several processes one shows it."""
-    state = processes()
-    total = -(-total // state.num_processes)
-    with Progress(disable=not state.is_main_process) as progress:
-        bar = progress.add_task(label, total=total)
-        yield lambda steps: progress.advance(bar, steps)
+def progress(label: str, total: int | None, *, shared: bool = False) -> Iterator[Advance]:
+    """A progress bar with the time left; gives the function that moves it on.
+
+    Args:
+        label: what is done.
+        total: number of steps, None if it is not known.
+        shared: whether the processes share the steps out, so that this one moves it on by its own.
+    """
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    if shared and total is not None:
+        total = -(-total // int(os.environ.get("WORLD_SIZE", "1")))
+    beside = TextColumn("{task.fields[note]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), beside, TimeRemainingColumn())
+    with Progress(*columns, disable=not _is_first()) as bars:
+        bar = bars.add_task(label, total=total, note="")
+
+        yield lambda steps, note="": bars.update(bar, advance=steps, note=note)
+
+
+def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with a progress bar that counts them."""
+    with progress(label, len(items) if isinstance(items, Sized) else total) as advance:
+        for item in items:
+            yield item
+            advance(1)

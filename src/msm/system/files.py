@@ -1,13 +1,70 @@
 """Files that are written whole or not at all, and hashes of what they hold."""
 
+import errno
 import hashlib
+import os
+import secrets
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from ..errors import DataError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A new file to write to in the same folder, moved to `path` once the block has succeeded, else removed.
+
+    It is made exclusively, under a name that nobody can have put a link at, and ends as `path` does: many writers take
+    the format from that. Its permissions are those of any new file.
+
+    Raises:
+        OSError: what the block raised, with the name of the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp{path.suffix}")
+    temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+        put(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # NumPy's has no number either
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill, which replaces the one at `path` once the block has succeeded, else is removed.
+
+    Its name is always the same: what a killed run left there, which may be large, is removed first.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        put(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def put(finished: Path, path: Path) -> None:
+    """Move a finished file or folder to its place in the same folder, at once; a file that was there is replaced."""
+    os.replace(finished, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def obstacle(folder: Path) -> str | None:

@@ -1,7 +1,6 @@
 """What a run computes with: the device and its arithmetic, and the processes that torchrun starts."""
 
 import atexit
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
@@ -11,6 +10,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from ..errors import ConfigError
+from .console import note, warn
 from .memory import out_of_memory
 
 Result = TypeVar("Result")
@@ -33,8 +34,7 @@ def usable(precision: str) -> str:
     state = processes()
     if precision == "no" or state.device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512":
         return precision
-    if state.is_main_process:
-        print(f"msm: note: this processor has no {precision} arithmetic; computing in float32", file=sys.stderr)
+    note(f"this processor has no {precision} arithmetic; computing in float32")
     return "no"
 
 
@@ -59,7 +59,7 @@ def shared_out(total: int, size: int, work: Callable[[range], Result]) -> list[R
         the results of all batches, or of the parts they were done in, in order, on every process.
 
     Raises:
-        ValueError: if memory does not suffice for a single number.
+        ConfigError: if memory does not suffice for a single number.
     """
     state = processes()
     groups = [range(start, min(start + size, total)) for start in range(0, total, size)]
@@ -84,6 +84,6 @@ def _in_parts(numbers: range, size: int, work: Callable[[range], Result]) -> tup
             continue
         size = min(size, len(numbers)) // 2  # here the error is gone, and with it the tensors that it held
         if size == 0:
-            raise ValueError("memory does not suffice for a single image; sample.mixed_precision=bf16 needs less")
-        print(f"msm: warning: memory does not suffice for sample.batch_size; going on with {size}", file=sys.stderr)
+            raise ConfigError("memory does not suffice for a single image; sample.mixed_precision=bf16 needs less")
+        warn(f"memory does not suffice for sample.batch_size; going on with {size}")
     return results, size

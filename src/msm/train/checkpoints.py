@@ -3,13 +3,14 @@
 CHECKPOINTS/000000500/   files of the trainer, and state.json: the step, and the SHA-256 of every other file
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from ..errors import DataError
+from ..system.files import digest, whole_folder
 
 STATE_FILE = "state.json"
 
@@ -40,17 +41,9 @@ class Checkpoints:
             OSError: if there is no room; what there was before stays.
         """
         target = self.folder / f"{step:09d}"
-        temporary = target.with_name(target.name + ".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
+        with whole_folder(target) as temporary:
             state = {"step": step, **fill(temporary), "sha256": _digests(temporary)}
             (temporary / STATE_FILE).write_text(json.dumps(state, indent=1))
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)  # half a checkpoint must not fill the disk
-            raise
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
         found = self.newest_first()
         place = found.index(target)  # any newer ones are damaged: the run went back before them
         for path in [*found[:place], *found[place + self.keep :]]:
@@ -62,27 +55,21 @@ class Checkpoints:
 
         Raises:
             OSError: if a file is missing.
-            ValueError: if one is damaged.
+            DataError: if one is damaged.
         """
-        state = json.loads((folder / STATE_FILE).read_text())
+        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
         found = _digests(folder)
-        for name, digest in state.get("sha256", {}).items():
+        for name, written in state.get("sha256", {}).items():
             if name not in found:
-                raise ValueError(f"{name} is missing")
-            if found[name] != digest:
-                raise ValueError(f"{name} is not as it was written")
+                raise DataError(f"{name} is missing")
+            if found[name] != written:
+                raise DataError(f"{name} is not as it was written")
         if state["step"] != int(folder.name):
-            raise ValueError(f"{STATE_FILE} is of step {state['step']}")
+            raise DataError(f"{STATE_FILE} is of step {state['step']}")
         return state
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file in a folder but state.json, by its path there."""
-    digests = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE_FILE):
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while part := file.read(2**20):
-                digest.update(part)
-        digests[path.relative_to(folder).as_posix()] = digest.hexdigest()
-    return digests
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE_FILE)
+    return {path.relative_to(folder).as_posix(): digest(path) for path in files}

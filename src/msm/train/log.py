@@ -1,8 +1,10 @@
 """The log of a training run: log.jsonl, and tensorboard if it is installed."""
 
 import json
-import os
 from pathlib import Path
+
+from ..errors import DataError
+from ..system.files import write_text
 
 
 class _Log:
@@ -12,14 +14,14 @@ class _Log:
         self.active = active
         if not active:
             return
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         whole = [line for line in lines if line.endswith("}")]  # a killed run may leave the last one cut off
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, path)
+        try:
+            kept = [line for line in whole if json.loads(line)["step"] <= step]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: damaged ({error}); remove it, or the line") from error
+        write_text(path, "".join(line + "\n" for line in kept))
         self.file = path.open("a", buffering=1)
         try:
             from torch.utils.tensorboard import SummaryWriter

@@ -1,10 +1,11 @@
 """A polite request to stop: SIGTERM, as schedulers send it some time before they kill, or Ctrl-C."""
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from ..system.console import note
 
 EXIT_CODE = 128 + signal.SIGTERM  # what a shell reports of a process that SIGTERM ended
 
@@ -23,7 +24,7 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
     def interrupted(number: int, frame: object) -> None:
         asked.append(number)
         signal.signal(signal.SIGINT, before[signal.SIGINT])
-        print("msm: stopping with a checkpoint; Ctrl-C again stops at once, without", file=sys.stderr)
+        note("stopping with a checkpoint; Ctrl-C again stops at once, without")
 
     handlers = {signal.SIGTERM: lambda number, frame: asked.append(number), signal.SIGINT: interrupted}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

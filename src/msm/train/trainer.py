@@ -8,7 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config.trained import TrainConfig
 from ..data.store import Acquisitions
 from ..denoiser import PartialDenoiser
-from ..errors import TrainingError
+from ..errors import ConfigError, TrainingError
 from ..losses import noiseless_loss, noisy_loss
 from ..masks import Masks
 from ..schedule import TrainingGrid
+from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
 from ..system.processes import processes, usable
 from .batches import Batch, Places, TrainingItems
@@ -62,7 +62,7 @@ class Trainer:
         on_checkpoint: called with the number of images seen, while the network holds the averaged weights.
 
     Raises:
-        ValueError: if the batch cannot be shared out evenly.
+        ConfigError: if the batch cannot be shared out evenly.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=precision, cpu=processes().device.type == "cpu")
         parts = self.accelerator.num_processes * settings.accumulate
         if settings.batch_size % parts:
-            raise ValueError(
+            raise ConfigError(
                 f"train.batch_size: {settings.batch_size} cannot be split over {self.accelerator.num_processes} "
                 f"processes × train.accumulate {settings.accumulate}; use a multiple of {parts}"
             )
@@ -121,14 +121,14 @@ class Trainer:
             whether training is complete; False if it was stopped.
 
         Raises:
-            ValueError: if the checkpoint is of another run.
+            ConfigError: if the checkpoint is of another run.
             TrainingError: if the loss is not finite, memory or disk do not suffice, or all checkpoints are damaged;
                 what checkpoints there are stay.
         """
         self._resume()
         if self.step >= self.total_steps:
             seen, wanted = self.step * self.settings.batch_size, self.settings.images
-            self.accelerator.print(f"{self.folder}: complete: it has seen {seen} images, the config asks for {wanted}")
+            say(f"{self.folder}: complete: it has seen {seen} images, the config asks for {wanted}")
             return True
         if self.on_start is not None and self.accelerator.is_main_process:
             with _writing(self.folder):
@@ -142,27 +142,26 @@ class Trainer:
         every = max(1, self.settings.checkpoint_images // self.settings.batch_size)
         sums, counted, started = torch.zeros(2, device=self.accelerator.device), 0, time.perf_counter()
         self.denoiser.train()
-        visible = self.accelerator.is_main_process
-        with closing(log), _progress(self.settings.images, visible) as progress, stop_asked() as asked:
-            bar = progress.add_task("training", total=self.settings.images, loss="–")
+        images, seen, shown = self.settings.images, 0, "–"
+        with closing(log), progress("training", images) as advance, stop_asked() as asked:
             for batch in self._loader():
                 with _within_memory(self.settings):
                     sums += self._optimise(batch)
                 self.step, counted = self.step + 1, counted + 1
-                seen = min(self.step * self.settings.batch_size, self.settings.images)
+                before, seen = seen, min(self.step * self.settings.batch_size, images)
                 done, stop = self.step == self.total_steps, self._agreed(asked())
                 checkpoint = done or stop or self.step % every == 0
-                progress.update(bar, completed=seen)
                 if checkpoint or self.step % LOG_EVERY == 0:
                     loss, norm = (sums / counted).tolist()
                     self._check_finite(loss, norm)
                     seconds = (time.perf_counter() - started) / counted
-                    progress.update(bar, loss=f"{loss:.4f}")
+                    shown = f"{loss:.4f}"
                     if self.step % LOG_EVERY == 0 or done:
                         with _writing(self.folder):
                             log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds)
                         sums.zero_()
                         counted, started = 0, time.perf_counter()
+                advance(seen - before, f"{seen}/{images} images · loss {shown} ·")
                 if checkpoint:
                     with _writing(self.folder):
                         self._checkpoint(seen)
@@ -189,8 +188,10 @@ class Trainer:
         for rows in torch.arange(len(t)).chunk(settings.accumulate):
             part = slice(int(rows[0]), int(rows[-1]) + 1)
             draws = {name: noise[part] for name, noise in noises.items()}
-            loss = self.loss(self.denoiser, measurement[part], t[part], **draws).mean()
-            accelerator.backward(loss / settings.accumulate)
+            is_last = part.stop == len(t)  # only here do processes exchange gradients: those of all parts
+            with nullcontext() if is_last else accelerator.no_sync(self.denoiser.network):
+                loss = self.loss(self.denoiser, measurement[part], t[part], **draws).mean()
+                accelerator.backward(loss / settings.accumulate)
             total += loss.detach() / settings.accumulate
         norm = accelerator.clip_grad_norm_(self.network.parameters(), settings.grad_clip)
         self.optimizer.step()
@@ -274,10 +275,10 @@ class Trainer:
                 optimizer = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
             except Exception as error:  # whatever a damaged file makes its reader raise
                 reason = " ".join(str(error).split()).removeprefix(f"{folder}/")
-                self.accelerator.print(f"{folder}: damaged ({reason}); trying the checkpoint before it")
+                warn(f"{folder}: damaged ({reason}); trying the checkpoint before it")
                 continue
             if network.settings != self.network.settings:
-                raise ValueError(
+                raise ConfigError(
                     f"{folder}: holds a network of other settings than the config's `network` block; "
                     "use another setting.save_dir, or the config that the run was started with"
                 )
@@ -289,7 +290,7 @@ class Trainer:
             if self.accelerator.scaler is not None and state.get("scaler"):
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.ema.optimization_step = self.step = state["step"]
-            self.accelerator.print(f"resuming from {folder}")
+            say(f"resuming from {folder}")
             return
         if found:
             raise TrainingError(
@@ -301,7 +302,7 @@ class Trainer:
         """Refuse a checkpoint of another run; one of an earlier version says nothing of what was added since."""
         for name, value in self.identity.items():
             if found.get(name, value) != value:
-                raise ValueError(
+                raise ConfigError(
                     f"{folder}: holds a run with {name} = {found[name]}, the config says {value}; use another "
                     "setting.save_dir, or the config that the run was started with"
                 )
@@ -332,14 +333,3 @@ def _within_memory(settings: TrainConfig) -> Iterator[None]:
             f"train.accumulate to a larger divisor of {settings.batch_size}, which changes results by rounding only, "
             "or train.mixed_precision, and start the same command again"
         ) from error
-
-
-def _progress(total: int, visible: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images · loss {task.fields[loss]} ·"),
-        TimeRemainingColumn(),
-        disable=not visible,
-    )

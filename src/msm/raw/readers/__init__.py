@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...data.hdf5 import open_hdf5
-from ...errors import DataError
+from ...errors import DataError, MsmError
 from ..scan import Scan, normalise
 from .arrays import mat_scans, npy_scans
 from .bart import bart_scans
@@ -25,7 +25,7 @@ def raw_files(paths: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
-        inside = (f for f in sorted(path.iterdir()) if f.suffix.lower() in READERS) if path.is_dir() else [path]
+        inside = sorted(f for f in path.glob("[!.]*") if f.suffix.lower() in READERS) if path.is_dir() else [path]
         files += [f.with_suffix(".cfl") if f.suffix.lower() == ".hdr" else f for f in inside]
     if not files:
         raise DataError(f"{', '.join(map(str, paths))}: no raw files in it; give some of {', '.join(READERS)}")
@@ -61,7 +61,7 @@ def read_scans(path: Path) -> Iterator[Scan]:
         raise DataError(f"{path}: no such file; correct the path")
     try:
         yield from reader(path)
-    except (DataError, ImportError):
+    except MsmError:
         raise
     except Exception as error:  # the parsers of damaged files raise whatever they stumble over
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,16 @@
+"""U_θ: the ADM U-Net, its published weights, and networks of others (SPEC §8)."""
+
+from .adapted import adapt
+from .adm import ADMNetwork, SettingError, check_settings
+from .published import load_published_weights, published_shapes
+from .stored import StoredNetwork
+
+__all__ = [
+    "ADMNetwork",
+    "SettingError",
+    "StoredNetwork",
+    "adapt",
+    "check_settings",
+    "load_published_weights",
+    "published_shapes",
+]

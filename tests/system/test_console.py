@@ -1,0 +1,70 @@
+"""What a person sees comes from one place, once however many processes there are."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import msm
+from msm.system.console import fail, note, progress, say, table, track, warn
+
+SOURCE = Path(msm.__file__).parent
+SCRIPT = """
+from msm.system.console import fail, note, say, table, track, warn
+say("said"), note("noted"), warn("warned"), fail("failed"), table("rows", [{"a": "1"}])
+assert list(track(range(3), "counting")) == [0, 1, 2]
+"""
+
+
+def test_one_place_prints():
+    prints = re.compile(r"(?<![\w])print\(|sys\.std(out|err)\.write|rich\.(progress|console|table)")
+    found = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if prints.search(path.read_text())}
+    assert found == {"system/console.py"}
+
+
+def test_of_two_processes_one_speaks(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE.parent)}
+    command = [*start, tmp_path / "script.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("msm")]
+    assert sorted(lines) == ["msm: failed", "msm: failed", "msm: note: noted", "msm: warning: warned"]
+    assert done.stdout.count("said") == done.stdout.count("rows") == done.stdout.count("counting") == 1
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_others_are_silent(monkeypatch, capsys, rank):
+    monkeypatch.setenv("RANK", rank)
+    say("said"), note("noted"), warn("warned"), table("rows", [{"a": "1"}])
+    with progress("counting", 2) as advance:
+        advance(2, "all of it")
+    out, err = capsys.readouterr()
+    assert err == ("msm: note: noted\nmsm: warning: warned\n" if rank == "0" else "")
+    assert (out == "") == (rank == "1")
+    fail("failed")
+    assert capsys.readouterr().err == "msm: failed\n"
+
+
+def test_progress(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    with progress("training", 200) as advance:
+        advance(100, "100/200 images · loss 0.5000 ·")
+    line = capsys.readouterr().out
+    assert re.search(r"training .* 50% 100/200 images · loss 0\.5000 · ", line)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with progress("sampling", 5, shared=True) as advance:
+        advance(3)
+    assert "100%" in capsys.readouterr().out
+    assert list(track(iter("abc"), "of a number not known")) == ["a", "b", "c"]
+    assert list(track("abc", "of three")) == ["a", "b", "c"]
+    assert "100%" in capsys.readouterr().out
+
+
+def test_saying_something_is_quick():
+    code = "import sys, msm.system.console; sys.exit(any(m in sys.modules for m in ('torch', 'accelerate', 'rich')))"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(SOURCE.parent)})
