@@ -133,7 +133,7 @@ def fields(model) -> dict[str, object]:
     return {key: value for part in inner for key, value in part.items()}
 
 
-KEY = r"(?<![\w./])((?:%s)\.[a-z_]+(?:\.[a-z_]+)*)(?![\w(/])" % "|".join(Config.model_fields)
+KEY = rf"(?<![\w./])((?:{'|'.join(Config.model_fields)})\.[a-z_]+(?:\.[a-z_]+)*)(?![\w(/])"
 NOT_SETTINGS = {".py", ".h5", ".md"}
 
 

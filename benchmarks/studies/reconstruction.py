@@ -5,7 +5,7 @@
 
 FOLDER holds magnitude slices or photos. Brain: its first COUNT images by name are measured by 8 simulated coils,
 noise 0.01; CG-SENSE, L1-wavelet and TV are tuned on the images after them. Faces: the first COUNT photos, with a hole
-of half the side and ×4. MSM by presets (`Sampler.preset`). Scores: convention plain, mean over the images. A run adds to
+of half the side and ×4. MSM by presets of `Sampler`. Scores: convention plain, mean over the images. A run adds to
 OUT.json.
 """
 

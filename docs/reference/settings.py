@@ -15,8 +15,8 @@ PAGE = Path(__file__).with_name("settings.md")
 BEGIN = """# All settings
 
 A config is a YAML file of these blocks; `block.key=value` on the command line changes one of them, and
-`"block={key: value, …}"` replaces a whole block. `null` means automatic: a run's `config.yaml` holds what was asked, its
-`resolved.yaml` what ran. Made by `python docs/reference/settings.py` from the models that check the files.
+`"block={key: value, …}"` replaces a whole block. `null` means automatic: a run's `config.yaml` holds what was asked,
+its `resolved.yaml` what ran. Made by `python docs/reference/settings.py` from the models that check the files.
 """
 WORDS = {"integer": "whole number", "boolean": "true or false", "string": "text", "array": "list", "null": "null"}
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "multipleOf": "multiple of"}
