@@ -27,10 +27,10 @@ import torch
 
 from msm.data.acquire import simulate_scan
 from msm.data.store import StoreWriter
-from msm.output.files import write_text
 from msm.raw.import_store import import_store
 from msm.raw.readers import import_scans
 from msm.raw.scan import fit
+from msm.system.files import write_text
 from msm.transforms import MultiCoil
 
 SIZE, COILS, SLICES = 256, 16, 50

@@ -26,9 +26,9 @@ from msm.data_step import proximal_step
 from msm.evaluate.calibration import foreground, intervals, rank_counts, spread_and_error
 from msm.evaluate.metrics import image_metrics
 from msm.network import ADMNetwork
-from msm.output.files import write_text
 from msm.sample.draw import posterior_samples
 from msm.sample.observe import observe
+from msm.system.files import write_text
 
 WEIGHTS = Path(msm.__file__).parent / "assets" / "brain"
 PROBLEM = "inverse_problem={operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 5}}"

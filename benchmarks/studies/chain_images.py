@@ -35,11 +35,10 @@ from msm.evaluate.bootstrap import of_sets
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.masks import Chain, Masks
 from msm.network import ADMNetwork
-from msm.output.files import write_text
 from msm.runs.inputs import sources
 from msm.sample.kept_batches import Parts
 from msm.sampling import Level, combine
-from msm.system.files import fingerprint
+from msm.system.files import fingerprint, write_text
 from msm.system.memory import keep_memory
 
 SETS = {  # network, score, network calls a step

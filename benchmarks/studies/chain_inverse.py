@@ -27,8 +27,8 @@ from msm.data.images import photos
 from msm.evaluate.bootstrap import Estimate, difference, mean
 from msm.evaluate.calibration import intervals, rank_counts, spread_and_error
 from msm.evaluate.metrics import image_metrics
-from msm.output.files import write_text
 from msm.sample.draw import posterior_samples
+from msm.system.files import write_text
 from msm.system.memory import keep_memory
 
 PROBLEMS = {"box": "{{operator: box, hole: {half}}}", "x4": "{{operator: super_resolution, factor: 4}}"}

@@ -24,7 +24,7 @@ from msm.data.images import photos, slices
 from msm.masks import BoxMasks, CartesianMasks, Masks
 from msm.measurement import Measurement
 from msm.noise import edge_samples, estimate_noise, noise_covariance, pool_noise, whitening
-from msm.output.files import write_text
+from msm.system.files import write_text
 
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.2)
 SIZE, MAP_ERROR = 64, 0.02

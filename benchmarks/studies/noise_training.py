@@ -25,8 +25,8 @@ from msm.config.schema import CartesianMaskConfig, InverseProblemConfig
 from msm.data.images import photos, slices
 from msm.evaluate.metrics import image_metrics
 from msm.network import ADMNetwork
-from msm.output.files import write_text
 from msm.sample.draw import posterior_samples
+from msm.system.files import write_text
 from msm.system.processes import arithmetic
 
 

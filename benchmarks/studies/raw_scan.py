@@ -43,12 +43,12 @@ from msm.evaluate.metrics import image_metrics
 from msm.mri_prior import ImagePrior
 from msm.network import ADMNetwork
 from msm.output.figures import Column, error_map, spread, write_comparison
-from msm.output.files import write_text
 from msm.raw.coil_maps import calibration_size
 from msm.raw.prepare import Prepared, prepare
 from msm.raw.readers import import_scans
 from msm.raw.reconstruct import sample_scan
 from msm.raw.scan import Scan, padded_size, unfit
+from msm.system.files import write_text
 from msm.system.processes import arithmetic
 
 CG_GRID = list(itertools.product((1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), (4, 7, 10, 15, 30, 60)))

@@ -5,7 +5,7 @@
 
 FOLDER holds magnitude slices or photos. Brain: its first COUNT images by name are measured by 8 simulated coils,
 noise 0.01; CG-SENSE, L1-wavelet and TV are tuned on the images after them. Faces: the first COUNT photos, with a hole
-of half the side and ×4. MSM by presets (`msm.presets`). Scores: convention plain, mean over the images. A run adds to
+of half the side and ×4. MSM by presets of `Sampler`. Scores: convention plain, mean over the images. A run adds to
 OUT.json.
 """
 
@@ -26,9 +26,9 @@ from msm.evaluate.classical import bicubic, biharmonic, tune
 from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.tuning import MRI
 from msm.network import ADMNetwork
-from msm.output.files import write_text
 from msm.sample.draw import posterior_samples
 from msm.sample.observe import observe
+from msm.system.files import write_text
 from msm.system.processes import arithmetic
 
 ASSETS = Path(msm.__file__).parent / "assets"

@@ -5,7 +5,7 @@ import json
 from rivals import METHODS, MSM, NOISY, RECORDS, SHARES, picture
 
 from msm.evaluate.bootstrap import Estimate, difference, mean
-from msm.output.files import write_text
+from msm.system.files import write_text
 
 PAGE = RECORDS.parents[1] / "rivals.md"
 TITLES = {"slices": "Brain slices", "images": "Faces"}

@@ -53,12 +53,12 @@ from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.tuning import MRI, fitting
 from msm.masks import Masks
 from msm.network import ADMNetwork
-from msm.output.files import write_text
 from msm.runs.inputs import sources
 from msm.runs.weights import record_denoiser
 from msm.sample.observe import Observation, coil_maps, observe
 from msm.sampling import ReverseProcess, ddim
 from msm.schedule import Grid
+from msm.system.files import write_text
 from msm.train.trainer import Trainer
 from msm.transforms import Transform
 

@@ -18,8 +18,8 @@ from chain_images import BATCH, PHOTOS, judge, load, markdown, start_process
 from msm.config.presets import preset
 
 from msm import Identity, generate
-from msm.output.files import write_text
 from msm.runs.inputs import sources
+from msm.system.files import write_text
 
 LAST = 2000  # training images at the end whose loss counts
 SHOWN = ("patch_size", "num_channels", "channel_mult", "num_groups")

@@ -21,7 +21,7 @@ from chain_gaussian import SIZE, Sampler, covariances, ddim_factors, distances, 
 from torch import Tensor
 
 from msm import BoxMasks, VPSchedule
-from msm.output.files import write_text
+from msm.system.files import write_text
 
 RUNS = {  # name: steps, grid, order, eta
     "published": (200, "time", 1, 1.0),

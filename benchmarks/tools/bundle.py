@@ -13,7 +13,7 @@ import torch
 
 from msm.config.load import dump_config, load_config
 from msm.network import ADMNetwork
-from msm.output.files import write_text
+from msm.system.files import write_text
 
 
 def main() -> None:

@@ -340,7 +340,7 @@ CONTRAST = """element => {
 
 
 def test_what_the_documentation_says_runs(runs, tmp_path, monkeypatch, capsys):
-    text = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "evaluate.md").read_text()
     (tmp_path / "runs").mkdir()
     for name, folder in (("brain15", "mri"), ("brain50", "mri_short")):
         (tmp_path / "runs" / name).symlink_to(runs / folder)
