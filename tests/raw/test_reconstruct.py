@@ -13,6 +13,7 @@ from disc_scans import COILS, H, W, disc, undersampled, write_config
 from raw_files import header, noise, write_fastmri, write_ismrmrd
 from runs import run
 
+from msm.errors import DataError
 from msm.masks import CartesianMasks
 from msm.noise import noise_covariance
 from msm.raw import prepare as preparing
@@ -184,7 +185,7 @@ def test_a_missing_package_is_found_at_the_start(tmp_path, monkeypatch, capsys, 
     monkeypatch.setattr(raw_sampling, "sample_scan", lambda *given, **options: pytest.fail("a slice was sampled"))
     assert run(monkeypatch, "sample", config) == 2
     error = capsys.readouterr().err
-    assert f"{package}: pip install {package} (" in error and error.count("\n") == 1
+    assert f"needs {package}: pip install 'msm-diffusion[mri]' (" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -196,7 +197,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     def stopping(denoiser, scan, *rest, **options):
         if len(sampled) == 2 and not (tmp_path / "go").exists():
-            raise ValueError("stopped")
+            raise DataError("stopped")
         sampled.append(scan.name)
         return sample(denoiser, scan, *rest, **options)
 

@@ -1,7 +1,6 @@
 """Observations, posterior samples and scores, and the demo built of them, with a network that predicts zero."""
 
 import csv
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +171,7 @@ def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
     def configured(problem):
         return load_config(tmp_path / "config.yaml", [f"inverse_problem={problem}"])
 
-    show(denoiser, configured, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    show(denoiser, configured, tmp_path / "out")
     (table,) = (tmp_path / "out").glob("*.csv")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len({row["method"] for row in rows}) == methods
@@ -183,7 +182,7 @@ def test_demo_draws_new_faces_by_the_chain(tmp_path):
     assert bundled_config("faces_32", "null").sample.score == "chain"
     assert bundled_config("faces", "null").sample.score == "average"
     denoiser, config = denoiser_and_config(tmp_path, PHOTOS)
-    new_faces(denoiser, lambda problem: config, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    new_faces(denoiser, lambda problem: config, tmp_path / "out")
     with Image.open(tmp_path / "out" / "faces_generated.png") as picture:
         assert picture.height >= 2 * config.data.image_size
 

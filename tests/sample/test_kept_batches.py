@@ -1,5 +1,7 @@
 """Sampling that was stopped: no batch is drawn twice, none is taken from other settings, the results are the same."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def sample(tmp_path, monkeypatch):
             def counted(*arguments, sampler=getattr(msm.sampling, name), **options):
                 drawn.append(options["seeds"])
                 if len(drawn) == fail:
-                    raise OSError("No space left on device")
+                    raise OSError(errno.ENOSPC, "No space left on device")
                 return sampler(*arguments, **options)
 
             monkeypatch.setattr(msm.sample.draw, name, counted)

@@ -17,7 +17,7 @@ from msm.system.memory import out_of_memory
 
 PAGE_FAULTS = """
 import resource, torch
-from msm.memory import keep_memory
+from msm.system.memory import keep_memory
 {call}
 for turn in range(20):  # some until the heap is large enough for its gaps
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
