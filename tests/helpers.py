@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from msm.denoiser import PartialDenoiser
 from msm.network import load_published_weights
 from msm.schedule import VPSchedule
+from msm.transforms import MultiCoil
 
 
 def random_tensor(shape, dtype, seed=0):
@@ -60,6 +61,24 @@ def golden_denoiser(golden, name, folder):
     save_file(weights, path)
     settings = golden(name)[1]["settings"]
     return PartialDenoiser(load_published_weights(path, **settings).eval(), VPSchedule())
+
+
+def scheduled(function):
+    """A function (z_t, mask, t, transform) -> ŝ as a denoiser: with a schedule."""
+    function.schedule = VPSchedule()
+    return function
+
+
+def unit_coils(coils=3, size=8, batch=1, seed=0):
+    """White coil maps whose squares add up to 1."""
+    maps = random_tensor((batch, coils, size, size), torch.complex64, seed)
+    return MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
+
+
+@scheduled
+def half(z_t, mask, t, transform):
+    """The denoiser that halves what it sees of an image."""
+    return torch.where(mask, transform.forward(transform.adjoint(torch.where(mask, z_t, 0))) / 2, 0)
 
 
 class Keep:

@@ -1,7 +1,10 @@
 """Raw files that are damaged or hostile, and what is to be said of each."""
 
+import zlib
+
 import h5py
 import numpy as np
+import pytest
 from raw_files import (
     COILS,
     NX,
@@ -14,6 +17,7 @@ from raw_files import (
     good_ismrmrd,
     good_mat,
     header,
+    lines_of,
     noise,
     write_fastmri,
     write_ismrmrd,
@@ -77,8 +81,74 @@ def virtual(path):
     return path
 
 
+def claim_length(path, name, field=None):
+    """The first value of a dataset of values of variable length claims four gigabytes."""
+    with h5py.File(path) as file:
+        data, at = file[name], 0
+        if field is not None:
+            kind = data.id.get_type()
+            at = kind.get_member_offset(kind.get_member_index(field))
+        at += data.id.get_offset() if data.chunks is None else data.id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[at : at + 4] = (2**32 - 16).to_bytes(4, "little")
+    return with_bytes(path, content)
+
+
+def group(path, name):
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file.create_group(name)
+    return path
+
+
+def packed(path, name):
+    with h5py.File(path, "r+") as file:
+        content, kind = file[name][()], file[name].dtype
+        del file[name]
+        file.create_dataset(name, data=np.ravel(content), dtype=kind, compression=4)
+    return path
+
+
+def big_chunk(path):
+    """A chunk of 4 gigabytes, of which a few kilobytes are stored."""
+    with h5py.File(path, "r+") as file:
+        content = file["kspace"][:]
+        del file["kspace"]
+        size, most = (1, 1, 2**14, 2**15), (None,) * 4
+        data = file.create_dataset("kspace", content.shape, maxshape=most, dtype="c8", chunks=size, compression=4)
+        data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(10**4)))
+    return path
+
+
+def elsewhere(path, name):
+    """The name is a link into another file, which is there."""
+    other = path.with_name("other.h5")
+    with h5py.File(path, "r+") as file, h5py.File(other, "w") as copy:
+        file.copy(name, copy)
+        del file[name]
+        file[name] = h5py.ExternalLink("other.h5", name)
+    return path
+
+
+def other_channels(path):
+    lines = lines_of(noise((COILS, H, W)))
+    lines[3]["data"] = lines[3]["data"][:-1]
+    return write_ismrmrd(path / "a.mrd", header(H, W), lines)
+
+
+def no_acquisitions(path):
+    return edited(good_ismrmrd(path), "dataset/data", np.zeros(3))
+
+
 def claims(**sizes):
     return lambda path: good_ismrmrd(path, header(H, W, **sizes))
+
+
+def mat_bomb(path):
+    """Four megabytes of zeros in four kilobytes."""
+    scipy_io = pytest.importorskip("scipy").io
+    scipy_io.savemat(path / "a.mat", {"kdata": np.zeros((2, 500, 500), np.complex64)}, do_compression=True)
+    return path / "a.mat"
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
@@ -107,11 +177,16 @@ HOSTILE = {
     "hdr of words": (lambda path: with_hdr(path, "# Dimensions\nmany\n"), "not a BART header .*give"),
     "hdr below zero": (lambda path: with_hdr(path, "# Dimensions\n-16 -12 1 3\n"), "not a BART header .*give"),
     "hdr of digits": (lambda path: with_hdr(path, "# Dimensions\n" + "9" * 10**5), "not a BART header .*give"),
+    "hdr of comments": (
+        lambda path: with_hdr(path, "#\n" * 2**15 + f"# Dimensions\n{H} {W} 1 {COILS}\n"),
+        "not a BART header .*give",
+    ),
     "hdr with echoes": (lambda path: with_hdr(path, f"# Dimensions\n{H} {W} 1 1 1 3\n"), "3 along dimension 5; ex"),
     "a vector": (lambda path: with_hdr(path, f"# Dimensions\n{H * W * COILS}\n"), "expected slices or one volume; use"),
     "no kdata": (lambda path: good_mat(path, other=np.ones(3)), "holds .'other'., none of kdata.*save"),
     "real mat": (lambda path: good_mat(path, kdata=np.ones((COILS, H, W))), "float64, expected complex"),
     "struct mat": (lambda path: good_mat(path, kdata={"a": 1}), "kdata is no numeric array; save"),
+    "mat bomb": (mat_bomb, "an element of .* are left"),
     "no mat": (lambda path: with_bytes(path / "a.mat", b"MATLAB" * 100), "not a little-endian MATLAB file.*save"),
     "no HDF5": (lambda path: with_bytes(path / "a.h5", b"HDF5" * 100), "not readable as HDF5.*copy"),
     "other HDF5": (
@@ -124,6 +199,12 @@ HOSTILE = {
     ),
     "virtual": (lambda path: virtual(good_fastmri(path)), "kspace points into other files; copy"),
     "unwritten": (lambda path: unwritten(good_fastmri(path)), "kspace claims 1.23e.13 bytes.* copy or make"),
+    "big chunk": (lambda path: big_chunk(good_fastmri(path)), "kspace claims 4.29e.09 bytes.* copy or make"),
+    "group for kspace": (lambda path: group(good_fastmri(path), "kspace"), "kspace is missing.*make"),
+    "mask elsewhere": (
+        lambda path: elsewhere(write_fastmri(path / "a.h5", noise((2, H, W)), header(H, W), [1] * W), "mask"),
+        "mask is missing.*make",
+    ),
     "real kspace": (lambda path: edited(good_fastmri(path), "kspace", np.ones((2, H, W))), "float64, expected complex"),
     "empty kspace": (
         lambda path: edited(good_fastmri(path), "kspace", np.ones((0, H, W), np.complex64)),
@@ -155,6 +236,18 @@ HOSTILE = {
     "spiral": (claims(trajectory="spiral"), "trajectory is 'spiral', only cartesian is read; grid"),
     "too few columns": (claims(y=8, cy=4), "kspace_encode_step_1 = 8 lies outside of a matrix of 8; convert"),
     "readout too long": (claims(x=8), "16 samples with the centre at 8 do not fit a readout of 8; convert"),
+    "long XML": (
+        lambda path: claim_length(good_fastmri(path), "ismrmrd_header"),
+        "a value of /ismrmrd_header claims 4.29e.09 bytes.* copy or make",
+    ),
+    "long line": (
+        lambda path: claim_length(good_ismrmrd(path), "dataset/data", b"data"),
+        "a value of /dataset/data claims 4.29e.09 bytes.* copy or make",
+    ),
+    "packed XML": (lambda path: packed(good_fastmri(path), "ismrmrd_header"), "is stored packed; write it plainly"),
+    "acquisitions elsewhere": (lambda path: elsewhere(good_ismrmrd(path), "dataset"), "holds neither kspace .*convert"),
+    "no acquisitions": (no_acquisitions, "dataset/data holds no acquisitions; convert"),
+    "other channels": (other_channels, "2 channels × 16 samples where the scan has 3 channels; convert"),
     "only noise": (lambda path: good_ismrmrd(path, flags=["ACQ_IS_NOISE_MEASUREMENT"]), "is an image line; convert"),
     "no split": (
         lambda path: write_ismrmrd(

@@ -181,6 +181,7 @@ def by_mask(oracle):
         gains = torch.stack([oracle(units, m.expand(len(units), -1, -1, -1), t).flatten(1).T for m in masks])
         return (gains[which] @ z_t.flatten(1)[..., None]).view_as(z_t)
 
+    denoiser.schedule = oracle.schedule
     return denoiser
 
 
@@ -192,6 +193,9 @@ class Dense:
 
     def A(self, z):
         return z.flatten(1) @ self.matrix.to(z.dtype).T
+
+    def A_adjoint(self, y):
+        return (y @ self.matrix.to(y.dtype)).view(len(y), 1, SIZE, SIZE)
 
     def A_dagger(self, y):
         return (y @ self.inverse.to(y.dtype).T).view(len(y), 1, SIZE, SIZE)

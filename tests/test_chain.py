@@ -5,12 +5,14 @@ from math import ceil, sqrt
 
 import pytest
 import torch
-from helpers import Keep, random_tensor
+from helpers import Keep, half, random_tensor, unit_coils
 from oracle import SIZE, STEPS, Dense, GaussianOracle, Recursion, assert_law, by_mask
 from torch.testing import assert_close
 
+from msm.data_step import GradientStep, Proximal
 from msm.masks import BoxMasks, CartesianMasks, Chain, EmpiricalMasks
-from msm.sampling import Level, combine, generate, reconstruct
+from msm.operators import Problem
+from msm.sampling import Level, Sampler, combine, generate, reconstruct
 from msm.transforms import Identity, MultiCoil
 
 SHAPE, NUMBER = (1, 8, 8), 5_000
@@ -236,9 +238,9 @@ def run_both(seeds, batch_size):
     oracle, y, out = GaussianOracle(), random_tensor((100, *SHAPE), torch.float32), []
     for k in range(0, len(seeds), batch_size):
         part = seeds[k : k + batch_size]
-        common = {"seeds": part, "steps": 5, "score": "chain"}
-        a = generate(oracle, Identity(), BOXES, SHAPE, **common)
-        b = reconstruct(oracle, y[part], Keep(), Identity(), BOXES, SHAPE, step_size=0.5, **common)
+        common = {"seeds": part, "masks": BOXES, "sampler": Sampler(steps=5, score="chain")}
+        a = generate(oracle, SHAPE, **common)
+        b = reconstruct(oracle, Problem(y[part], Keep()), data_step=GradientStep(0.5), **common)
         out.append(torch.cat([a, b], 1))
     return torch.cat(out)
 
@@ -250,27 +252,17 @@ def test_a_sample_depends_on_its_own_seed_only():
     assert (together[1:] - together[:-1]).flatten(1).norm(dim=1).min() > 0.1
 
 
-@pytest.mark.parametrize("step_size", [1.0, "proximal"])
-def test_identity_operator_returns_the_observation(step_size):
-    oracle, y = GaussianOracle(), random_tensor((2, *SHAPE), torch.float32)
-    options = {"seeds": [1, 2], "steps": 4, "step_size": step_size, "score": "chain"}
-    assert_close(reconstruct(oracle, y, Keep(), Identity(), BOXES, SHAPE, **options), y, rtol=1e-5, atol=1e-5)
-    maps = random_tensor((2, 3, 8, 8), torch.complex64)
-    transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
-
-    def shrink(z_t, mask, t, transform):
-        return torch.where(mask, transform.forward(transform.adjoint(torch.where(mask, z_t, 0))) / 2, 0)
-
+@pytest.mark.parametrize("data_step", [GradientStep(1.0), Proximal()])
+def test_identity_operator_returns_the_observation(data_step):
+    y = random_tensor((2, *SHAPE), torch.float32)
+    how = {"seeds": [1, 2], "sampler": Sampler(steps=4, score="chain"), "data_step": data_step}
+    assert_close(reconstruct(GaussianOracle(), Problem(y, Keep()), masks=BOXES, **how), y, rtol=1e-5, atol=1e-5)
+    transform = unit_coils(batch=2)
     y = transform.forward(random_tensor((2, 1, 8, 8), torch.complex64))
-    z = reconstruct(shrink, y, Keep(), transform, CartesianMasks(8, 2, 2), (3, 8, 8), **options)
-    if step_size == 1.0:
+    z = reconstruct(half, Problem(y, Keep(), transform), masks=CartesianMasks(8, 2, 2), **how)
+    if data_step == GradientStep(1.0):
         assert_close(z, y, rtol=1e-5, atol=1e-5)
     assert z.isfinite().all()
-
-
-def test_an_unknown_score_is_refused():
-    with pytest.raises(ValueError, match='score must be "average" or "chain"'):
-        generate(GaussianOracle(), Identity(), BOXES, SHAPE, seeds=[0], score="sum")
 
 
 class ChainRecursion(Recursion):
@@ -321,7 +313,8 @@ def test_generated_samples_have_the_covariance_of_the_recursion(law):
     masks, outcomes = LAWS[law]
     oracle, (every, weights) = GaussianOracle((SIZE, SIZE)), outcomes()
     assert isinstance(masks.chain(torch.rand(1, masks.variates)), Chain)
-    z = generate(by_mask(oracle), Identity(), masks, (1, SIZE, SIZE), seeds=range(NUMBER), steps=STEPS, score="chain")
+    sampler = Sampler(steps=STEPS, score="chain")
+    z = generate(by_mask(oracle), (1, SIZE, SIZE), seeds=range(NUMBER), masks=masks, sampler=sampler)
     probability = torch.full((len(every),), 1 / len(every), dtype=torch.float64)
     mean, covariance = ChainRecursion(oracle, every, weights, probability, eta=1.0).run(STEPS)
     assert not mean.any()
@@ -336,8 +329,8 @@ def test_posterior_samples_have_the_moments_of_the_recursion(law):
     generator = torch.Generator().manual_seed(1)
     matrix = torch.randn(6, SIZE**2, dtype=torch.float64, generator=generator) / 4
     y = (oracle.sample(1, generator).flatten(1).double() @ matrix.T).float()
-    options = {"seeds": range(NUMBER), "steps": STEPS, "step_size": 1.5, "score": "chain"}
-    z = reconstruct(by_mask(oracle), y.expand(NUMBER, -1), Dense(matrix), Identity(), masks, (1, SIZE, SIZE), **options)
+    how = {"masks": masks, "sampler": Sampler(steps=STEPS, score="chain"), "data_step": GradientStep(1.5)}
+    z = reconstruct(by_mask(oracle), Problem(y.expand(NUMBER, -1), Dense(matrix)), seeds=range(NUMBER), **how)
     probability = torch.full((len(every),), 1 / len(every), dtype=torch.float64)
     problem = (matrix, torch.linalg.pinv(matrix), y[0].double(), 1.5, False)
     recursion = ChainRecursion(oracle, every, weights, probability, eta=0.85, problem=problem)

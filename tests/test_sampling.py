@@ -4,18 +4,18 @@ from math import sqrt
 
 import pytest
 import torch
-from helpers import Keep, golden_complex, golden_denoiser, golden_maps, random_tensor
+from helpers import Keep, golden_complex, golden_denoiser, golden_maps, half, random_tensor, unit_coils
 from oracle import GaussianOracle
 from torch.testing import assert_close
 
-from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
-from msm.mri_prior import ImagePrior
-from msm.operators import build
-from msm.sampling import Level, ReverseProcess, aggregate, ddim, generate, posterior_update, proximal_step, reconstruct
-from msm.transforms import Identity, MultiCoil, fft2c
+from msm.data_step import GradientStep, Proximal
+from msm.masks import BoxMasks, CartesianMasks, FullMask
+from msm.operators import Problem
+from msm.sampling import Level, ReverseProcess, Sampler, aggregate, ddim, generate, posterior_update, reconstruct
+from msm.transforms import Identity, MultiCoil
 
 SHAPE = (1, 8, 8)
-FULL = EmpiricalMasks(torch.ones(1, 1, 8, 8, dtype=torch.bool))
+FULL = FullMask(8)
 BOXES = BoxMasks(8, 0.4)
 
 
@@ -60,7 +60,7 @@ def test_oracle_handles_each_item_by_itself():
 def test_full_mask_is_ddim_written_by_hand():
     """One full mask re-noises z first: z <- sqrt(a) ŝ + sqrt(1−a−s²) ε + s n_0, then the DDIM step with n_1."""
     oracle, steps = GaussianOracle(), 12
-    actual = generate(oracle, Identity(), FULL, SHAPE, seeds=[7], steps=steps, draws=1, eta=1.0)
+    actual = generate(oracle, SHAPE, seeds=[7], masks=FULL, sampler=Sampler(steps=steps, draws=1))
 
     stream = torch.Generator().manual_seed(7)
     torch.rand(steps, 1, 1, generator=stream)  # the masks
@@ -84,7 +84,7 @@ def test_full_mask_is_ddim_written_by_hand():
 @pytest.mark.parametrize("maps", [None, torch.ones(1, 1, 8, 8, dtype=torch.complex64)])
 def test_only_the_last_level_gets_no_fresh_noise(maps):
     transform = Identity() if maps is None else MultiCoil(maps)
-    process = ReverseProcess(GaussianOracle(), transform, BOXES, SHAPE, [1, 2], 3, 2, 1.0, True, "average", "time")
+    process = ReverseProcess(GaussianOracle(), SHAPE, [1, 2], transform, BOXES, Sampler(steps=3, draws=2))
     *before, last = [noise for _, _, noise in process]
     assert last.dtype == before[0].dtype and last.shape == before[0].shape == (2, 3, *SHAPE)
     assert all(noise.abs().min() > 0 for noise in before) and last.abs().max() == 0
@@ -93,13 +93,13 @@ def test_only_the_last_level_gets_no_fresh_noise(maps):
 def run_both(seeds, batch_size, covering):
     """Samples of both samplers, `batch_size` at a time, stacked."""
     oracle = GaussianOracle()
-    common = {"steps": 5, "draws": 2, "covering": covering}
+    common = {"masks": BOXES, "sampler": Sampler(steps=5, draws=2, covering=covering)}
     y = random_tensor((100, *SHAPE), torch.float32)
     out = []
     for k in range(0, len(seeds), batch_size):
         part = seeds[k : k + batch_size]
-        a = generate(oracle, Identity(), BOXES, SHAPE, seeds=part, **common)
-        b = reconstruct(oracle, y[part], Keep(), Identity(), BOXES, SHAPE, seeds=part, step_size=0.5, **common)
+        a = generate(oracle, SHAPE, seeds=part, **common)
+        b = reconstruct(oracle, Problem(y[part], Keep()), seeds=part, data_step=GradientStep(0.5), **common)
         out.append(torch.cat([a, b], 1))
     return torch.cat(out)
 
@@ -115,10 +115,10 @@ def test_a_sample_depends_on_its_own_seed_only(batch_size, covering):
 
 def test_network_samples_do_not_depend_on_the_batch(golden, tmp_path):
     denoiser = golden_denoiser(golden, "adm_tiny_rgb", tmp_path)
-    masks = BoxMasks(32, 0.4)
+    masks, sampler = BoxMasks(32, 0.4), Sampler(steps=2, draws=2)
 
     def run(seeds):
-        return generate(denoiser, Identity(), masks, (3, 32, 32), seeds=seeds, steps=2, draws=2)
+        return generate(denoiser, (3, 32, 32), seeds=seeds, masks=masks, sampler=sampler)
 
     together = run([3, 1, 4])
     assert_close(run([1]), together[1:2], rtol=1e-4, atol=1e-4 * together.abs().max().item())
@@ -126,25 +126,17 @@ def test_network_samples_do_not_depend_on_the_batch(golden, tmp_path):
 
 def test_callback_sees_every_step():
     seen = []
-    z = generate(GaussianOracle(), Identity(), BOXES, SHAPE, seeds=[1, 2], steps=4, callback=lambda *a: seen.append(a))
+    options = {"masks": BOXES, "sampler": Sampler(steps=4), "callback": lambda *a: seen.append(a)}
+    z = generate(GaussianOracle(), SHAPE, seeds=[1, 2], **options)
     assert [index for index, _, _ in seen] == [3, 2, 1, 0]
     assert torch.equal(seen[-1][1], z)
     assert torch.equal(seen[-1][2], z)  # nothing but the estimate is left at the end
     assert not z.requires_grad
 
 
-@pytest.mark.parametrize("bad", [{"draws": 0}, {"eta": 1.5}, {"eta": -0.1}, {"steps": 0}, {"steps": 1001}])
-def test_bad_arguments(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        generate(GaussianOracle(), Identity(), BOXES, SHAPE, seeds=[0], **bad)
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        y = torch.zeros(1, *SHAPE)
-        reconstruct(GaussianOracle(), y, Keep(), Identity(), BOXES, SHAPE, seeds=[0], **bad)
-
-
 def test_one_seed_per_observation():
     with pytest.raises(ValueError, match="one seed"):
-        reconstruct(GaussianOracle(), torch.zeros(2, *SHAPE), Keep(), Identity(), BOXES, SHAPE, seeds=[0], steps=2)
+        reconstruct(GaussianOracle(), Problem(torch.zeros(2, *SHAPE), Keep()), seeds=[0], masks=BOXES)
 
 
 def test_uncovered_entries_keep_the_estimate_of_the_step_before():
@@ -163,12 +155,12 @@ def test_uncovered_entries_keep_the_estimate_of_the_step_before():
 # Posterior sampling
 
 
-@pytest.mark.parametrize("step_size", [1.0, "proximal"])
+@pytest.mark.parametrize("data_step", [GradientStep(1.0), Proximal()])
 @pytest.mark.parametrize("masks", [FULL, BOXES])
-def test_identity_operator_returns_the_observation(masks, step_size):
+def test_identity_operator_returns_the_observation(masks, data_step):
     y = GaussianOracle().sample(3, torch.Generator().manual_seed(0))
-    oracle, seeds = GaussianOracle(), [1, 2, 3]
-    z = reconstruct(oracle, y, Keep(), Identity(), masks, SHAPE, seeds=seeds, steps=6, step_size=step_size)
+    how = {"masks": masks, "sampler": Sampler(steps=6), "data_step": data_step}
+    z = reconstruct(GaussianOracle(), Problem(y, Keep()), seeds=[1, 2, 3], **how)
     assert_close(z, y, rtol=1e-5, atol=1e-5)
 
 
@@ -177,92 +169,30 @@ def test_inpainting_is_consistent_and_better_than_nothing():
     truth = oracle.sample(8, torch.Generator().manual_seed(0))
     mask = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5
     operator = Keep(mask)
-    z = reconstruct(
-        oracle,
-        operator.A(truth),
-        operator,
-        Identity(),
-        FULL,
-        SHAPE,
-        seeds=range(8),
-        steps=50,
-        draws=1,
-        step_size=1.0,
-    )
+    how = {"masks": FULL, "sampler": Sampler(steps=50, draws=1), "data_step": GradientStep(1.0)}
+    z = reconstruct(oracle, Problem(operator.A(truth), operator), seeds=range(8), **how)
     assert_close(z[mask], truth[mask], rtol=0, atol=1e-4)
     assert (z - truth)[~mask].square().mean() < 0.7 * truth[~mask].square().mean()
 
 
 def test_complex_measurements():
-    maps = random_tensor((1, 3, 8, 8), torch.complex64)
-    transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
-
-    def shrink(z_t, mask, t, transform):
-        return torch.where(mask, transform.forward(transform.adjoint(torch.where(mask, z_t, 0))) / 2, 0)
-
-    masks = CartesianMasks(8, 2, 2)
-    z = generate(shrink, transform, masks, (3, 8, 8), seeds=[1, 2], steps=4)
+    transform, masks = unit_coils(), CartesianMasks(8, 2, 2)
+    z = generate(half, (3, 8, 8), seeds=[1, 2], transform=transform, masks=masks, sampler=Sampler(steps=4))
     assert z.shape == (2, 3, 8, 8)
     assert z.dtype == torch.complex64
     assert z.isfinite().all()
     y = transform.forward(random_tensor((2, 1, 8, 8), torch.complex64))
-    z = reconstruct(shrink, y, Keep(), transform, masks, (3, 8, 8), seeds=[1, 2], steps=4, draws=2, step_size=1.0)
+    how = {"masks": masks, "sampler": Sampler(steps=4, draws=2), "data_step": GradientStep(1.0)}
+    z = reconstruct(half, Problem(y, Keep(), transform), seeds=[1, 2], **how)
     assert_close(z, y, rtol=1e-5, atol=1e-5)  # the two masks cover everything, and each draw becomes y
-
-
-def test_the_proximal_step_minimises_its_objective():
-    """Photos: the closed-form minimiser of ‖H x − y‖²/σ_y² + ‖x − x̂‖²/σ_t²."""
-    operator = build("super_resolution", (1, 8, 8), torch.Generator(), factor=2)
-    x_hat, y = random_tensor((2, 1, 8, 8), torch.float32), random_tensor((2, 1, 4, 4), torch.float32)
-    found = proximal_step(y, operator, Identity(), 0.3)(x_hat, 0.5)
-    a = operator.A(torch.eye(64).reshape(64, 1, 8, 8)).flatten(1).T
-    right = a.T @ y.flatten(1).T / 0.3**2 + x_hat.flatten(1).T / 0.5**2
-    expected = torch.linalg.solve(a.T @ a / 0.3**2 + torch.eye(64) / 0.5**2, right).T
-    assert_close(found.flatten(1), expected, rtol=1e-3, atol=1e-3)
-
-
-def test_the_proximal_step_of_mri_is_the_posterior_mean_of_a_gaussian_image():
-    """x̂ + C Aᴴ (A C Aᴴ + σ_y²)⁻¹ (y − A x̂) in real arithmetic, A = S T e^{iφ}; a smooth phase, few entries measured."""
-    size, noise_std, sigma = 4, 0.3, 0.5
-    maps = random_tensor((1, 3, size, size), torch.complex64)
-    transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
-    operator = Keep(torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(3)) < 0.6)
-    x_hat = random_tensor((1, 1, size, size), torch.complex64)
-    y = operator.A(random_tensor((1, 3, size, size), torch.complex64))
-    found = transform.adjoint(proximal_step(y, operator, transform, noise_std)(transform.forward(x_hat), sigma))
-    prior = ImagePrior()
-    phase = prior.phase(y, transform, noise_std)
-    basis = torch.eye(size**2, dtype=torch.complex64).reshape(-1, 1, size, size)
-    of_coils = MultiCoil(transform.maps.expand(size**2, -1, -1, -1))
-    columns = [operator.A(of_coils.forward(phase * part * basis)).flatten(1).T for part in (1, 1j)]
-    a = torch.cat([torch.cat([c.real, c.imag]) for c in columns], 1)  # of (Re m, Im m)
-    spectrum = fft2c(basis).flatten(1).T
-    power = prior.spectrum(y.shape[-2:], y.device).reshape(-1, 1)
-    precisions = [(spectrum.mH @ (spectrum / (power * share))).real for share in (1, prior.phase_residual)]
-    precision = torch.block_diag(*precisions) + torch.eye(2 * size**2) / sigma**2
-    residual = (y - operator.A(transform.forward(x_hat))).flatten()
-    right = a.T @ torch.cat([residual.real, residual.imag]) / noise_std**2
-    m = torch.linalg.solve(a.T @ a / noise_std**2 + precision, right)
-    expected = x_hat.flatten() + phase.flatten() * torch.complex(*m.chunk(2))
-    assert_close(found.flatten(), expected, rtol=2e-2, atol=2e-2)
 
 
 def test_proximal_samples_have_the_posterior_mean():
     """White z of variance v seen in white noise: the mean is v/(v + σ_y²) y. 12,800 independent pixels."""
-    oracle, noise_std, y = GaussianOracle(length=1e-3), 0.05, 0.8
-    z = reconstruct(
-        oracle,
-        torch.full((200, *SHAPE), y),
-        Keep(),
-        Identity(),
-        FULL,
-        SHAPE,
-        seeds=range(200),
-        steps=20,
-        draws=1,
-        step_size="proximal",
-        noise_std=noise_std,
-    )
+    noise_std, y = 0.05, 0.8
+    problem = Problem(torch.full((200, *SHAPE), y), Keep(), noise_std=noise_std)
+    how = {"seeds": range(200), "masks": FULL, "sampler": Sampler(steps=20, draws=1), "data_step": Proximal()}
+    z = reconstruct(GaussianOracle(length=1e-3), problem, **how)
     assert z.mean().item() == pytest.approx(0.25 / (0.25 + noise_std**2) * y, rel=0.005)
     assert z.std() < 1.5 * noise_std
 

@@ -11,8 +11,10 @@ import pytest
 import torch
 from oracle import SIZE, STEPS, Dense, GaussianOracle, Recursion, assert_law, by_mask
 
+from msm.data_step import GradientStep
 from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
-from msm.sampling import Level, aggregate, generate, reconstruct
+from msm.operators import Problem
+from msm.sampling import Level, Sampler, aggregate, generate, reconstruct
 from msm.transforms import Identity, MultiCoil
 
 # All masks of a family, written down without its code
@@ -165,16 +167,8 @@ LAWS = {  # masks, covering, every outcome
 def test_generated_samples_have_the_covariance_of_the_recursion(law):
     masks, covering, outcomes = LAWS[law]
     oracle = GaussianOracle((SIZE, SIZE))
-    z = generate(
-        by_mask(oracle),
-        Identity(),
-        masks,
-        (1, SIZE, SIZE),
-        seeds=range(NUMBER),
-        steps=STEPS,
-        draws=2,
-        covering=covering,
-    )
+    sampler = Sampler(steps=STEPS, draws=2, covering=covering)
+    z = generate(by_mask(oracle), (1, SIZE, SIZE), seeds=range(NUMBER), masks=masks, sampler=sampler)
     mean, covariance = Recursion(oracle, *outcomes(), eta=1.0).run(STEPS)
     assert not mean.any()
     assert_law(z.flatten(1), mean, covariance)
@@ -193,20 +187,10 @@ def test_posterior_samples_have_the_moments_of_the_recursion(law, is_complex):
     transform, number = Identity(), NUMBER
     if is_complex:
         transform, number = MultiCoil(torch.ones(1, 1, SIZE, SIZE, dtype=torch.complex64)), NUMBER // 2
-    z = reconstruct(
-        by_mask(oracle),
-        (torch.complex(y, y) if is_complex else y).expand(number, -1),
-        Dense(matrix),
-        transform,
-        masks,
-        (1, SIZE, SIZE),
-        seeds=range(number),
-        steps=STEPS,
-        draws=2,
-        eta=0.85,
-        step_size=1.5,
-        covering=covering,
-    )
+    seen = (torch.complex(y, y) if is_complex else y).expand(number, -1)
+    sampler = Sampler(steps=STEPS, draws=2, eta=0.85, covering=covering)
+    how = {"masks": masks, "sampler": sampler, "data_step": GradientStep(1.5)}
+    z = reconstruct(by_mask(oracle), Problem(seen, Dense(matrix), transform), seeds=range(number), **how)
     problem = (matrix, torch.linalg.pinv(matrix), y[0].double(), 1.5, is_complex)
     samples = torch.view_as_real(z).movedim(-1, 0).flatten(0, 1) if is_complex else z
     assert_law(samples.flatten(1), *Recursion(oracle, *outcomes(), eta=0.85, problem=problem).run(STEPS))
@@ -219,16 +203,11 @@ def test_posterior_samples_have_the_moments_of_the_recursion(law, is_complex):
 def test_second_order_samples_on_the_log_grid_have_the_covariance_of_the_recursion(law):
     masks, covering, outcomes = LAWS[law]
     oracle = GaussianOracle((SIZE, SIZE))
-    shape, options = (1, SIZE, SIZE), {"steps": STEPS, "draws": 2, "eta": 0.5, "grid": "log", "order": 2}
-    z = generate(by_mask(oracle), Identity(), masks, shape, seeds=range(NUMBER), covering=covering, **options)
+    sampler = Sampler(steps=STEPS, draws=2, eta=0.5, covering=covering, grid="log", order=2)
+    z = generate(by_mask(oracle), (1, SIZE, SIZE), seeds=range(NUMBER), masks=masks, sampler=sampler)
     mean, covariance = Recursion(oracle, *outcomes(), eta=0.5, order=2).run(STEPS, "log")
     assert not mean.any()
     assert_law(z.flatten(1), mean, covariance)
-
-
-class DenseWithAdjoint(Dense):
-    def A_adjoint(self, y):
-        return (y @ self.matrix).view(len(y), 1, SIZE, SIZE)
 
 
 def test_warm_samples_have_the_moments_of_the_recursion():
@@ -238,18 +217,10 @@ def test_warm_samples_have_the_moments_of_the_recursion():
     matrix = torch.randn(6, SIZE**2, dtype=torch.float64, generator=generator) / 4
     noise_std, start = 0.1, 0.5
     y = (oracle.sample(1, generator).flatten(1).double() @ matrix.T).float()
-    options = {"steps": STEPS, "draws": 2, "step_size": 1.5, "noise_std": noise_std, "grid": "log", "warm_start": start}
-    z = reconstruct(
-        by_mask(oracle),
-        y.expand(NUMBER, -1),
-        DenseWithAdjoint(matrix),
-        Identity(),
-        masks,
-        (1, SIZE, SIZE),
-        seeds=range(NUMBER),
-        covering=covering,
-        **options,
-    )
+    sampler = Sampler(steps=STEPS, draws=2, covering=covering, grid="log", warm_start=start)
+    problem = Problem(y.expand(NUMBER, -1), Dense(matrix), noise_std=noise_std)
+    how = {"masks": masks, "sampler": sampler, "data_step": GradientStep(1.5)}
+    z = reconstruct(by_mask(oracle), problem, seeds=range(NUMBER), **how)
     ridge = (noise_std / start) ** 2 * torch.eye(SIZE**2, dtype=torch.float64)
     z_hat = torch.linalg.solve(matrix.T @ matrix + ridge, matrix.T @ y[0].double())
     problem = (matrix, torch.linalg.pinv(matrix), y[0].double(), 1.5, False)

@@ -5,18 +5,25 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from hostile_files import claim_length
+from PIL import EpsImagePlugin, Image
 from stores import write_scans
 from training import trainer, write_store
 
 import msm
+from msm.data.images import load_image
 from msm.data.store import MeasurementStore
 from msm.errors import DataError, TrainingError
+from msm.output.files import read_arrays
+from msm.raw.readers import read_scans
+from msm.report.svg import Series, chart
 from msm.sample.kept_batches import Parts
 from msm.train.checkpoints import _digests
 
@@ -52,15 +59,63 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 
 
 def test_code_in_a_kept_batch_is_not_run(tmp_path):
-    parts = Parts(tmp_path, "0" * 64)
-    parts.folder.mkdir(parents=True)
-    torch.save(Attack(tmp_path / "ran"), parts.folder / "000000.pt")
-    result = parts.keep(lambda numbers: torch.ones(1))(range(1))
-    assert torch.equal(result, torch.ones(1)) and not (tmp_path / "ran").exists()
+    work, drawn = Parts(tmp_path, "0" * 64).keep(lambda numbers: drawn.append(numbers) or torch.ones(1)), []
+    work(range(1))
+    (path,) = (tmp_path / "parts").rglob("*.pt")
+    work(range(1))
+    assert len(drawn) == 1  # the batch is read from there
+    torch.save(Attack(tmp_path / "ran"), path)
+    assert torch.equal(work(range(1)), torch.ones(1)) and len(drawn) == 2 and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("save", [np.save, np.savez])
+def test_code_in_the_arrays_of_a_run_is_not_run(tmp_path, save):
+    with (tmp_path / "a.npz").open("wb") as file:
+        save(file, np.array([Attack(tmp_path / "ran")], dtype=object))
+    with pytest.raises(ValueError, match=r"a.npz: damaged"):
+        read_arrays(tmp_path / "a.npz", "make it again")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_in_an_array_of_k_space_is_not_run(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([Attack(tmp_path / "ran")], dtype=object))
+    with pytest.raises(DataError, match="Python objects"):
+        list(read_scans(tmp_path / "a.npy"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_program_named_a_photo_is_not_run(tmp_path, monkeypatch):
+    """Pillow tells a file by its content, and hands PostScript to Ghostscript."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    ran = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **more: ran.append(given))
+    with pytest.raises(DataError, match=r"a.png: not a readable image .cannot identify"):
+        load_image(tmp_path / "a.png", 8, 3)
+    assert not ran
+
+
+def test_a_photo_of_too_many_pixels_is_refused(tmp_path):
+    def part(kind, content):
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    header = (60_000).to_bytes(4, "big") + (60_000).to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    parts = part(b"IHDR", header), part(b"IDAT", zlib.compress(bytes(100))), part(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(DataError, match=r"a.png: not a readable image .*3600000000 pixels"):
+        load_image(tmp_path / "a.png", 8, 1)
+
+
+def test_a_chart_escapes_its_texts():
+    line = Series("</svg><script>x</script> $\\frac$ --><b>", [1, 2], [3, 4])
+    svg = chart("<b>'\"", "x<b>", "y<b>", [line], levels=[("level<b>", 3.5)])
+    assert "<b>" not in svg and "<script" not in svg and svg.count("</svg>") == 1
 
 
 RUNS = {"eval", "exec", "compile", "__import__"}
-READS = {"load", "loads", "unsafe_load", "full_load", "Unpickler", "system", "popen"}
+READS = {"load", "loads", "load_all", "safe_load", "unsafe_load", "full_load", "read_pickle", "read_array", "Unpickler"}
+READS |= {"system", "popen", "execv", "execve", "execvp", "spawnv", "spawnl", "posix_spawn", "startfile"}
+MODULES = {"pickle", "subprocess", "shelve", "marshal", "dill", "cloudpickle", "joblib", "builtins", "pty"}
 KNOWN = {"json.loads", "ADMNetwork.load", "type(self.network).load"}
 
 
@@ -70,7 +125,7 @@ def test_no_call_in_the_source_can_run_what_it_reads():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-                assert not {name.split(".")[0] for name in names} & {"pickle", "subprocess", "shelve", "marshal"}, path
+                assert not {name.split(".")[0] for name in names} & MODULES, path
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 if called == "torch.load":
@@ -128,12 +183,24 @@ def plugin(file, field, content):
     file[field][...] = content
 
 
+def group(file, field, content):
+    file.create_group(field)
+
+
 def unwritten(file, field, content):
     file.create_dataset(field, (2, 3, 10**5, 10**5), content.dtype, chunks=(1, 1, 100, 100))
 
 
+def chunk(file, field, content):
+    """A chunk of 10 gigabytes, of which a hundred bytes are stored."""
+    size = (1, 3, 20_000, 20_000)
+    data = file.create_dataset(field, content.shape, content.dtype, maxshape=(None,) * 4, chunks=size, compression=4)
+    data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(10**4)))
+
+
 LEADS = [(external_link, "missing"), (soft_link, "missing"), (external_storage, "points into other files")]
-LEADS += [(virtual, "points into other files"), (plugin, "filter 32015, a plugin"), (unwritten, "claims|has shape")]
+LEADS += [(virtual, "points into other files"), (plugin, "filter 32015, a plugin"), (unwritten, "claims 4.8e.11 bytes")]
+LEADS += [(chunk, "claims 9.6e.09 bytes"), (group, "missing")]
 
 
 @pytest.mark.parametrize("field", ["values", "maps"])
@@ -143,6 +210,12 @@ def test_a_store_that_leads_elsewhere_is_refused(store, field, make, message):
     with pytest.raises(DataError, match=message) as caught:
         MeasurementStore(store)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_claims_four_gigabytes_is_refused(store):
+    claim_length(store, "name")
+    with pytest.raises(DataError, match=r"a value of /name claims 4.29e.09 bytes"):
+        MeasurementStore(store)
 
 
 CLAIM = """
@@ -171,4 +244,4 @@ def test_no_memory_is_taken_for_a_claim(tmp_path):
         [sys.executable, "-c", CLAIM, str(tmp_path / "store.h5")], capture_output=True, text=True, check=True
     )
     message, kilobytes = done.stdout.splitlines()
-    assert "claims 1.2e+10 bytes" in message and int(kilobytes) < 20_000
+    assert "values claims 1.2e+19 bytes" in message and int(kilobytes) < 20_000

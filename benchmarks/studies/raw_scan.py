@@ -39,7 +39,7 @@ from msm import CartesianMasks, MultiCoil
 from msm.config.build import make_denoiser, make_masks
 from msm.config.load import load_config
 from msm.data_step import Proximal
-from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation, zero_filled
+from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation
 from msm.evaluate.metrics import image_metrics
 from msm.mri_prior import ImagePrior
 from msm.network import ADMNetwork
@@ -62,7 +62,7 @@ def classical(y: Tensor, mask: Tensor, maps: Tensor):
     """Name, settings and image (1, 1, H, W) of every classical method and setting."""
     transform = MultiCoil(maps[None])
     given = (y[None], mask[None], transform)
-    yield "zero-filled", [], zero_filled(y[None], transform)
+    yield "zero-filled", [], transform.adjoint(y[None])
     for weight, iterations in CG_GRID:
         yield "CG-SENSE", [weight, iterations], cg_sense(*given, regularisation=weight, iterations=iterations)
     for weight, name in WAVELET_GRID:

@@ -99,45 +99,11 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: msm train configs/demo/brain.yaml setting.dataset_dir=stores/brain.h5
     """
-    from .config.build import make_masks
     from .config.load import load_config
-    from .output.run_folder import IMAGES, PICTURES, WEIGHTS, check_folder, record_run
-    from .runs.inputs import run_identity, training_data
-    from .runs.train import sample_grid
-    from .runs.weights import new_denoiser, record_denoiser
-    from .system.processes import processes
-    from .train.trainer import Trainer
+    from .runs.train import run_training
 
-    config = load_config(config_file, overrides or [])
-    folder = config.setting.save_dir
-    check_folder(folder, IMAGES)
-    denoiser = new_denoiser(config)
-    with processes().main_process_first():  # the others find the store written
-        store, data = training_data(config, folder)
-
-    def on_start() -> None:
-        record_run(config, folder)
-        record_denoiser(config, folder / WEIGHTS)
-
-    def on_checkpoint(images: int) -> None:
-        sample_grid(config, denoiser, store, folder / PICTURES / f"{images:09d}.png")
-
-    trainer = Trainer(
-        denoiser,
-        data,
-        make_masks(config.data.mask, store.shape[-2:]),
-        folder,
-        config.train,
-        train_steps=config.diffusion.train_steps,
-        train_grid=config.diffusion.train_grid,
-        identity=run_identity(config, store),
-        on_start=on_start,
-        on_checkpoint=on_checkpoint,
-    )
-    if not trainer.run():
-        say(f"{folder}: stopped with a checkpoint; the same command goes on from there")
+    if not run_training(load_config(config_file, overrides or [])):
         raise SystemExit(EXIT_CODE)
-    say(f"{folder / WEIGHTS}: averaged weights")
 
 
 @app.command()

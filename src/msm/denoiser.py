@@ -8,16 +8,23 @@ How the network's output becomes x̂, and how the loss is weighted so that the n
 every noise level, is the *parametrisation*: a small object that can be replaced.
 """
 
+import json
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from .masks import Masks
+from .errors import DataError
+from .masks import FAMILIES, Masks
 from .mri_prior import ImagePrior, solve
+from .network import ADMNetwork, StoredNetwork
 from .schedule import VPSchedule
+from .system.files import whole, write_text
 from .transforms import Transform
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -193,6 +200,70 @@ class PartialDenoiser(nn.Module):
         x_hat = self.parametrisation.estimate(self.network, z_t, mask, t, sigma, transform)
         return torch.where(mask, transform.forward(x_hat), 0)
 
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write all that is needed to sample into one folder, for `load`.
+
+        config.json and model.safetensors are the network; denoiser.json holds schedule, parametrisation, prior, mask
+        law and record; the masks of a measured set lie in masks.safetensors. A law that is not one of ours is left out.
+
+        Raises:
+            ValueError: if the network is none that can be written (`msm.adapt` makes one of any module), or the
+                parametrisation is not one of ours.
+        """
+        if not isinstance(self.network, StoredNetwork) or type(self.parametrisation) not in PARAMETRISATIONS.values():
+            kinds = f"{type(self.network).__name__} with {type(self.parametrisation).__name__}"
+            raise ValueError(f"{kinds} cannot be written: adapt the network by msm.adapt, parametrise it as we do")
+        folder, masks = Path(folder), self.masks
+        law = masks.settings if masks is not None and type(masks) in FAMILIES.values() else None
+        tensors = {name: value for name, value in (law or {}).items() if isinstance(value, Tensor)}
+        (kind,) = (name for name, known in PARAMETRISATIONS.items() if type(self.parametrisation) is known)
+        chosen = {n: v for n, v in vars(self.parametrisation).items() if n != "prior"}
+        about = {
+            "format": FORMAT,
+            "schedule": self.schedule.settings,
+            "parametrisation": {"kind": kind, **chosen},
+            "prior": asdict(self.prior),
+            "masks": masks and law and {"kind": masks.kind, **{n: v for n, v in law.items() if n not in tensors}},
+            "record": self.record,
+        }
+        self.network.save(folder)
+        if tensors:
+            with whole(folder / MASKS_FILE) as temporary:
+                temporary.write_bytes(safetensors.torch.save({n: v.cpu().contiguous() for n, v in tensors.items()}))
+        write_text(folder / DENOISER_FILE, json.dumps(about, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], network: StoredNetwork | None = None) -> "PartialDenoiser":
+        """Read a denoiser that `save` wrote.
+
+        Args:
+            folder: where it was saved.
+            network: an adapted module of the kind that was saved, which takes up the weights; not needed for ours.
+
+        Returns:
+            the denoiser in float32 on the CPU; its `masks` are None if their law is not one of ours.
+
+        Raises:
+            DataError: a file is missing or damaged, or does not go with the others.
+        """
+        folder = Path(folder)
+        about = _read_about(folder / DENOISER_FILE)
+        try:
+            prior = ImagePrior(**about["prior"])
+            kind, given = _kind_of(about["parametrisation"])
+            if kind == "sense":
+                given["prior"] = prior
+            parametrisation = PARAMETRISATIONS[kind](**given)
+            schedule, masks = VPSchedule(**about["schedule"]), _read_masks(folder, about["masks"])
+            record = dict(about["record"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{folder / DENOISER_FILE}: damaged ({error}); copy it from the training run") from error
+        if network is None:
+            network = ADMNetwork.load(folder)
+        else:
+            network.fill(network.read(folder))
+        return cls(network, schedule, parametrisation, masks, prior=prior, record=record)
+
     def score(self, z_t: Tensor, mask: Tensor, t: Tensor, transform: Transform) -> Tensor:
         """Score of the measured entries of z_t / sqrt(ᾱ) by Tweedie's formula: (ŝ − s_t)/σ_t² (SPEC §2)."""
         sigma = self.schedule.sigma(t.expand(len(z_t)))[:, None, None, None]
@@ -224,6 +295,34 @@ def mask_law(denoiser: Denoiser, masks: Masks | None, size: tuple[int, int]) -> 
     if masks.size != size:
         raise ValueError(f"masks are of {masks.size[0]}×{masks.size[1]}, z is of {size[0]}×{size[1]}")
     return masks
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    """What denoiser.json holds."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; a denoiser is a folder that training wrote, or PartialDenoiser.save")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: damaged ({error}); copy it from the training run") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise DataError(f"{path}: not of format {FORMAT}: of another version of msm, or damaged; train again")
+    return about
+
+
+def _kind_of(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The kind that a block of denoiser.json names, and the rest of it."""
+    return block["kind"], {name: value for name, value in block.items() if name != "kind"}
+
+
+def _read_masks(folder: Path, block: Mapping[str, Any] | None) -> Masks | None:
+    """The mask law that denoiser.json describes; None if there is none, or it is not one of ours."""
+    kind, settings = _kind_of(block) if block else ("", {})
+    if kind not in FAMILIES:
+        return None
+    if kind == "empirical":
+        settings |= safetensors.torch.load_file(folder / MASKS_FILE)
+    return FAMILIES[kind](**settings)
 
 
 def run_network(network: Network, u: Tensor, t: Tensor) -> Tensor:

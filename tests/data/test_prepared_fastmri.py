@@ -110,6 +110,13 @@ def spoil_images(folder, what):
         path.write_bytes(path.read_bytes()[:-900])
     elif what == "missing dataset":
         replace(path, "kspace", noise(SLICES, HEIGHT, WIDTH))
+    elif what == "unwritten":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x_hat", (SLICES, 10**5, 10**5), "c8", chunks=(1, 100, 100))
+    elif what == "another file":
+        path.rename(path.with_name("b.h5x"))
+        with h5py.File(path, "w") as file:
+            file["x_hat"] = h5py.ExternalLink("b.h5x", "x_hat")
     elif what == "one slice only":
         replace(path, "x_hat", noise(HEIGHT, WIDTH))
     elif what == "magnitudes":
@@ -134,6 +141,8 @@ def spoil_images(folder, what):
     [
         ("truncated", "damaged or cut off .* make it again"),
         ("missing dataset", "x_hat is missing; .*make it again"),
+        ("unwritten", "x_hat claims 6.4e.11 bytes, .* make it again"),
+        ("another file", "x_hat is missing; .*make it again"),
         ("one slice only", "2 axes, expected 3; make it again"),
         ("magnitudes", "float32, expected complex numbers; prepare"),
         ("not finite", "not finite; prepare"),

@@ -70,6 +70,11 @@ def poison(values):
         ("maps", lambda maps: maps[:, :, :4], "maps has shape"),
         ("noise_std", lambda rho: rho[:2], "noise_std has shape"),
         ("values", lambda values: values[0], "has 3 axes"),
+        ("values", abs, "complex values and maps go together"),
+        ("mask", np.float32, "mask is float32, which is no type for it"),
+        ("maps", abs, "maps is float32, which is no type for it"),
+        ("noise_std", np.negative, "no noise level"),
+        ("noise_std", lambda rho: rho * np.nan, "no noise level"),
     ],
 )
 def test_bad_content_is_one_clear_line(store, field, change, message):

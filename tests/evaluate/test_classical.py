@@ -5,7 +5,7 @@ import pytest
 import pywt
 import torch
 
-from msm.evaluate.classical import bicubic, biharmonic, cg_sense, l1_wavelet, total_variation, tune, zero_filled
+from msm.evaluate.classical import bicubic, biharmonic, cg_sense, l1_wavelet, total_variation, tune
 from msm.evaluate.metrics import psnr
 from msm.transforms import MultiCoil
 
@@ -68,11 +68,6 @@ def objective(x, y, mask, transform, regularisation):
     return 0.5 * residual.abs().square().sum().item() + regularisation * l1_norm(x)
 
 
-def test_zero_filled_is_the_adjoint():
-    _, y, _, transform = acquisition()
-    assert torch.equal(zero_filled(y, transform), transform.adjoint(y))
-
-
 @pytest.mark.parametrize("regularisation", [0.03, 0.3])
 def test_cg_sense_equals_the_dense_least_squares_solution(regularisation):
     _, y, mask, transform = acquisition()
@@ -123,7 +118,7 @@ def test_l1_wavelet_lowers_its_objective_and_beats_zero_filled():
         values.append(objective(images[-1], y, mask, transform, 1e-3))
     assert values == sorted(values, reverse=True)
     gain = torch.tensor(psnr(images[-1], x, convention="plain")) - torch.tensor(
-        psnr(zero_filled(y, transform), x, convention="plain")
+        psnr(transform.adjoint(y), x, convention="plain")
     )
     assert (gain > 5).all()
 
@@ -183,7 +178,7 @@ def test_total_variation_recovers_a_piecewise_constant_image_from_half_of_k_spac
     x[..., 4:12, 5:11] = 0.9 + 0.2j
     y = mask * transform.forward(x)
     found = total_variation(y, mask, transform, regularisation=1e-4, iterations=1500)
-    assert (found - x).abs().max() < 0.01 < 0.1 < (zero_filled(y, transform) - x).abs().max()
+    assert (found - x).abs().max() < 0.01 < 0.1 < (transform.adjoint(y) - x).abs().max()
     alone = total_variation(y[1:], mask[1:], MultiCoil(transform.maps[1:]), regularisation=1e-4, iterations=1500)
     torch.testing.assert_close(alone, found[1:])
 

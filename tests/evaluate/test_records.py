@@ -1,5 +1,6 @@
 """`msm evaluate`: the records of runs against direct calls, and its errors."""
 
+import csv
 import json
 import shutil
 
@@ -19,7 +20,7 @@ from msm.evaluate.judge import _distances, network_calls
 from msm.evaluate.memorisation import nearest
 from msm.evaluate.metrics import image_metrics
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
-from msm.evaluate.records import read_evaluation, read_records
+from msm.evaluate.records import read_evaluation, read_records, score, summary, write_scores
 from msm.evaluate.tuning import MRI, choose, fitting
 from msm.operators import build
 from msm.output.run_folder import run_config
@@ -59,6 +60,37 @@ def test_records_of_mri_are_what_direct_calls_say(runs):
     assert [list(r.ranks) for r in mean] == rank_counts(samples, truth, where).tolist()
     assert [(r.announced_error, r.actual_error) for r in mean] == spread_and_error(samples, truth, where)
     assert all(record.ranks is None for record in one)
+
+
+def test_small_numbers_survive_in_the_table_of_scores(tmp_path):
+    x = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
+    records = score("mean", "msm", (1 + 3e-5**0.5) * x, x, ["a"])
+    write_scores(tmp_path / "metrics.csv", records)
+    plain, _ = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+    assert float(plain["nmse"]) == pytest.approx(3e-5, rel=1e-4)
+    assert float(plain["psnr"]) == pytest.approx(records[0].plain.psnr, rel=1e-5)
+    assert summary(records)[0]["NMSE"] == "3.00e-05"
+
+
+def test_the_table_of_a_run_has_the_scores_of_its_records(runs):
+    with (runs / "mri" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if (row["method"], row["convention"]) == ("msm", "plain")]
+    for row, record in zip(rows, of_method(runs / "mri", "MSM, mean of 3"), strict=True):
+        assert {name: float(row[name]) for name in ("psnr", "ssim", "nmse")} == pytest.approx(
+            record.plain.model_dump(), rel=1e-5
+        )
+
+
+def test_the_gallery_names_the_kind_of_its_arrays(runs):
+    kinds = read_evaluation(runs / "mri").layers
+    with np.load(runs / "mri" / "gallery.npz") as gallery:
+        assert {*gallery} == {"names", *kinds}
+    assert kinds["zero-filled"] == "input" and kinds["truth"] == "truth" and kinds["TV"] == "classical"
+    assert {r.method: r.kind for r in read_records(runs / "mri")}.items() <= kinds.items()
+    assert read_evaluation(runs / "new").layers == {
+        "generated": "generated",
+        "nearest training measurement": "neighbour",
+    }
 
 
 def test_classical_methods_are_tuned_on_other_images(runs):
@@ -116,9 +148,9 @@ def test_the_distance_of_generated_images_is_taken_at_equal_numbers(runs):
     images = torch.from_numpy(np.load(runs / "new" / "images.npy"))
     real = torch.stack([item.image for item in photos(runs / "photos", "test", 35, 64, 3)])
     features, (ours, theirs) = wavelet_features, read_evaluation(runs / "new").distances
-    assert (ours.method, theirs.method, ours.count, ours.reference) == ("MSM", "held-out", 8, 8)
-    assert ours.value == pytest.approx(wavelet_distance(features(images), features(real[8:])))
-    assert theirs.value == pytest.approx(wavelet_distance(features(real[:8]), features(real[8:])))
+    assert (ours.kind, theirs.kind, ours.estimate.count, ours.reference) == ("generated", "held-out", 8, 8)
+    assert ours.estimate.value == pytest.approx(wavelet_distance(features(images), features(real[8:])))
+    assert theirs.estimate.value == pytest.approx(wavelet_distance(features(real[:8]), features(real[8:])))
 
 
 def test_images_that_were_trained_on_do_not_count_as_held_out(runs, tmp_path):
@@ -140,7 +172,9 @@ def test_features_of_the_held_out_images_are_computed_once(monkeypatch):
     monkeypatch.setattr(perceptual, "inception_features", features)
     real = [Source(f"{i}", torch.rand(3, 8, 8)) for i in range(20)]
     found, reasons = _distances(torch.rand(9, 3, 8, 8), real)
-    assert [(d.name, d.count, d.reference) for d in found] == [(n, 9, 11) for n in ["FD-wavelet"] * 2 + ["FID"] * 2]
+    assert [(d.name, d.estimate.count, d.reference) for d in found] == [
+        (n, 9, 11) for n in ["FD-wavelet"] * 2 + ["FID"] * 2
+    ]
     assert not reasons and sizes == [11, 9, 9]
 
 
@@ -205,6 +239,29 @@ def cut_off(folder):
 def pickled(folder):
     np.save(folder / "samples.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     return "samples.npy: damaged"
+
+
+def other_fields(folder):
+    path = folder / "records.jsonl"
+    path.write_text(path.read_text().replace('"image":', '"extra":1,"image":'))
+    return "records.jsonl, line 1: damaged"
+
+
+def versions_of_references(folder):
+    """Text of 10⁹ words, were it read as YAML."""
+    lists = ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9))
+    (folder / "versions.json").write_text(f"{{command: [&a0 [x, x, x, x, x, x, x, x, x, x], {lists}]}}")
+    return "versions.json: cannot be read"
+
+
+@pytest.mark.parametrize("spoil", [other_fields, versions_of_references])
+def test_a_damaged_evaluation_is_one_line(runs, tmp_path, capsys, spoil):
+    folder = shutil.copytree(runs / "hole", tmp_path / "hole")
+    expected = spoil(folder)
+    assert msm("report", folder) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("msm: ") and error.count("\n") == 1 and expected in error
+    assert not list(folder.glob("*.html"))
 
 
 def other_shape(folder):

@@ -1,4 +1,4 @@
-"""Raw files: exact round trips from the published layouts. Damaged and hostile ones: test_raw_damaged.py."""
+"""Raw files: exact round trips from the published layouts. Damaged and hostile ones: test_damaged.py."""
 
 from pathlib import Path
 

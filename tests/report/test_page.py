@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from runs import msm
 from msm.config.load import load_config
 from msm.evaluate.bootstrap import mean
 from msm.evaluate.calibration import intervals
-from msm.evaluate.records import read_records
+from msm.evaluate.records import read_records, read_run
+from msm.report.gallery import viewer
 from msm.report.paper_numbers import MRI, paper_fid, paper_rows
 from msm.report.svg import Series, chart
+from msm.report.tables import score_table
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CHROMIUM = Path("/usr/bin/chromium")
@@ -108,6 +111,7 @@ def test_calibration_is_that_of_the_ranks(runs, page):
 
 def test_everything_is_inside_the_page_and_escaped(runs, page):
     text = page.read_text()
+    assert '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style' in text
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]+"|url\((?!#)|@import', text)
     assert "00<b>&'.png" not in text and html.escape("00<b>&'.png", quote=False).replace("'", "&#39;") in text
     assert re.search(r"msm sample \S*config.yaml", text) and "msm report" in text and "torch" in text
@@ -141,10 +145,55 @@ def test_the_papers_numbers_are_in_the_table_of_that_setting(runs, tmp_path):
     assert not any("paper" in name for name in found["Quality, convention plain", 0])
 
 
+def test_what_learned_is_told_by_its_kind_not_its_name(runs):
+    run = read_run(runs / "mri", "mine")
+    names = {name: name.replace("MSM", "ours") for name in run.evaluation.layers}
+    run = replace(
+        run,
+        records=[r.model_copy(update={"method": names[r.method]}) for r in run.records],
+        evaluation=run.evaluation.model_copy(
+            update={"layers": {names[name]: kind for name, kind in run.evaluation.layers.items()}}
+        ),
+        gallery={names.get(name, name): array for name, array in run.gallery.items()},
+    )
+    other = replace(run, label="other")
+    assert [row.name for row in score_table([run, other], "plain").rows if row.note == "other"] == [
+        "ours, one sample",
+        "ours, mean of 3",
+    ]
+    shown = viewer([run, other])
+    assert shown.layers.count("TV") == 1 and shown.layers[shown.right] == "ours, mean of 3, mine"
+    assert [name for name in shown.layers if "other" in name] == [
+        "ours, one sample, other",
+        "ours, mean of 3, other",
+        "standard deviation, other",
+    ]
+
+
+def test_runs_that_differ_in_the_solver_share_a_section(runs, tmp_path):
+    folder = shutil.copytree(runs / "mri", tmp_path / "other")
+    config = folder / "config.yaml"
+    solver = ["step_size: proximal", "proximal_iterations: 6", "likelihood_weight: 1.0"]
+    text = config.read_text()
+    assert all(setting in text for setting in solver)
+    for before, after in zip(solver, ("step_size: proximal", "proximal_iterations: 9", "likelihood_weight: 2.0")):
+        text = text.replace(before, after)
+    config.write_text(text)
+    assert msm("report", runs / "mri", folder, "-o", tmp_path / "page.html") == 0
+    assert "MSM, mean of 3 other" in tables((tmp_path / "page.html").read_text())["Quality, convention plain", 0]
+
+
 def test_a_chart_takes_the_ink_of_the_page():
     svg = chart("a < b", "x", "y", [Series("one", [1, 2], [3, 4], [2, 3], [4, 5])], levels=[("two", 3.0)], log_x=True)
     assert svg.startswith("<svg") and 'aria-label="a &lt; b"' in svg and ">one</text>" in svg
     assert "currentColor" in svg and "#010203" not in svg and "#000000" not in svg
+
+
+def without(path, pattern):
+    """Take something out of a file, as older versions wrote it."""
+    text, times = re.subn(pattern, "", path.read_text())
+    assert times
+    path.write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +203,9 @@ def test_a_chart_takes_the_ink_of_the_page():
         (lambda folder: (folder / "records.jsonl").unlink(), "run first: msm evaluate"),
         (lambda folder: (folder / "gallery.npz").write_bytes(b"PK"), "gallery.npz: damaged"),
         (lambda folder: (folder / "evaluation.json").write_text("{}"), "evaluation.json: damaged"),
+        (lambda folder: without(folder / "records.jsonl", r'"kind":"[a-z-]*",'), "kind Field required"),
+        (lambda folder: without(folder / "evaluation.json", r'"layers":\s*{[^}]*},'), "layers Field required"),
+        (lambda folder: without(folder / "evaluation.json", r'"truth": "truth",'), "does not fit evaluation.json"),
         (lambda folder: shutil.rmtree(folder), "no run folder"),
     ],
 )

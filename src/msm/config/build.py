@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from ..data_step import DataStep, GradientStep, Proximal
 from ..denoiser import EDM, Epsilon, Parametrisation, PartialDenoiser, Sense
 from ..errors import ConfigError
+from ..losses import noiseless_loss, noisy_loss
 from ..masks import BoxMasks, CartesianMasks, FullMask, Masks, Size, VariableDensityMasks
 from ..mri_prior import ImagePrior
 from ..operators import (
@@ -40,7 +42,7 @@ from .measured import (
     SuperResolutionProblem,
 )
 from .sampled import GradientStepConfig, ProximalConfig, SampleConfig
-from .trained import DiffusionConfig
+from .trained import DiffusionConfig, TrainConfig
 
 
 @contextmanager
@@ -132,3 +134,10 @@ def _operator(
         return motion_blur(shape, length=problem.blur_length, angle=problem.blur_angle)
     assert isinstance(problem, ColorizationProblem)  # undersampling is for MRI
     return colorization(shape)
+
+
+def make_loss(settings: TrainConfig, largest_noise_std: float) -> Callable[..., Tensor]:
+    """The loss of a `train` block for measurements with noise up to a level."""
+    if largest_noise_std == 0:
+        return noiseless_loss
+    return partial(noisy_loss, sure_tau=settings.sure_tau, target_steps=settings.target_steps)

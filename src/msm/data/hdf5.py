@@ -1,20 +1,28 @@
-"""HDF5 files of others, opened safely: nothing leads out of the file, and damage is told in one line."""
+"""HDF5 files of others, opened safely: nothing leads out of the file, no memory is taken for what it does not hold.
 
+Damage is told in one line. One thing is left to HDF5: texts in attributes, for which a damaged file may make it ask
+for up to 4 gigabytes.
+"""
+
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from ..errors import DataError
 
 OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
+LARGEST_PACKING = 1032  # times smaller than it was: deflate packs nothing better
+LARGEST_CLAIM = 64  # a raw file may need so many times the memory that its data take: undersampling and compression
 
 
 def open_hdf5(
     path: Path, file_format: str | None, fields: dict[str, int], optional: dict[str, int] | None = None
 ) -> h5py.File:
-    """Open an HDF5 file for reading and check that it holds the datasets that are needed.
+    """Open an HDF5 file for reading and check that it holds the datasets that are needed, and the data they claim.
 
     Args:
         path: the file.
@@ -50,8 +58,11 @@ def _check_kind(
         found = ascii(found)[:40]
         raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
     for name, axes in (fields | there).items():
-        if own_dataset(path, file, name).ndim != axes:
-            raise DataError(f"{path}: dataset {name} has {file[name].ndim} axes, expected {axes}; make it again")
+        data = own_dataset(path, file, name)
+        if data.ndim != axes:
+            raise DataError(f"{path}: dataset {name} has {data.ndim} axes, expected {axes}; make it again")
+        with readable(path):
+            refuse_size(path, data, LARGEST_PACKING)
 
 
 def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
@@ -75,8 +86,65 @@ def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
         layout = data.id.get_create_plist()
         foreign = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())} - OWN_FILTERS
     if foreign:
-        raise DataError(f"{path}: dataset {name} is packed by filter {min(foreign)}, a plugin; h5repack -f GZIP=4 it")
+        raise DataError(
+            f"{path}: dataset {name} is packed by filter {min(foreign)}, a plugin; h5repack -f {name}:GZIP=4 it"
+        )
     return data
+
+
+def refuse_claim(where: str, claimed: int, held: int, largest: int = LARGEST_CLAIM) -> None:
+    """Refuse an array far larger than the data in the file, before any memory is taken for it.
+
+    Args:
+        where: the file and what in it makes the claim.
+        claimed: bytes the array would take.
+        held: bytes of data that the file holds.
+        largest: how many times as much may be claimed.
+
+    Raises:
+        DataError: if the claim is more than that.
+    """
+    if claimed > largest * held:
+        raise DataError(
+            f"{where} claims {claimed:.3g} bytes, the file holds {held:.3g} of data; "
+            "the file is damaged or cut off, copy or make it again"
+        )
+
+
+def refuse_size(path: Path, data: h5py.Dataset, largest: int) -> None:
+    """Refuse a dataset far larger, itself or by its chunks, than what is stored of it; see `refuse_claim`."""
+    claimed = data.size and max(data.size, math.prod(data.chunks or ())) * data.dtype.itemsize
+    refuse_claim(f"{path}: dataset {data.name.strip('/')}", claimed, data.id.get_storage_size(), largest)
+
+
+def check_lengths(path: Path, data: h5py.Dataset, field: str | None = None) -> None:
+    """Refuse values of variable length that claim more than the file holds: HDF5 takes the memory first.
+
+    In the file, each is its length (4 bytes) and where it lies (12 bytes).
+
+    Args:
+        path: the file.
+        data: the dataset.
+        field: name of the values in a compound; None if the values are the dataset.
+
+    Raises:
+        DataError: if one does, or the lengths are packed away by a filter.
+    """
+    kind, places = data.id.get_type(), []
+    row, offset = kind.get_size(), 0
+    if field is not None:
+        offset = kind.get_member_offset(kind.get_member_index(field.encode()))
+    if data.chunks is None:
+        places.append((data.id.get_offset(), data.size))
+    else:
+        data.id.chunk_iter(lambda chunk: places.append((chunk.byte_offset, math.prod(data.chunks))))
+    if data.compression is not None or None in (place for place, _ in places):
+        raise DataError(f"{path}: {data.name} is stored packed; write it plainly: h5repack -l CONTI or -f NONE")
+    content = np.memmap(path, np.uint8, mode="r")
+    for place, count in places:
+        rows = content[place : place + count * row].reshape(count, row)
+        longest = int(np.ascontiguousarray(rows[:, offset : offset + 4]).view("<u4").max(initial=0))
+        refuse_claim(f"{path}: a value of {data.name}", longest, content.size // LARGEST_CLAIM)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from ..errors import DataError
 from .acquire import Source, simulate_scan
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # whatever a file is named: Pillow gives EPS to Ghostscript, a program
 Split = Literal["train", "test"]
 
 
@@ -59,7 +60,7 @@ def load_image(path: Path, size: int, channels: int) -> Tensor:
         DataError: if it is no readable image.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             image = _of_bytes(ImageOps.exif_transpose(file), channels)
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,6 @@ The truth, where a simulation has one, goes into a file of its own that only eva
 """
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,13 +30,12 @@ from typing_extensions import Self
 from ..errors import DataError
 from ..measurement import Measurement
 from ..system.files import obstacle, whole
-from .hdf5 import open_hdf5, readable
+from .hdf5 import check_lengths, open_hdf5, readable
 
 FORMAT, VERSION = "msm-measurements", 1
 TRUTH_FORMAT = "msm-truth"
 COMPRESSED = ("values", "mask", "images")  # zeros where nothing was measured; maps have none to speak of
 KINDS = {"values": "fc", "mask": "biu", "noise_std": "f", "name": "O", "maps": "c"}  # of NumPy's types
-LARGEST_ITEM = 256  # times the bytes that the file holds of all items: compression does not reach that
 
 
 class Acquisitions(Protocol):
@@ -308,15 +306,12 @@ def _check_shapes(path: Path, file: h5py.File) -> None:
 
 
 def _check_content(path: Path, file: h5py.File) -> None:
-    """Refuse types that are not those of the format, and claims of memory that the file does not hold the data for."""
+    """Refuse types that are not those of the format, and names of a length that the file does not hold."""
     for name in (name for name in KINDS if name in file):
         data = file[name]
         if data.dtype.kind not in KINDS[name]:
             raise DataError(f"{path}: {name} is {data.dtype}, which is no type for it; write it as StoreWriter does")
-        items = data.shape[1:] if data.ndim == 4 else data.shape
-        claimed, held = math.prod(items) * data.dtype.itemsize, data.id.get_storage_size()
-        if claimed > LARGEST_ITEM * held:
-            raise DataError(f"{path}: {name} claims {claimed:.3g} bytes, the file holds {held} of it; make it again")
+    check_lengths(path, file["name"])
     if (file["values"].dtype.kind == "c") != ("maps" in file):
         raise DataError(f"{path}: complex values and maps go together, only one is there; acquire the items again")
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from torch import Tensor
 
 from ..errors import DataError
 
@@ -22,6 +26,11 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     count: int = 1
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Both ends of the interval; the value itself where its spread is unknown."""
+        return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
 
 
 def mean(values: Sequence[float]) -> Estimate:
@@ -50,7 +59,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     return mean([x - y for x, y in zip(a, b)])
 
 
-def of_sets(distance: Callable[[Any, Any], float], a: Any, b: Any, resamples: int = 200) -> Estimate:
+def of_sets(distance: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor, resamples: int = 200) -> Estimate:
     """A distance of two sets of features (N, D), (M, D), both resampled, with the basic (reverse percentile) interval.
 
     Resampled sets have fewer distinct images, which biases a Fréchet distance upwards once more; the basic interval
@@ -67,8 +76,8 @@ def of_sets(distance: Callable[[Any, Any], float], a: Any, b: Any, resamples: in
 
 
 def _bootstrap(
-    data: Sequence[Any],
-    statistic: Callable[..., Any],
+    data: Sequence[ArrayLike],
+    statistic: Callable[..., ArrayLike],
     method: str,
     resamples: int = RESAMPLES,
     vectorized: bool = True,

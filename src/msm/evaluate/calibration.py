@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..operators import Operator
 from ..transforms import Transform
 
 
@@ -108,7 +108,12 @@ def spread_and_error(samples: Tensor, truth: Tensor, where: Tensor | None = None
 
 
 def residual_ratio(
-    images: Tensor, y: Tensor, operator: Any, transform: Transform, noise_std: float, mask: Tensor | None = None
+    images: Tensor,
+    y: Tensor,
+    operator: Operator,
+    transform: Transform,
+    noise_std: float,
+    mask: Tensor | None = None,
 ) -> list[float]:
     """Root-mean-square of y − H T x over what was measured, in units of the noise: 1 for a sample of the posterior.
 

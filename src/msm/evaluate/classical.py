@@ -2,7 +2,6 @@
 
 MRI, from multi-coil k-space y = M T x + ν (T = F C, M the mask; SPEC §1), with A = M T:
 
-    zero-filled   x̂ = Tᴴ y
     CG-SENSE      x̂ = argmin ½‖A x − y‖² + λ/2 ‖x‖²       (Pruessmann et al. 2001)
     L1-wavelet    x̂ = argmin ½‖A x − y‖² + λ ‖Ψ x‖₁       (Lustig et al. 2007), Ψ an orthonormal wavelet
     TV            x̂ = argmin ½‖A x − y‖² + λ Σ |∇x|       (Block et al. 2007), differences to the next pixels
@@ -27,19 +26,6 @@ from ..errors import DataError
 from ..transforms import Transform
 
 Parameter = TypeVar("Parameter")
-
-
-def zero_filled(y: Tensor, transform: Transform) -> Tensor:
-    """Reconstruct with zeros where nothing was measured, x̂ = Tᴴ y.
-
-    Args:
-        y: measured k-space (B, coils, H, W), complex, zero off the mask.
-        transform: T.
-
-    Returns:
-        Images (B, 1, H, W), complex.
-    """
-    return transform.adjoint(y)
 
 
 @torch.no_grad()
@@ -73,13 +59,7 @@ def cg_sense(y: Tensor, mask: Tensor, transform: Transform, *, regularisation: f
 
 @torch.no_grad()
 def l1_wavelet(
-    y: Tensor,
-    mask: Tensor,
-    transform: Transform,
-    *,
-    regularisation: float,
-    iterations: int,
-    wavelet: str = "db4",
+    y: Tensor, mask: Tensor, transform: Transform, *, regularisation: float, iterations: int, wavelet: str = "db4"
 ) -> Tensor:
     """Compressed sensing with a sparse wavelet transform, argmin ½‖A x − y‖² + λ ‖Ψ x‖₁, by FISTA.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,27 +17,22 @@ from ..config.load import Config
 from ..data.acquire import Source
 from ..data.store import MeasurementStore
 from ..errors import DataError, MissingPackage
-from ..evaluate import memorisation, perceptual
 from ..operators import Problem, Undersampling
 from ..output.figures import spread
 from ..output.files import read_arrays, write_arrays
 from ..output.run_folder import CONFIG, EVALUATION, GALLERY, IMAGES, MEASURED, RECORDS, SAMPLES, forget
 from ..sample.observe import observe
 from ..system.files import write_text
+from . import perceptual
 from .bootstrap import Estimate, of_sets
 from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
-from .metrics import image_metrics
-from .records import (
-    Distance,
-    Evaluation,
-    Neighbour,
-    Record,
-    Scores,
-    remark_of_training,
-)
+from .memorisation import nearest
+from .records import Distance, Evaluation, Kind, PictureKind, Record, remark_of_training, score
 from .tuning import Method, choose, fitting
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Classical = dict[str, Callable[[Problem], Tensor]]  # by name
+Pictures = dict[str, tuple[PictureKind, Tensor]]  # by title
 
 SHOWN = 12  # images in the gallery
 TUNING = 8  # images after those of the run, on which classical methods choose their settings
@@ -67,29 +64,33 @@ def evaluate_reconstruction(
         DataError: the folder holds no such run.
     """
     items, inputs, samples = _reconstructed(folder, config)
-    notes = remark_of_training([item.name for item in items], trained)
-    if lpips := _has_lpips():
-        notes.append(lpips)
+    names = [item.name for item in items]
+    no_lpips = _no_lpips()
     records: list[Record] = []
-    shown: list[dict[str, Tensor]] = []
+    shown: list[Pictures] = []
     size = config.sample.batch_size
     first = _observe(items[:1], config)
     methods = fitting(first)
     with progress("evaluating", len(methods) + len(items)) as advance:
-        settings = _settings(methods, list(islice(more, TUNING)), config, advance)
+        classical, words = _settled(methods, list(islice(more, TUNING)), config, advance)
         for start in range(0, len(items), size):
             part = slice(start, start + size)
-            found, layers = _judge(items[part], inputs[part], samples[part], config, methods, settings, not lpips)
+            found, pictures = _judge(items[part], inputs[part], samples[part], config, classical, not no_lpips)
             records += found
             if start < SHOWN:
-                shown.append(layers)
+                shown.append(pictures)
             advance(len(items[part]))
-    words = {name: m.words.format(*settings[name][0]) + settings[name][1] for name, m in methods.items() if m.words}
-    layers = {name: torch.cat([part[name] for part in shown])[:SHOWN] for name in shown[0]}
+    pictures = {t: (kind, torch.cat([part[t][1] for part in shown])[:SHOWN]) for t, (kind, _) in shown[0].items()}
+    notes = (*remark_of_training(names, trained), *no_lpips)
     facts = Evaluation(
-        kind="reconstruction", pixels=_counted(first)[1], settings=words, notes=tuple(notes), versions=versions
+        kind="reconstruction",
+        layers=_kinds(pictures),
+        pixels=_counted(first)[1],
+        settings=words,
+        notes=notes,
+        versions=versions,
     )
-    _write(folder, records, facts, layers, [item.name for item in items[:SHOWN]])
+    _write(folder, records, facts, pictures, names[:SHOWN])
     return records
 
 
@@ -121,8 +122,8 @@ def evaluate_generation(
         raise DataError(f"{folder / IMAGES}: its shape {tuple(images.shape)} is not the config's; {AGAIN}")
     names = [f"sample_{n:05d}" for n in range(len(images))]
     calls = network_calls(config)
-    records = [Record(image=name, method="MSM", network_calls=calls) for name in names]
-    layers = {"generated": images[:SHOWN]}
+    records = [Record(image=name, kind="generated", method="MSM", network_calls=calls) for name in names]
+    pictures: Pictures = {"generated": ("generated", images[:SHOWN])}
     notes = remark_of_training([item.name for item in real], trained)
     real = [item for item in real if item.name not in trained]
     distances, reasons = _distances(images, real)
@@ -131,32 +132,32 @@ def evaluate_generation(
         notes.append("nearest training measurement: not searched for, give the training store with --store")
     else:
         with progress("comparing with training measurements", len(store)) as advance:
-            near, held_out = _neighbours(images[:NEIGHBOURS], real[:NEIGHBOURS], store, advance)
-        records = [record.model_copy(update={"nearest": _neighbour(n)}) for record, n in zip_longest(records, near)]
-        records += [
-            Record(image=item.name, method="held-out", nearest=_neighbour(n)) for item, n in zip(real, held_out)
-        ]
-        seen = store.batch([n.index for n in near[:SHOWN]])
-        layers["nearest training measurement"] = seen.transform.adjoint(seen.values)
-    facts = Evaluation(kind="generation", distances=distances, notes=tuple(notes), versions=versions)
-    _write(folder, records, facts, layers, names[:SHOWN])
+            records, seen = _with_nearest(records, images[:NEIGHBOURS], real[:NEIGHBOURS], store, advance)
+        pictures["nearest training measurement"] = "neighbour", seen
+    facts = Evaluation(
+        kind="generation", layers=_kinds(pictures), distances=distances, notes=tuple(notes), versions=versions
+    )
+    _write(folder, records, facts, pictures, names[:SHOWN])
     return records
 
 
-def _neighbours(
-    images: Tensor, real: Sequence[Source], store: MeasurementStore, advance: Callable[[int], None]
-) -> tuple[list[memorisation.Nearest], list[memorisation.Nearest]]:
-    """The nearest training measurements of generated images, and of real ones."""
+def _with_nearest(
+    records: list[Record],
+    images: Tensor,
+    real: Sequence[Source],
+    store: MeasurementStore,
+    advance: Callable[[int], None],
+) -> tuple[list[Record], Tensor]:
+    """Records with the nearest training measurement of each image, then those of real ones; and what it shows."""
     both = torch.cat([images, *(item.image[None] for item in real)])
-    found = memorisation.nearest(both, store, advance=advance)
-    return found[: len(images)], found[len(images) :]
-
-
-def _neighbour(found: memorisation.Nearest | None) -> Neighbour | None:
-    if found is None:
-        return None
-    second = None if found.second == float("inf") else found.second
-    return Neighbour(name=found.name, distance=found.distance, second=second)
+    found = nearest(both, store, advance=advance)
+    near, held_out = found[: len(images)], found[len(images) :]
+    records = [record.model_copy(update={"nearest": n}) for record, n in zip_longest(records, near)]
+    records += [
+        Record(image=item.name, kind="held-out", method="held-out", nearest=n) for item, n in zip(real, held_out)
+    ]
+    seen = store.batch([n.index for n in near[:SHOWN]])
+    return records, seen.transform.adjoint(seen.values)
 
 
 def network_calls(config: Config) -> int:
@@ -189,69 +190,57 @@ def _observe(items: Sequence[Source], config: Config) -> Problem:
     return observe(items, config.inverse_problem, config.data, seed=config.sample.seed)
 
 
-def _settings(
+def _settled(
     methods: dict[str, Method], apart: list[Source], config: Config, advance: Callable[[int], None]
-) -> dict[str, tuple[tuple, str]]:
-    """The setting of each method, and how it was come by."""
-    seen = _observe(apart, config) if apart else None
-    truth = torch.stack([item.image for item in apart]) if apart else None
-    how = f" (best of {{}} on {len(apart)} other images)" if apart else " (fixed)"
-    found = {}
+) -> tuple[Classical, dict[str, str]]:
+    """Each method at its setting, and what that is and how it was come by."""
+    seen, truth = (_observe(apart, config), _images(apart)) if apart else (None, None)
+    found: Classical = {}
+    words = {}
     for name, method in methods.items():
-        found[name] = (choose(method, seen, truth), how.format(len(method.grid)))
+        setting = choose(method, seen, truth)
+        found[name] = partial(method.run, setting=setting)
+        if method.words:
+            how = f"best of {len(method.grid)} on {len(apart)} other images" if apart else "fixed"
+            words[name] = f"{method.words.format(*setting)} ({how})"
         advance(1)
-    return found
+    return found, words
 
 
 def _judge(
-    items: Sequence[Source],
-    inputs: Tensor,
-    samples: Tensor,
-    config: Config,
-    methods: dict[str, Method],
-    settings: dict[str, tuple[tuple, str]],
-    lpips: bool,
-) -> tuple[list[Record], dict[str, Tensor]]:
+    items: Sequence[Source], inputs: Tensor, samples: Tensor, config: Config, classical: Classical, lpips: bool
+) -> tuple[list[Record], Pictures]:
     """Records of a batch of items, and what the gallery shows of them."""
-    seen, truth = _observe(items, config), torch.stack([item.image for item in items])
-    layers = {"zero-filled" if config.data.is_mri else "input": inputs}
-    layers |= {name: method.run(seen, settings[name][0]) for name, method in methods.items()}
+    seen, truth, names = _observe(items, config), _images(items), [item.name for item in items]
     calls, number = network_calls(config), samples.shape[1]
-    cost = {"MSM, one sample": calls}
-    layers["MSM, one sample"] = samples[:, 0]
+    made: dict[str, tuple[Kind, Tensor]] = {"zero-filled" if config.data.is_mri else "input": ("input", inputs)}
+    made |= {name: ("classical", run(seen)) for name, run in classical.items()}
+    made["MSM, one sample"] = "sample", samples[:, 0]
     if number > 1:
-        mean = f"MSM, mean of {number}"
-        layers[mean], cost[mean] = samples.mean(1), calls * number
+        made[f"MSM, mean of {number}"] = "mean", samples.mean(1)
+    cost = {"sample": calls, "mean": calls * number}
     records = []
-    for name, x_hat in layers.items():
-        uncertain = _uncertainty(samples, truth, seen) if number > 1 and name == mean else [{}] * len(items)
-        rows = _scores(x_hat, truth, seen, lpips)
-        records += [
-            Record(image=item.name, method=name, network_calls=cost.get(name, 0), **row, **more)
-            for item, row, more in zip(items, rows, uncertain)
-        ]
-    layers["truth"] = truth
+    for method, (kind, x_hat) in made.items():
+        columns = {"network_calls": [cost.get(kind, 0)] * len(items), **_measures(x_hat, truth, seen, lpips)}
+        if kind == "mean":
+            columns |= _uncertainty(samples, truth, seen)
+        rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+        records += [r.model_copy(update=row) for r, row in zip(score(kind, method, x_hat, truth, names), rows)]
+    pictures: Pictures = {**made, "truth": ("truth", truth)}
     if number > 1:
-        layers["standard deviation"] = spread(samples)
-    return records, layers
+        pictures["standard deviation"] = "deviation", spread(samples)
+    return records, pictures
 
 
-def _scores(x_hat: Tensor, truth: Tensor, seen: Problem, lpips: bool) -> list[dict]:
-    """Metrics and residual of each image."""
-    plain, published = (image_metrics(x_hat, truth, convention=c) for c in ("plain", "published"))
-    mask = seen.operator.mask if isinstance(seen.operator, Undersampling) else None
-    given = (seen.y, seen.operator, seen.transform, seen.noise_std, mask)
-    residual = residual_ratio(x_hat, *given) if seen.noise_std > 0 else [None] * len(truth)
-    distance = perceptual.lpips(x_hat, truth) if lpips else [None] * len(truth)
-    return [
-        {
-            "plain": Scores(**{key: values[i] for key, values in plain.items()}),
-            "published": Scores(**{key: values[i] for key, values in published.items()}),
-            "residual": residual[i],
-            "lpips": distance[i],
-        }
-        for i in range(len(truth))
-    ]
+def _measures(x_hat: Tensor, truth: Tensor, seen: Problem, lpips: bool) -> dict[str, Sequence[object]]:
+    """What can be measured of each image beside its scores, by the names of `Record`."""
+    found: dict[str, Sequence[object]] = {}
+    if seen.noise_std > 0:
+        mask = seen.operator.mask if isinstance(seen.operator, Undersampling) else None
+        found["residual"] = residual_ratio(x_hat, seen.y, seen.operator, seen.transform, seen.noise_std, mask)
+    if lpips:
+        found["lpips"] = perceptual.lpips(x_hat, truth)
+    return found
 
 
 def _counted(seen: Problem) -> tuple[Tensor | None, str]:
@@ -263,23 +252,21 @@ def _counted(seen: Problem) -> tuple[Tensor | None, str]:
     return None, "all pixels"
 
 
-def _uncertainty(samples: Tensor, truth: Tensor, seen: Problem) -> list[dict]:
-    """Ranks of the truth, and the error announced and found, of each image."""
+def _uncertainty(samples: Tensor, truth: Tensor, seen: Problem) -> dict[str, Sequence[object]]:
+    """Ranks of the truth, and the error announced and found, of each image, by the names of `Record`."""
     where, _ = _counted(seen)
-    ranks, errors = rank_counts(samples, truth, where), spread_and_error(samples, truth, where)
-    return [
-        {"ranks": tuple(counts), "announced_error": announced, "actual_error": actual}
-        for counts, (announced, actual) in zip(ranks.tolist(), errors)
-    ]
+    announced, actual = zip(*spread_and_error(samples, truth, where))
+    ranks = [tuple(counts) for counts in rank_counts(samples, truth, where).tolist()]
+    return {"ranks": ranks, "announced_error": announced, "actual_error": actual}
 
 
-def _has_lpips() -> str | None:
-    """Why LPIPS cannot be measured; None if it can."""
+def _no_lpips() -> list[str]:
+    """Why LPIPS cannot be measured; nothing if it can."""
     try:
         perceptual.cached(perceptual.LPIPS_WEIGHTS, "LPIPS")
     except perceptual.MissingWeights as reason:
-        return str(reason)
-    return None
+        return [str(reason)]
+    return []
 
 
 def _distances(images: Tensor, real: Sequence[Source]) -> tuple[tuple[Distance, ...], list[str]]:
@@ -288,34 +275,38 @@ def _distances(images: Tensor, real: Sequence[Source]) -> tuple[tuple[Distance, 
     if count < FEW:
         few = f"needs {FEW} generated and {2 * FEW} held-out images, there are {len(images)} and {len(real)}"
         return (), [f"Fréchet distance: {few}"]
-    held_out = torch.stack([item.image for item in real])
-    sets = {"MSM": images[:count], "held-out": held_out[:count]}
+    held_out = _images(real)
+    sets: dict[Literal["generated", "held-out"], Tensor]
+    sets = {"generated": images[:count], "held-out": held_out[:count]}
     features = perceptual.wavelet_features
-    reference = features(held_out[count:])
-    found = []
-    for method, chosen in sets.items():
+    reference, found = features(held_out[count:]), []
+    for kind, chosen in sets.items():
         e = of_sets(perceptual.wavelet_distance, features(chosen), reference)
-        found.append(_distance("FD-wavelet", method, e, count, len(reference)))
+        found.append(Distance(name="FD-wavelet", kind=kind, estimate=e, reference=len(reference)))
     try:
         features = perceptual.inception_features
         reference = features(held_out[count:])
-        for method, chosen in sets.items():
-            value = perceptual.frechet_distance(features(chosen), reference)
-            found.append(_distance("FID", method, Estimate(value), count, len(reference)))
+        for kind, chosen in sets.items():
+            e = Estimate(perceptual.frechet_distance(features(chosen), reference), count=count)
+            found.append(Distance(name="FID", kind=kind, estimate=e, reference=len(reference)))
     except (perceptual.MissingWeights, MissingPackage) as reason:
         return tuple(found), [str(reason)]
     return tuple(found), []
 
 
-def _distance(name: str, method: str, e: Estimate, count: int, reference: int) -> Distance:
-    facts = {"name": name, "method": method, "count": count, "reference": reference}
-    return Distance.model_validate(facts | {"value": e.value, "low": e.low, "high": e.high})
+def _images(items: Sequence[Source]) -> Tensor:
+    """The images (B, C, H, W) of items."""
+    return torch.stack([item.image for item in items])
+
+
+def _kinds(pictures: Pictures) -> dict[str, PictureKind]:
+    return {title: kind for title, (kind, _) in pictures.items()}
 
 
 def _write(
-    folder: Path, records: list[Record], facts: Evaluation, layers: dict[str, Tensor], names: Sequence[str]
+    folder: Path, records: Sequence[Record], facts: Evaluation, pictures: Pictures, names: Sequence[str]
 ) -> None:
     forget(folder)
-    write_arrays(folder / GALLERY, layers, names)
+    write_arrays(folder / GALLERY, {title: images for title, (_, images) in pictures.items()}, names)
     write_text(folder / RECORDS, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
     write_text(folder / EVALUATION, facts.model_dump_json(indent=1) + "\n")

@@ -24,12 +24,12 @@ from ..measurement import Measurement
 
 @dataclass(frozen=True)
 class Nearest:
-    """The training measurement next to an image: name, number, its distance, and that of the second nearest."""
+    """The training measurement next to an image: name, number, its distance, and that of the second nearest, if any."""
 
     name: str
     index: int
     distance: float
-    second: float
+    second: float | None = None
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def nearest(
         advance: told how many acquisitions were compared.
 
     Returns:
-        one for each image; `second` is infinite if the store holds one item.
+        one for each image; `second` is None if the store holds one item.
 
     Raises:
         DataError: images of another kind or size.
@@ -64,8 +64,7 @@ def nearest(
     values, indices = found.topk(min(2, len(store)), 1, largest=False)
     first_of_all = indices[:, 0].tolist()
     return [
-        Nearest(name, index, v[0], v[1] if len(v) > 1 else float("inf"))
-        for name, index, v in zip(store.names(first_of_all), first_of_all, values.tolist())
+        Nearest(name, index, *v) for name, index, v in zip(store.names(first_of_all), first_of_all, values.tolist())
     ]
 
 
@@ -88,7 +87,7 @@ def _squares_of_coils(images: Tensor, measurement: Measurement) -> Tensor:
     s, mask, transform = measurement.values, measurement.mask, measurement.transform
     energy = s.abs().square().sum((1, 2, 3))
     rows = []
-    for x in images.split(1):
+    for x in torch.split(images, 1):
         z = torch.where(mask, transform.forward(x.expand(len(s), -1, -1, -1)), 0)
         common = (z.conj() * s).sum((1, 2, 3)).abs()
         rows.append((z.abs().square().sum((1, 2, 3)) - 2 * common + energy) / energy)

@@ -17,7 +17,7 @@ scikit-image computes all three, one image at a time, in double precision.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
 Convention = Literal["plain", "published"]
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 SSIM_WINDOW = 7
 
 
@@ -58,20 +59,7 @@ def image_metrics(
 
 
 def psnr(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
-    """Peak signal-to-noise ratio of every image, in dB; infinite where the two are equal.
-
-    Args:
-        x_hat: reconstructions (B, C, H, W), real or complex.
-        x: truth, same shape and kind.
-        convention: ``plain`` or ``published``, see the module's docstring.
-        data_range: the peak L for ``plain``, as in `image_metrics`.
-
-    Returns:
-        B floats.
-
-    Raises:
-        ValueError: as `image_metrics`.
-    """
+    """Peak signal-to-noise ratio of every image in dB, infinite if they are equal. Arguments as in `image_metrics`."""
     import numpy as np
     from skimage.metrics import peak_signal_noise_ratio
 
@@ -83,20 +71,7 @@ def psnr(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float 
 
 
 def ssim(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
-    """Structural similarity of every image: 7×7 uniform windows, mean over windows and channels.
-
-    Args:
-        x_hat: reconstructions (B, C, H, W), real or complex, H and W at least 7.
-        x: truth, same shape and kind.
-        convention: ``plain`` or ``published``, see the module's docstring.
-        data_range: the range L for ``plain``, as in `image_metrics`.
-
-    Returns:
-        B floats, 1 where the two are equal.
-
-    Raises:
-        ValueError: as `image_metrics`.
-    """
+    """Structural similarity of every image; 1 where the two are equal. Arguments as in `image_metrics`."""
     from skimage.metrics import structural_similarity
 
     if min(x.shape[-2:]) < SSIM_WINDOW:
@@ -108,19 +83,9 @@ def ssim(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float 
 
 
 def nmse(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
-    """Squared error of every image over the truth's energy, ‖x − x̂‖² / ‖x‖².
+    """Squared error of every image over the truth's energy; 0 where the two are equal. Arguments as in `image_metrics`.
 
-    Args:
-        x_hat: reconstructions (B, C, H, W), real or complex.
-        x: truth, same shape and kind.
-        convention: ``plain`` or ``published``, see the module's docstring.
-        data_range: does not change the value; taken (and checked) so that the three metrics are called alike.
-
-    Returns:
-        B floats, 0 where the two are equal.
-
-    Raises:
-        ValueError: as `image_metrics`.
+    data_range changes nothing here: it is taken, and checked, so that the three metrics are called alike.
     """
     from skimage.metrics import normalized_root_mse
 
@@ -150,8 +115,8 @@ def _pairs(
 
 
 def _check(x_hat: Tensor, x: Tensor, convention: str, data_range: float | None) -> None:
-    if convention not in get_args(Convention):
-        raise ValueError(f"unknown convention {convention!r}: choose one of {', '.join(get_args(Convention))}")
+    if convention not in CONVENTIONS:
+        raise ValueError(f"unknown convention {convention!r}: choose one of {', '.join(CONVENTIONS)}")
     if x.ndim != 4 or x_hat.shape != x.shape:
         raise ValueError(f"images must share one shape (B, C, H, W), got {tuple(x_hat.shape)} and {tuple(x.shape)}")
     if x_hat.is_complex() != x.is_complex():
@@ -178,25 +143,3 @@ def _min_max(image: Tensor) -> Tensor:
     """Scale to [0, 1] over all pixels; a constant image becomes 0."""
     low, high = image.min(), image.max()
     return (image - low) / (high - low) if high > low else torch.zeros_like(image)
-
-
-def score(method: str, x_hat: Tensor, x: Tensor, names: Sequence[str]) -> list[dict[str, str]]:
-    """PSNR, SSIM and NMSE of images (B, C, H, W): one row per image and convention."""
-    rows = []
-    conventions: tuple[Convention, ...] = ("plain", "published")
-    for convention in conventions:
-        scores = image_metrics(x_hat, x, convention=convention)
-        for i, name in enumerate(names):
-            values = {key: f"{values[i]:.4f}" for key, values in scores.items()}
-            rows.append({"image": name, "method": method, "convention": convention, **values})
-    return rows
-
-
-def summary(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Mean scores of each method, convention plain."""
-    table = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        of_method = [row for row in rows if row["method"] == method and row["convention"] == "plain"]
-        mean = {name: sum(float(row[name]) for row in of_method) / len(of_method) for name in ("psnr", "ssim", "nmse")}
-        table.append({"method": method, **{name.upper(): f"{value:.4g}" for name, value in mean.items()}})
-    return table

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from ..errors import DataError, MsmError, optional
 
@@ -49,14 +52,14 @@ def lpips(x_hat: Tensor, x: Tensor) -> list[float]:
     Source: Zhang et al., CVPR 2018; the implementation is torchmetrics'.
     """
     distance = _lpips(cached(LPIPS_WEIGHTS, "LPIPS"))
-    pairs = zip(_rgb(x_hat).split(1), _rgb(x).split(1))
+    pairs = zip(torch.split(_rgb(x_hat), 1), torch.split(_rgb(x), 1))
     found = [float(distance(image, truth)) for image, truth in pairs]
     distance.reset()  # it keeps all distances, for a mean that is not asked for
     return found
 
 
 @cache
-def _lpips(path: Path) -> Any:
+def _lpips(path: Path) -> LearnedPerceptualImagePatchSimilarity:
     """The metric LPIPS with AlexNet's weights, which it looks for at this path itself."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -77,14 +80,17 @@ def inception_features(images: Tensor, batch_size: int = 32) -> Tensor:
     """
     network = _inception(cached(FID_WEIGHTS, "FID"))
     pixels = ((_rgb(images) + 1) * 127.5).round().to(torch.uint8)
-    return torch.cat([network(part)[0] for part in pixels.split(batch_size)]).double()
+    return torch.cat([network(part)[0] for part in torch.split(pixels, batch_size)]).double()
 
 
 @cache
-def _inception(path: Path) -> Any:
+def _inception(path: Path) -> nn.Module:
     """The Inception network of the FID paper with the weights of a file."""
     extractors = optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "fid")
-    return extractors.FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
+    network: nn.Module = extractors.FeatureExtractorInceptionV3(
+        "fid", ["2048"], feature_extractor_weights_path=str(path)
+    )
+    return network
 
 
 def cached(file: str, metric: str) -> Path:
@@ -146,7 +152,7 @@ def wavelet_distance(features: Tensor, reference: Tensor) -> float:
     """
     channels = reference.shape[1] // sum(GROUPS)
     units = []
-    for group in reference.std(0).unflatten(0, (channels, sum(GROUPS))).split(GROUPS, 1):
+    for group in torch.split(reference.std(0).view(channels, sum(GROUPS)), list(GROUPS), 1):
         unit = group.square().mean().sqrt()
         if not unit > 0:
             raise DataError("the reference images are all alike: the Fréchet distance has no unit; give more of them")

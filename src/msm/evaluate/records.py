@@ -9,22 +9,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import csv
+import io
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
+from ..config.load import Config
+from ..data.acquire import Source
 from ..errors import DataError
 from ..output.files import read_arrays, write_arrays
 from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, VERSIONS, run_config
+from ..system.files import write_text
+from .bootstrap import Estimate
+from .memorisation import Nearest
+from .metrics import CONVENTIONS, Convention, image_metrics
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
 
-    from ..config.load import Config
-    from ..data.acquire import Source
+Kind = Literal["input", "classical", "sample", "mean", "generated", "held-out"]
+PictureKind = Literal[Kind, "truth", "deviation", "neighbour"]
+LEARNED = ("sample", "mean", "generated")  # what a trained model made
 
 
 class _Facts(BaseModel):
@@ -39,20 +51,14 @@ class Scores(_Facts):
     nmse: float
 
 
-class Neighbour(_Facts):
-    """The nearest training measurement (`msm.evaluate.memorisation.Nearest`); `second` is None if there is one item."""
-
-    name: str
-    distance: float
-    second: float | None = None
-
-
 class Record(_Facts):
     """What is known of one image by one method; None where it does not apply or could not be measured.
 
     Args:
         image: name of the image.
-        method: who made it; "held-out" for a real image.
+        kind: the measurement shown as it is, a classical method, one sample, the mean of samples; or a generated
+            image, a real one.
+        method: who made it, as a reader is told.
         network_calls: network calls for this image.
         plain, published: scores under the two conventions.
         lpips: perceptual distance.
@@ -63,6 +69,7 @@ class Record(_Facts):
     """
 
     image: str
+    kind: Kind
     method: str
     network_calls: int = 0
     plain: Scores | None = None
@@ -72,18 +79,21 @@ class Record(_Facts):
     ranks: tuple[float, ...] | None = None
     announced_error: float | None = None
     actual_error: float | None = None
-    nearest: Neighbour | None = None
+    nearest: Nearest | None = None
+
+    def scores(self, convention: Convention) -> Scores:
+        """The scores of a reconstruction."""
+        found = self.plain if convention == "plain" else self.published
+        assert found is not None, f"{self.kind} images have no scores"
+        return found
 
 
 class Distance(_Facts):
-    """A Fréchet distance of a set of images from held-out ones, with its 95 % interval if there is one."""
+    """A Fréchet distance of generated, or of held-out images from `reference` other held-out ones."""
 
     name: Literal["FD-wavelet", "FID"]
-    method: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-    count: int
+    kind: Literal["generated", "held-out"]
+    estimate: Estimate
     reference: int
 
 
@@ -92,6 +102,7 @@ class Evaluation(_Facts):
 
     Args:
         kind: what the run was.
+        layers: the kind of each array of the gallery, by its name.
         pixels: which pixels coverage is counted over.
         settings: of each classical method.
         distances: Fréchet distances of generated images.
@@ -100,6 +111,7 @@ class Evaluation(_Facts):
     """
 
     kind: Literal["reconstruction", "generation"]
+    layers: dict[str, PictureKind]
     pixels: str = ""
     settings: dict[str, str] = {}
     distances: tuple[Distance, ...] = ()
@@ -116,11 +128,45 @@ class Run:
     config: Config
     records: list[Record]
     evaluation: Evaluation
-    gallery: dict[str, Any]
+    gallery: dict[str, np.ndarray]
     made: dict[str, str]
 
 
 Facts = TypeVar("Facts", bound=BaseModel)
+
+
+def score(kind: Kind, method: str, x_hat: Tensor, truth: Tensor, names: Sequence[str]) -> list[Record]:
+    """Records of reconstructions (B, C, H, W), with their scores under both conventions."""
+    plain, published = (
+        [Scores(psnr=p, ssim=s, nmse=e) for p, s, e in zip(*image_metrics(x_hat, truth, convention=c).values())]
+        for c in CONVENTIONS
+    )
+    return [
+        Record(image=name, kind=kind, method=method, plain=a, published=b)
+        for name, a, b in zip(names, plain, published)
+    ]
+
+
+def write_scores(path: Path, records: Sequence[Record]) -> None:
+    """Write a CSV file with a line for each record and convention, numbers to six digits."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["image", "method", "convention", *Scores.model_fields])
+    for record in records:
+        for convention in CONVENTIONS:
+            values = (f"{value:.6g}" for _, value in record.scores(convention))
+            writer.writerow([record.image, record.method, convention, *values])
+    write_text(path, text.getvalue())
+
+
+def summary(records: Sequence[Record]) -> list[dict[str, str]]:
+    """Mean scores of each method, convention plain, as they are printed."""
+    table = []
+    for method in dict.fromkeys(record.method for record in records):
+        found = [record.scores("plain") for record in records if record.method == method]
+        p, s, e = (sum(getattr(x, name) for x in found) / len(found) for name in Scores.model_fields)
+        table.append({"method": method, "PSNR": f"{p:.2f}", "SSIM": f"{s:.3f}", "NMSE": f"{e:#.3g}"})
+    return table
 
 
 def remark_of_training(names: Sequence[str], trained: Collection[str]) -> list[str]:
@@ -134,8 +180,6 @@ def remark_of_training(names: Sequence[str], trained: Collection[str]) -> list[s
 
 def write_measured(folder: Path, items: Sequence[Source], inputs: Tensor) -> None:
     """Keep what `evaluate` needs to repeat the measurements: names, truth, coil maps, and the input images."""
-    import torch
-
     maps = [item.maps for item in items if item.maps is not None]
     arrays = {"truth": torch.stack([item.image for item in items]), "inputs": inputs}
     if maps:
@@ -152,7 +196,8 @@ def read_records(folder: Path) -> list[Record]:
     path = folder / RECORDS
     if not path.is_file() or not (folder / EVALUATION).is_file():
         raise DataError(f"{folder}: is not evaluated; run first: msm evaluate {folder}")
-    return [_parse(Record, line, f"{path}, line {n}", folder) for n, line in _lines(path) if line.strip()]
+    lines = enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+    return [_parse(Record, line, f"{path}, line {n}", folder) for n, line in lines if line.strip()]
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -167,24 +212,23 @@ def read_run(folder: Path, label: str) -> Run:
     Raises:
         DataError: it is not evaluated, or a file is missing or damaged.
     """
-    import yaml
-
     config, records, evaluation = run_config(folder), read_records(folder), read_evaluation(folder)
     gallery = read_arrays(folder / GALLERY, f"run again: msm evaluate {folder}")
+    if gallery.keys() != {"names", *evaluation.layers}:
+        raise DataError(f"{folder / GALLERY}: does not fit {EVALUATION}; run again: msm evaluate {folder}")
     try:
-        made = yaml.safe_load((folder / VERSIONS).read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        made = dict(json.loads((folder / VERSIONS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{folder / VERSIONS}: cannot be read ({error}); run msm sample again") from error
     return Run(folder, label, config, records, evaluation, gallery, made)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    return enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
 
 
 def _parse(model: type[Facts], text: str, where: str, folder: Path) -> Facts:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise DataError(f"{where}: damaged ({reason}); run again: msm evaluate {folder}") from error
+        first = error.errors()[0]
+        reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
+        raise DataError(
+            f"{where}: damaged, or of another version of msm ({reason}); run again: msm evaluate {folder}"
+        ) from error

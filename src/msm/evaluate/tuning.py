@@ -6,15 +6,14 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
-from ..operators import Problem
+from ..operators import Convolution, Problem, Undersampling
 from .classical import bicubic, biharmonic, cg_sense, l1_wavelet, total_variation, tune
 from .metrics import psnr
 
-Setting = tuple[Any, ...]
+Setting = tuple[float | str, ...]
 
 
 @dataclass(frozen=True)
@@ -22,26 +21,31 @@ class Method:
     """A classical method.
 
     Args:
-        run: (observation, setting) -> images (B, C, H, W).
+        solve: (observation, *setting) -> images (B, C, H, W).
         grid: the settings to choose from.
         usual: the setting where there is nothing to choose on; good for 64 px slices of magnitude 1, noise 0.01.
         words: what a setting means, to be formatted with its values.
     """
 
-    run: Callable[[Problem, Setting], Tensor]
+    solve: Callable[..., Tensor]
     grid: tuple[Setting, ...] = ((),)
     usual: Setting = ()
     words: str = ""
 
+    def run(self, seen: Problem, setting: Setting) -> Tensor:
+        """The images (B, C, H, W) of an observation."""
+        return self.solve(seen, *setting)
+
 
 def fitting(seen: Problem) -> dict[str, Method]:
     """The classical methods that fit an observation, by name; none for blur and colourisation."""
+    operator = seen.operator
     if seen.y.is_complex():
         return MRI
-    if hasattr(seen.operator, "mask"):
-        return {"biharmonic": Method(lambda o, _: biharmonic(o.y, o.operator.mask.expand(len(o.y), -1, -1, -1)))}
-    if getattr(seen.operator, "factor", 1) > 1:
-        return {"bicubic": Method(lambda o, _: bicubic(o.y, o.operator.factor))}
+    if isinstance(operator, Undersampling):
+        return {"biharmonic": Method(lambda seen: biharmonic(seen.y, _mask(seen)))}
+    if isinstance(operator, Convolution) and operator.factor > 1:
+        return {"bicubic": Method(lambda seen: bicubic(seen.y, operator.factor))}
     return {}
 
 
@@ -52,19 +56,22 @@ def choose(method: Method, apart: Problem | None, truth: Tensor | None) -> Setti
     return tune(partial(method.run, apart), method.grid, truth, partial(psnr, convention="plain"))
 
 
-def _sense(seen: Problem, setting: Setting) -> Tensor:
-    weight, iterations = setting
-    return cg_sense(seen.y, seen.operator.mask, seen.transform, regularisation=weight, iterations=iterations)
+def _mask(seen: Problem) -> Tensor:
+    """What was measured, (B, 1, H, W)."""
+    assert isinstance(seen.operator, Undersampling)
+    return seen.operator.mask.expand(len(seen.y), -1, -1, -1)
 
 
-def _wavelet(seen: Problem, setting: Setting) -> Tensor:
-    weight, name = setting
-    given = (seen.y, seen.operator.mask, seen.transform)
-    return l1_wavelet(*given, regularisation=weight, iterations=100, wavelet=name)
+def _sense(seen: Problem, weight: float, iterations: int) -> Tensor:
+    return cg_sense(seen.y, _mask(seen), seen.transform, regularisation=weight, iterations=iterations)
 
 
-def _variation(seen: Problem, setting: Setting) -> Tensor:
-    return total_variation(seen.y, seen.operator.mask, seen.transform, regularisation=setting[0], iterations=200)
+def _wavelet(seen: Problem, weight: float, name: str) -> Tensor:
+    return l1_wavelet(seen.y, _mask(seen), seen.transform, regularisation=weight, iterations=100, wavelet=name)
+
+
+def _variation(seen: Problem, weight: float) -> Tensor:
+    return total_variation(seen.y, _mask(seen), seen.transform, regularisation=weight, iterations=200)
 
 
 MRI = {

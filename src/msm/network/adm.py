@@ -131,11 +131,14 @@ class ADMNetwork(StoredNetwork):
         Raises:
             DataError: a file is missing or damaged, or the weights do not fit the settings.
         """
+        settings, tensors = read_settings(folder), read_tensors(Path(folder) / WEIGHTS_FILE)
         try:
-            network = cls.empty(read_settings(folder))
-        except (TypeError, SettingError) as error:
+            blocks = settings["num_res_blocks"] * len(settings["channel_mult"])
+            if blocks > len(tensors):  # building them takes memory
+                raise ValueError(f"{blocks} blocks, {WEIGHTS_FILE} holds {len(tensors)} tensors")
+            network = cls.empty(settings)
+        except (TypeError, ValueError, KeyError) as error:
             raise DataError(f"{Path(folder) / CONFIG_FILE}: not the settings of a network ({error})") from error
-        tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
         check_tensors(Path(folder) / WEIGHTS_FILE, shapes(network.unet), tensors)
         return network.filled(tensors)
 

@@ -55,18 +55,16 @@ class StoredNetwork(nn.Module):
         write_text(Path(folder) / CONFIG_FILE, json.dumps(self.settings, indent=2) + "\n")
 
     def read(self, folder: str | os.PathLike[str]) -> dict[str, Tensor]:
-        """Weights that `save` wrote of a network of the same settings, by name; they are not taken up yet.
+        """Weights that `save` wrote, by name; they are not taken up yet.
 
         Raises:
             DataError: a file is missing or damaged, or of a network of other settings.
         """
-        if read_settings(folder) != self.settings:
-            raise DataError(
-                f"{folder}: holds a network of other settings than the config's `network` block; use another "
-                "setting.save_dir, or the config that the run was started with"
-            )
-        tensors = read_tensors(Path(folder) / WEIGHTS_FILE)
-        check_tensors(Path(folder) / WEIGHTS_FILE, shapes(self.inner), tensors)
+        found, path = read_settings(folder), Path(folder) / WEIGHTS_FILE
+        if found != self.settings:
+            raise DataError(f"{Path(folder) / CONFIG_FILE}: is of a network {found}, here it is {self.settings}")
+        tensors = read_tensors(path)
+        check_tensors(path, shapes(self.inner), tensors)
         return tensors
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
@@ -86,7 +84,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
             raise DataError(f"{path}: no such file (a network is {CONFIG_FILE} and {WEIGHTS_FILE})")
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{config}: not the settings of a network ({error})") from error
     if not isinstance(settings, dict):
         raise DataError(f"{config}: not the settings of a network, but a {type(settings).__name__}")

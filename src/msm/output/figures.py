@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +39,20 @@ def displayable(images: Tensor) -> Tensor:
     return shown.float().cpu().clamp(0, 1)
 
 
-def write_picture(path: Path, images: Tensor, columns: int = 8) -> None:
-    """Write images (B, C, H, W) as one PNG, so many side by side."""
+def png(brightness: Tensor, columns: int = 8) -> bytes:
+    """Images (B, C, H, W) in [0, 1] as one PNG, so many side by side."""
     from torchvision.utils import make_grid, save_image
 
+    content = io.BytesIO()
+    grid = make_grid(brightness, nrow=columns, padding=0 if len(brightness) == 1 else 2)
+    save_image(grid, content, format="png")
+    return content.getvalue()
+
+
+def write_picture(path: Path, images: Tensor, columns: int = 8) -> None:
+    """Write images (B, C, H, W), real in [-1, 1] or complex, as one PNG, so many side by side."""
     with whole(path) as temporary:
-        save_image(make_grid(displayable(images), nrow=columns, padding=0 if len(images) == 1 else 2), temporary)
+        temporary.write_bytes(png(displayable(images), columns))
 
 
 def write_samples(folder: Path, images: Tensor, names: Sequence[str]) -> None:
@@ -63,13 +72,11 @@ def write_comparison(path: Path, title: str, rows: Sequence[str], columns: Seque
         rows: a label for each row.
         columns: what stands side by side.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     size = (1.9 * len(columns) + 0.4, 2.15 * len(rows) + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 0.985, 1))  # type: ignore[union-attr, call-arg]
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(rect=(0, 0, 0.985, 1)))
     figure.suptitle(title)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for c, column in enumerate(columns):

@@ -11,22 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-import csv
-import io
-
 from torch import Tensor
 
 from ..errors import DataError
-from ..system.files import whole, write_text
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write rows of one kind as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+from ..system.files import whole
 
 
 def write_array(path: Path, array: Tensor) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ..config.load import Config
 import json
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from ..config.load import Config, dump_config
+from ..config.load import Config, dump_asked, dump_config, load_config
 from ..data.images import SUFFIXES
 from ..errors import ConfigError, DataError
 from ..system.files import obstacle, write_text
 
-CONFIG, VERSIONS = "config.yaml", "versions.json"  # of every run
+CONFIG, RESOLVED, VERSIONS = "config.yaml", "resolved.yaml", "versions.json"  # of every run
 WEIGHTS, CHECKPOINTS, LOG = "weights", "checkpoints", "log.jsonl"  # of a training run: as `msm.train` writes them
 STORE, NOISE, PICTURES = "measurements.h5", "noise.jsonl", "images"  # PICTURES: a folder, of sampling runs too
 IMAGES, GRID, SAMPLES, MEASURED = "images.npy", "grid.png", "samples.npy", "measured.npz"  # of a sampling run
@@ -51,11 +48,12 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 
 def record_run(config: Config, folder: Path) -> None:
-    """Write the resolved config, the versions and the command into a run folder."""
+    """Write the config as asked and as it ran, the versions and the command into a run folder."""
     record: dict[str, Any] = {**versions(), "command": f"msm {shlex.join(sys.argv[1:])}"}
     if config.train.remask:
         record["remask"] = True  # trained on masks redrawn from clean images
-    write_text(folder / CONFIG, dump_config(config))
+    write_text(folder / CONFIG, dump_asked(config))
+    write_text(folder / RESOLVED, dump_config(config))
     write_text(folder / VERSIONS, json.dumps(record, indent=1) + "\n")
 
 
@@ -81,14 +79,12 @@ def forget_samples(folder: Path) -> None:
 
 
 def run_config(folder: Path) -> Config:
-    """The resolved config of a run folder.
+    """The config of a run folder, as it ran.
 
     Raises:
         DataError: it is no run folder.
     """
-    from ..config.load import load_config
-
-    path = folder / CONFIG
+    path = folder / RESOLVED
     if not path.is_file():
-        raise DataError(f"{folder}: no run folder, {CONFIG} is missing; give the setting.save_dir of a run")
+        raise DataError(f"{folder}: no run folder, {RESOLVED} is missing; give the setting.save_dir of a run")
     return load_config(path)

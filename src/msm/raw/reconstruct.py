@@ -18,6 +18,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from ..config import identity
 from ..config.build import make_data_step, make_sampler
 from ..config.load import Config
 from ..data_step import DataStep, Proximal
@@ -142,12 +143,7 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
     Raises:
         ConfigError: if a volume is there already and was made in another way.
     """
-    how = {
-        "sample": config.sample.model_dump(mode="json", exclude={"count", "batch_size"}),
-        "mask": config.data.mask.model_dump(mode="json"),
-        "diffusion": config.diffusion.model_dump(exclude={"train_steps", "train_grid"}),
-        "weights_sha256": weights,
-    }
+    how = {**identity.samples(config), "weights_sha256": weights}
     writers = {
         name: VolumeWriter(
             config.setting.save_dir / f"{name}.h5",

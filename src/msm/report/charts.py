@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from ..errors import DataError
-from ..evaluate.bootstrap import mean
+from ..evaluate.bootstrap import Estimate, mean
 from ..evaluate.calibration import intervals
-from ..evaluate.records import Record, Run
+from ..evaluate.records import LEARNED, Record, Run
 from .svg import Series, chart
-from .tables import coverage, methods
+from .tables import coverage, methods, neighbour_distances
 
+NAMES = {"sample": "MSM, one sample", "mean": "MSM, mean of samples"}
 POINTS = 200  # of a loss curve
 
 
@@ -22,10 +24,7 @@ def calibration_chart(group: Sequence[Run]) -> str | None:
     for (method, label), records in methods(group).items():
         if records[0].ranks:
             found = [coverage(records, level) for level in range(len(intervals(records[0].ranks)))]
-            observed = [e for _, e in found]
-            low, high = [_or(e.low, e.value) for e in observed], [_or(e.high, e.value) for e in observed]
-            expected = [x for x, _ in found]
-            lines.append(Series(label or method, expected, [e.value for e in observed], low, high))
+            lines.append(_series(label or method, found))
     if not lines:
         return None
     title = "Calibration: observed against expected coverage; on the dotted diagonal all is well"
@@ -33,21 +32,16 @@ def calibration_chart(group: Sequence[Run]) -> str | None:
 
 
 def cost_chart(group: Sequence[Run]) -> str:
-    """PSNR (plain) against network calls, one line a method of the model; classical methods are levels."""
-    points: dict[str, list[tuple[int, float, float, float]]] = {}
+    """PSNR (plain) against network calls, one line a kind of the model's images; classical methods are levels."""
+    points: dict[str, list[tuple[float, Estimate]]] = {}
     levels = []
     for (method, _), records in methods(group).items():
-        e = mean([r.plain.psnr for r in records if r.plain])
-        if not records[0].network_calls:
+        kind, e = records[0].kind, mean([r.scores("plain").psnr for r in records])
+        if kind in LEARNED:
+            points.setdefault(NAMES[kind], []).append((records[0].network_calls, e))
+        else:
             levels.append((method, e.value))
-            continue
-        kind = "one sample" if "one sample" in method else "mean of samples"
-        low, high = _or(e.low, e.value), _or(e.high, e.value)
-        points.setdefault(kind, []).append((records[0].network_calls, e.value, low, high))
-    lines = []
-    for kind, found in points.items():
-        calls, values, lows, highs = zip(*sorted(found))
-        lines.append(Series(f"MSM, {kind}", calls, values, lows, highs))
+    lines = [_series(name, sorted(found, key=itemgetter(0))) for name, found in points.items()]
     title = "PSNR against network calls an image"
     return chart(title, "network calls an image", "PSNR, dB", lines, levels=levels, log_x=True)
 
@@ -77,14 +71,15 @@ def loss_chart(log: Path) -> tuple[str, str]:
 
 def neighbour_chart(records: Sequence[Record]) -> str | None:
     """Sorted distances to the nearest training measurement, of generated and of held-out images."""
-    lines = []
-    for method, name in (("MSM", "generated"), ("held-out", "real, held out")):
-        found = sorted(r.nearest.distance for r in records if r.method == method and r.nearest is not None)
-        if found:
-            lines.append(Series(name, [(n + 0.5) / len(found) for n in range(len(found))], found))
+    lines = [
+        Series(name, [(n + 0.5) / len(found) for n in range(len(found))], found)
+        for name, found in neighbour_distances(records).items()
+    ]
     title = "Distance to the nearest training measurement, in order, of generated and real images"
     return chart(title, "share of the images", "distance", lines) if lines else None
 
 
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
+def _series(name: str, points: Sequence[tuple[float, Estimate]]) -> Series:
+    """A line through estimates, with their intervals."""
+    low, high = zip(*(e.bounds for _, e in points))
+    return Series(name, [x for x, _ in points], [e.value for _, e in points], low, high)

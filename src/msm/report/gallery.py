@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from ..evaluate.records import Record, Run
-from ..output.figures import displayable, error_map
+from ..evaluate.records import LEARNED, PictureKind, Record, Run
+from ..output.figures import displayable, error_map, png
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-TRUTH, DEVIATION, NEIGHBOUR = "truth", "standard deviation", "nearest training measurement"
+LAST = {"truth": 1, "deviation": 2}  # places after the reconstructions
 
 
 @dataclass(frozen=True)
@@ -32,78 +27,81 @@ class Layer:
 
 @dataclass(frozen=True)
 class Viewer:
-    """Pictures by image, then in the order of `layers`; `left` and `right` are what is shown first."""
+    """Pictures by image, then in the order of `layers`.
+
+    Args:
+        names: of the images.
+        layers: titles of the pictures of each image.
+        images: the pictures.
+        left, right: what is shown first, by number.
+        thumb: what is shown small: the truth, or the generated image.
+        has_errors: whether there is a truth to be wrong against.
+    """
 
     names: list[str]
     layers: list[str]
     images: list[list[Layer]]
     left: int
     right: int
-
-    @property
-    def thumb(self) -> int:
-        """The layer shown small: the truth, or the generated image."""
-        return self.layers.index(TRUTH) if TRUTH in self.layers else 0
-
-    @property
-    def has_errors(self) -> bool:
-        """Whether there is a truth to be wrong against."""
-        return TRUTH in self.layers
+    thumb: int
+    has_errors: bool
 
     def data(self) -> list[list[dict[str, str]]]:
         """The pictures, for the page's script."""
         return [[asdict(layer) for layer in layers] for layers in self.images]
 
 
+@dataclass(frozen=True)
+class _Stack:
+    """One picture of every image (N, C, H, W), with a line on each image, by its name."""
+
+    kind: PictureKind
+    images: Tensor
+    notes: dict[str, str]
+    first: bool  # of the first run
+
+
 def viewer(runs: Sequence[Run]) -> Viewer:
     """Pictures of runs of the same measurements; what does not depend on the model comes once."""
-    names = [str(name) for name in runs[0].gallery["names"]]
-    stacks: dict[str, Tensor] = {}
-    notes: dict[tuple[str, str], str] = {}
+    stacks: dict[str, _Stack] = {}
     for run in runs:
-        suffix = _suffix(run, runs)
-        for name, array in run.gallery.items():
-            if name != "names":
-                learned = name.startswith("MSM") or name == DEVIATION
-                stacks.setdefault(name + suffix * learned, torch.from_numpy(array))
-        for record in run.records:
-            title = record.method + suffix * (record.network_calls > 0)
-            notes[NEIGHBOUR if record.nearest else title, record.image] = _note(record)
-    if TRUTH in stacks:  # the truth beside the reconstructions, the deviations last
-        deviations = {name: stacks.pop(name) for name in list(stacks) if name.startswith(DEVIATION)}
-        stacks = {**stacks, TRUTH: stacks.pop(TRUTH), **deviations}
-    titles = list(stacks)
-    images = [_layers(n, name, stacks, notes) for n, name in enumerate(names)]
-    own = _suffix(runs[0], runs)
-    means = [n for n, title in enumerate(titles) if title.startswith("MSM") and title.endswith(own)]
-    right = means[-1] if TRUTH in stacks else len(titles) - 1
-    return Viewer(names, titles, images, 0, right)
+        for title, kind in run.evaluation.layers.items():
+            own = len(runs) > 1 and (kind in LEARNED or kind == "deviation")
+            shown = (r for r in run.records if (r.kind == "generated" if kind == "neighbour" else r.method == title))
+            stack = _Stack(
+                kind, torch.from_numpy(run.gallery[title]), {r.image: _note(r) for r in shown}, run is runs[0]
+            )
+            stacks.setdefault(f"{title}, {run.label}" if own else title, stack)
+    stacks = dict(sorted(stacks.items(), key=lambda item: LAST.get(item[1].kind, 0)))
+    kinds = [stack.kind for stack in stacks.values()]
+    names = [str(name) for name in runs[0].gallery["names"]]
+    images = [_layers(n, name, list(stacks.values())) for n, name in enumerate(names)]
+    best = [n for n, s in enumerate(stacks.values()) if s.first and s.kind in ("sample", "mean", "neighbour")]
+    return Viewer(
+        names,
+        list(stacks),
+        images,
+        left=0,
+        right=best[-1] if best else 0,
+        thumb=kinds.index("truth") if "truth" in kinds else 0,
+        has_errors="truth" in kinds,
+    )
 
 
-def _suffix(run: Run, runs: Sequence[Run]) -> str:
-    """What tells a run's own pictures from those of others, if there are any."""
-    return f", {run.label}" if len(runs) > 1 else ""
-
-
-def _layers(n: int, name: str, stacks: Mapping[str, Tensor], notes: Mapping[tuple[str, str], str]) -> list[Layer]:
+def _layers(n: int, name: str, stacks: Sequence[_Stack]) -> list[Layer]:
     """The pictures of image number n; all its errors have one scale."""
-    truth = stacks.get(TRUTH)
-    wrong = {} if truth is None else {t: error_map(x[n : n + 1], truth[n : n + 1]) for t, x in stacks.items()}
-    wrong = {title: error for title, error in wrong.items() if title != TRUTH and not title.startswith(DEVIATION)}
-    top = max((float(error.max()) for error in wrong.values()), default=0.0)
+    truth = next((s.images[n : n + 1] for s in stacks if s.kind == "truth"), None)
+    errors = [None if truth is None or s.kind in LAST else error_map(s.images[n : n + 1], truth) for s in stacks]
+    top = max((float(error.max()) for error in errors if error is not None), default=0.0)
     layers = []
-    for title, stack in stacks.items():
-        image = stack[n : n + 1]
-        if title.startswith(DEVIATION):
-            high = float(image.max())
-            layers.append(Layer(_map(image, high), f"black 0, bright {high:.3g}"))
-            continue
-        note = notes.get((title, name), "")
-        if title not in wrong:
-            layers.append(Layer(_picture(image), note))
-            continue
-        scale = f"black 0, bright {top:.3g}"
-        layers.append(Layer(_picture(image), note, _map(wrong[title], top), scale))
+    for stack, error in zip(stacks, errors):
+        image, note = stack.images[n : n + 1], stack.notes.get(name, "")
+        if stack.kind == "deviation":
+            layers.append(Layer(*_map(image, float(image.max()))))
+        elif error is None:
+            layers.append(Layer(_uri(displayable(image)), note))
+        else:
+            layers.append(Layer(_uri(displayable(image)), note, *_map(error, top)))
     return layers
 
 
@@ -116,23 +114,14 @@ def _note(record: Record) -> str:
     return ""
 
 
-def _picture(image: Tensor) -> str:
-    """An image (1, C, H, W) as a PNG."""
-    pixels = (displayable(image)[0] * 255).round().to(torch.uint8).movedim(0, -1).squeeze(-1)
-    return _png(pixels.numpy())
-
-
-def _map(values: Tensor, top: float) -> str:
-    """A map (1, 1, H, W), not negative, in false colours from 0 to top."""
+def _map(values: Tensor, top: float) -> tuple[str, str]:
+    """A map (1, 1, H, W), not negative, in false colours from 0 to top, and what they mean."""
     from matplotlib import colormaps
 
-    share = (values[0, 0].float() / (top or 1.0)).numpy()
-    return _png(colormaps["inferno"](share, bytes=True)[..., :3])
+    colours = colormaps["inferno"]((values[0, 0].float() / (top or 1.0)).numpy())[..., :3]
+    return _uri(torch.from_numpy(colours).movedim(-1, 0)[None]), f"black 0, bright {top:.3g}"
 
 
-def _png(pixels: np.ndarray) -> str:
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+def _uri(brightness: Tensor) -> str:
+    """An image (1, C, H, W) in [0, 1] as a PNG."""
+    return "data:image/png;base64," + base64.b64encode(png(brightness)).decode()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..config import identity
 from ..config.load import Config, dump_config
 from ..config.measured import CartesianMaskConfig, UndersamplingProblem
 from ..evaluate.records import Run, read_run
@@ -76,8 +77,8 @@ def _comparable(run: Run) -> str:
     problem = config.inverse_problem
     if problem is None:
         return f"generation {run.folder}"
-    same = (problem, config.data, config.setting.dataset_dir)
-    return repr((same, config.sample.seed, sorted({record.image for record in run.records})))
+    followed = identity.measurements(config)
+    return repr((followed, sorted({record.image for record in run.records})))
 
 
 def _training_folders(runs: Sequence[Run], given: Sequence[Path]) -> list[Path]:
@@ -127,7 +128,7 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
     config = group[0].config
     data, problem = config.data, config.inverse_problem
     where = config.setting.dataset_dir
-    count = len({r.image for r in group[0].records if r.method != "held-out"})
+    count = len({r.image for r in group[0].records if r.kind != "held-out"})
     source = f", from the test split of {where}" if problem is not None else ""
     facts = [("Images", f"{count}, of {data.image_size} × {data.image_size} px{source}")]
     trained = f"{data.mask.kind.replace('_', ' ')} masks, noise {data.noise_std:g}"

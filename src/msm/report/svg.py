@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's text colour while matplotlib draws
 COLOURS = ("#3b82f6", "#e07b00", "#22a06b", "#b15cf0", "#e5484d", "#8a8f98")  # legible on white and on black
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "msm",
+    "text.parse_math": False,  # names come from files
     "font.family": "sans-serif",
     "font.size": 10.5,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -23,6 +28,8 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
 }
 
 
@@ -72,24 +79,20 @@ def chart(
         an <svg> element.
     """
     import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.7, 3.5), layout="constrained")
-        FigureCanvasSVG(figure)
         axes = figure.subplots()
         colours = (COLOURS[n % len(COLOURS)] for n in count())
         if diagonal:
             axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
             axes.set(xlim=(0, 1), ylim=(0, 1))
         for line in series:
-            style: dict[str, Any] = {"color": next(colours), "label": line.label, "linewidth": 1.8}
-            if line.markers:
-                style |= {"marker": "o", "markersize": 5}
-            axes.plot(line.x, line.y, **style)
+            colour = next(colours)
+            axes.plot(line.x, line.y, "o-" if line.markers else "-", color=colour, label=line.label)
             if line.low is not None and line.high is not None:
-                axes.vlines(line.x, line.low, line.high, color=style["color"], linewidth=1.2)
+                axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1.2)
         for name, value in levels:
             axes.axhline(value, color=next(colours), linestyle="--", linewidth=1.4, label=name)
         if log_x:
@@ -99,23 +102,22 @@ def chart(
         axes.set(xlabel=x_label, ylabel=y_label)
         if len(series) + len(levels) > 1 or diagonal:
             figure.legend(loc="outside lower center", ncols=2)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(text.getvalue(), title)
+        return _inline(figure, title)
 
 
-def _log_ticks(axes: Any, values: Sequence[float]) -> None:
+def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
     """Logarithmic horizontal axis with the values themselves as ticks."""
     axes.set_xscale("log")
     axes.set_xticks(values, [f"{x:g}" for x in values])
     axes.minorticks_off()
 
 
-def _inline(svg: str, title: str) -> str:
-    """Matplotlib's file as an element of a page: scalable, named, in the page's ink, its ids apart from others'."""
-    body = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    head, body = body.split(">", 1)
+def _inline(figure: Figure, title: str) -> str:
+    """A figure as an element of a page: scalable, named, in the page's ink, its ids apart from others'."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = text.getvalue().replace(INK, "currentColor")
+    head, body = svg[svg.index("<svg") :].split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     assert box is not None
     mark = f"c{crc32((title + body).encode()):x}-"

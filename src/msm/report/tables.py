@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..evaluate.bootstrap import Estimate, difference, mean
 from ..evaluate.calibration import intervals
 from ..evaluate.metrics import Convention
-from ..evaluate.records import Record, Run
+from ..evaluate.records import LEARNED, Record, Run
 from .paper_numbers import paper_fid, paper_rows
 
-METRICS: dict[str, tuple[str, int, Callable]] = {
+Best = Callable[[Iterable[float]], float]
+METRICS: dict[str, tuple[str, int, Best]] = {
     "psnr": ("PSNR, dB ↑", 2, max),
     "ssim": ("SSIM ↑", 3, max),
     "nmse": ("NMSE ↓", 4, min),
 }
-LPIPS = ("LPIPS ↓", 3, min)
+LPIPS: tuple[str, int, Best] = ("LPIPS ↓", 3, min)
+SETS = {"generated": "generated", "held-out": "real, held out"}  # images, by the kind of their records
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def methods(group: Sequence[Run]) -> dict[tuple[str, str], list[Record]]:
     found: dict[tuple[str, str], list[Record]] = {}
     for n, run in enumerate(group):
         for record in run.records:
-            learned = record.network_calls > 0
+            learned = record.kind in LEARNED
             if learned or n == 0:
                 label = run.label if learned and len(group) > 1 else ""
                 found.setdefault((record.method, label), []).append(record)
@@ -79,7 +81,7 @@ def score_table(group: Sequence[Run], convention: Convention) -> Table:
             e = table[method, label][name]
             cells.append(cell(e, digits, round(e.value, digits) == best))
         if rival and plain:
-            cells.append(_gain(records, found[rival, ""]) if records[0].network_calls else Cell("–"))
+            cells.append(_gain(records, found[rival, ""]) if records[0].kind in LEARNED else Cell("–"))
         if plain and _has_residual(found):
             cells.append(cell(mean([r.residual or 0.0 for r in records]), 2))
         cells.append(Cell(f"{records[0].network_calls or '–'}"))
@@ -166,14 +168,14 @@ def distance_table(run: Run) -> Table | None:
         return None
     rows = []
     for d in run.evaluation.distances:
-        name = "MSM" if d.method == "MSM" else "real images"
-        rows.append(Row(name, [Cell(d.name), cell(Estimate(d.value, d.low, d.high), 2)], d.method))
+        name = "MSM" if d.kind == "generated" else "real images"
+        rows.append(Row(name, [Cell(d.name), cell(d.estimate, 2)], d.kind))
     first = run.evaluation.distances[0]
     for method, value in paper_fid(run.config).items():
         rows.append(Row(method, [Cell("FID"), Cell(f"{value:.2f}")], "paper", True))
     note = (
-        f"{first.count} images each, against {first.reference} other held-out images. What real images have is the "
-        "floor for so few. FD-wavelet is no FID (msm.evaluate.perceptual)."
+        f"{first.estimate.count} images each, against {first.reference} other held-out images. What real images have "
+        "is the floor for so few. FD-wavelet is no FID (msm.evaluate.perceptual)."
     )
     return Table("Fréchet distance from held-out images ↓", ["Distance", "Value"], rows, note)
 
@@ -181,11 +183,8 @@ def distance_table(run: Run) -> Table | None:
 def neighbour_table(run: Run) -> Table | None:
     """How near generated images come to training measurements, and how near real ones do."""
     rows = []
-    for method, name in (("MSM", "generated"), ("held-out", "real, held out")):
-        near = [r.nearest for r in run.records if r.method == method and r.nearest is not None]
-        if near:
-            distances = [n.distance for n in near]
-            rows.append(Row(name, [Cell(f"{len(near)}"), Cell(f"{min(distances):.3f}"), cell(mean(distances), 3)]))
+    for name, near in neighbour_distances(run.records).items():
+        rows.append(Row(name, [Cell(f"{len(near)}"), Cell(f"{near[0]:.3f}"), cell(mean(near), 3)]))
     note = (
         "Distance over the entries that a training acquisition measured, relative to it. A repeated training image "
         "has that of the noise, far below those of held-out images."
@@ -194,18 +193,27 @@ def neighbour_table(run: Run) -> Table | None:
     return Table("Nearest training measurement (memorisation)", heads, rows, note) if rows else None
 
 
+def neighbour_distances(records: Sequence[Record]) -> dict[str, list[float]]:
+    """Sorted distances to the nearest training measurement, of generated and of held-out images, where known."""
+    found = {
+        name: sorted(r.nearest.distance for r in records if r.kind == kind and r.nearest is not None)
+        for kind, name in SETS.items()
+    }
+    return {name: distances for name, distances in found.items() if distances}
+
+
 def _values(records: Sequence[Record], convention: Convention, name: str) -> list[float]:
     if name == "lpips":
         return [float(r.lpips or 0.0) for r in records]
-    return [float(getattr(getattr(r, convention), name)) for r in records]
+    return [float(getattr(r.scores(convention), name)) for r in records]
 
 
 def _best_classical(found: dict[tuple[str, str], list[Record]], convention: Convention) -> str | None:
-    """The method without network calls that has the highest mean PSNR."""
+    """The method that learned nothing and has the highest mean PSNR."""
     scores = {
         method: mean(_values(records, convention, "psnr")).value
         for (method, _), records in found.items()
-        if not records[0].network_calls
+        if records[0].kind not in LEARNED
     }
     return max(scores, key=lambda method: scores[method]) if scores else None
 

@@ -18,10 +18,9 @@ from ..config.measured import CartesianMaskConfig
 from ..data.acquire import Source
 from ..data.samples import brain_slices, portrait
 from ..denoiser import PartialDenoiser
-from ..evaluate.metrics import score, summary
+from ..evaluate.records import Kind, Record, score, summary, write_scores
 from ..evaluate.tuning import fitting
 from ..output.figures import Column, error_map, spread, write_comparison, write_picture
-from ..output.files import write_csv
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
 from ..system.console import progress, table
@@ -49,14 +48,14 @@ def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> No
     items = brain_slices(config.data.image_size, config.data.coils)
     assert isinstance(config.data.mask, CartesianMaskConfig)
     center = config.data.mask.center
-    rows = []
+    records = []
     for acceleration in ACCELERATIONS:
         mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {center}}}"
         settled = configured(f"{{operator: undersampling, mask: {mask}}}")
-        rows += _solve(denoiser, settled, items, f"brain R{acceleration}", folder)
+        records += _solve(denoiser, settled, items, f"brain R{acceleration}", folder)
     new = _generate(denoiser, config, coil_maps(items), "brain, new slices")
     write_picture(folder / "brain_generated.png", new)
-    write_csv(folder / "brain.csv", rows)
+    write_scores(folder / "brain.csv", records)
 
 
 def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
@@ -65,10 +64,10 @@ def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> No
     items = [portrait(config.data.image_size)]
     hole = configured(f"{{operator: box, hole: {config.data.image_size // 2}}}")
     small = configured("{operator: super_resolution, factor: 4}")
-    rows = []
+    records = []
     for settled, label in ((hole, "face hole"), (small, "face x4")):
-        rows += _solve(denoiser, settled, items, label, folder)
-    write_csv(folder / "faces.csv", rows)
+        records += _solve(denoiser, settled, items, label, folder)
+    write_scores(folder / "faces.csv", records)
 
 
 def new_faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
@@ -89,26 +88,26 @@ def _solve(
     items: list[Source],
     label: str,
     folder: Path,
-) -> list[dict[str, str]]:
-    """Solve one inverse problem in every way, draw a figure, print a table; returns the scores."""
+) -> list[Record]:
+    """Solve one inverse problem in every way, draw a figure, print a table; returns the records."""
     steps = len(items) * config.sample.samples * config.sample.steps
     with progress(label, steps, shared=True) as advance:
         inputs, samples = posterior_samples(denoiser, items, config, advance)
     assert config.inverse_problem is not None
     seen = observe(items, config.inverse_problem, config.data, seed=config.sample.seed)
     truth, names = torch.stack([item.image for item in items]), [item.name for item in items]
-    unprocessed = "zero-filled" if config.data.is_mri else "input"
-    classical = {name: method.run(seen, method.usual) for name, method in fitting(seen).items()}
-    estimates = {unprocessed: inputs, **classical, "MSM": samples.mean(1), "MSM, one sample": samples[:, 0]}
-    rows = [row for method, x_hat in estimates.items() for row in score(f"{label}: {method}", x_hat, truth, names)]
-    notes = {(r["method"], r["image"]): f"{float(r['psnr']):.1f} dB" for r in rows if r["convention"] == "plain"}
-    columns = [
-        Column(method, x_hat, [notes[f"{label}: {method}", name] for name in names])
-        for method, x_hat in estimates.items()
-    ]
-    columns += [Column("truth", truth), Column("|error| of MSM", error_map(samples.mean(1), truth), is_map=True)]
+    mean = samples.mean(1)
+    made: dict[str, tuple[Kind, Tensor]] = {"zero-filled" if config.data.is_mri else "input": ("input", inputs)}
+    made |= {name: ("classical", method.run(seen, method.usual)) for name, method in fitting(seen).items()}
+    made |= {"MSM": ("mean", mean), "MSM, one sample": ("sample", samples[:, 0])}
+    records, columns = [], []
+    for method, (kind, x_hat) in made.items():
+        found = score(kind, f"{label}: {method}", x_hat, truth, names)
+        columns.append(Column(method, x_hat, [f"{r.scores('plain').psnr:.1f} dB" for r in found]))
+        records += found
+    columns += [Column("truth", truth), Column("|error| of MSM", error_map(mean, truth), is_map=True)]
     columns.append(Column("MSM std. deviation", spread(samples), is_map=True))
     title = f"{label}: MSM is the mean of {config.sample.samples} posterior samples"
     write_comparison(folder / f"{label.replace(' ', '_')}.png", title, names, columns)
-    table(f"{label}: mean over {len(items)} images, convention plain", summary(rows))
-    return rows
+    table(f"{label}: mean over {len(items)} images, convention plain", summary(records))
+    return records

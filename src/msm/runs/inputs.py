@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ..config.build import make_masks
 from ..config.load import Config
@@ -21,7 +20,6 @@ from ..errors import ConfigError, DataError, MsmError
 from ..masks import CartesianMasks
 from ..output.run_folder import CHECKPOINTS, CONFIG, NOISE, STORE, run_config
 from ..system.console import track, warn
-from ..system.files import fingerprint
 
 READ = 16  # items that are checked at a time
 
@@ -62,14 +60,6 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
         if not count:
             raise DataError(f"{folder}: no items for the {split} split; correct setting.dataset_dir")
     return count
-
-
-def run_identity(config: Config, store: MeasurementStore) -> dict[str, Any]:
-    """What a training run that goes on must have in common with its checkpoints, beside its `train` block."""
-    about = [json.dumps(store.provenance, sort_keys=True), str(store.shape), *store.names(range(len(store)))]
-    measurements = f"{len(store)} items, {fingerprint(about, [])[:8]}"
-    diffusion = config.diffusion.model_dump(mode="json").items()
-    return {f"diffusion.{name}": value for name, value in diffusion} | {"measurements": measurements}
 
 
 def open_store(config: Config, folder: Path) -> MeasurementStore:

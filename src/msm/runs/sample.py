@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..config.load import Config, dump_config
+from ..config import identity
+from ..config.load import Config
 from ..denoiser import PartialDenoiser
-from ..evaluate.metrics import score, summary
-from ..evaluate.records import remark_of_training, write_measured
+from ..evaluate.records import remark_of_training, score, summary, write_measured, write_scores
 from ..output.figures import Column, error_map, spread, write_comparison, write_samples
-from ..output.files import write_array, write_csv
+from ..output.files import write_array
 from ..output.run_folder import COMPARISON, METRICS, SAMPLES, file_names, forget_samples, record_run, versions
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.kept_batches import Parts
@@ -56,20 +56,20 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     record_run(config, folder)
     names = file_names(names)
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
-    rows = score("input", inputs, truth, names) + score("msm", mean, truth, names)
+    records = score("input", "input", inputs, truth, names) + score("mean", "msm", mean, truth, names)
     write_samples(folder, mean, names)
     columns = [Column("input", inputs), Column("MSM", mean), Column("truth", truth)]
     columns.append(Column("error", error_map(mean, truth), is_map=True))
     write_array(folder / SAMPLES, samples)
     write_measured(folder, items, inputs)
     if settings.samples > 1:
-        rows += score("msm_one_sample", samples[:, 0], truth, names)
+        records += score("sample", "msm_one_sample", samples[:, 0], truth, names)
         columns.append(Column("std. deviation", spread(samples), is_map=True))
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
     write_comparison(folder / COMPARISON, config.setting.save_dir.name, names[:8], shown)
-    write_csv(folder / METRICS, rows)
+    write_scores(folder / METRICS, records)
     parts.remove()
-    table(f"{folder}: mean over {len(items)} images, convention plain", summary(rows))
+    table(f"{folder}: mean over {len(items)} images, convention plain", summary(records))
 
 
 def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
@@ -83,6 +83,6 @@ def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], 
     Masks and noise of items follow from their names.
     """
     weights = denoiser.state_dict().values()
-    device = next(denoiser.parameters()).device
-    texts = [dump_config(config), json.dumps(versions()), device.type, *names]
+    device = denoiser.schedule.device
+    texts = [json.dumps([identity.samples(config), versions()]), device.type, *names]
     return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))

@@ -7,7 +7,7 @@ from ..errors import DataError
 from ..system.files import write_text
 
 
-class _Log:
+class Log:
     """log.jsonl and tensorboard; lines past the step that is resumed from are dropped."""
 
     def __init__(self, folder: Path, step: int, active: bool):
@@ -31,6 +31,7 @@ class _Log:
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, images: int, loss: float, norm: float, lr: float, seconds: float) -> None:
+        """Add a line of means since the last one; nothing where another process writes."""
         if not self.active:
             return
         record = {"loss": loss, "grad_norm": norm, "lr": lr, "seconds_per_step": seconds}
@@ -40,6 +41,7 @@ class _Log:
                 self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Everything is written."""
         if self.active:
             self.file.close()
             if self.board is not None:

@@ -19,27 +19,26 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..config.identity import check, training
 from ..config.trained import TrainConfig
 from ..data.store import Acquisitions
 from ..denoiser import PartialDenoiser
 from ..errors import ConfigError, TrainingError
-from ..losses import noiseless_loss, noisy_loss
-from ..masks import Masks
-from ..schedule import TrainingGrid
+from ..losses import noiseless_loss
+from ..network import StoredNetwork
 from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
 from ..system.processes import processes, usable
 from .batches import Batch, Places, TrainingItems
 from .checkpoints import Checkpoints
-from .log import _Log
+from .log import Log
 from .signals import stop_asked
 
 LOG_EVERY = 50  # steps
 ASK_EVERY = 10  # steps after which several processes agree on whether to stop
-MAY_CHANGE = {  # of the `train` block, when a run goes on: what the rest of it does, not what it is
-    *("images", "lr", "weight_decay", "warmup_images", "decay", "grad_clip", "ema_decay", "sure_tau"),
-    *("accumulate", "mixed_precision", "workers", "checkpoint_images", "keep_checkpoints"),
-}
+ELSEWHERE = "use another setting.save_dir, or the config that the run was started with"
+
+Loss = Callable[..., Tensor]  # (denoiser, measurement, t, noise=…, …) -> (B,)
 
 
 class Trainer:
@@ -49,73 +48,73 @@ class Trainer:
     if tensorboard is installed, `tensorboard/`.
 
     Args:
-        denoiser: the partial denoiser, trained in place; its network has `save(folder)` and `load(folder)`.
+        denoiser: the partial denoiser, trained in place, with the mask law of the data.
         data: the acquisitions.
-        masks: p(S) of the data, for random sub-masks.
-        folder: run folder.
         settings: `train` block of the config.
-        train_steps: number of times of the training grid (SPEC §2).
-        train_grid: their spacing, as in `VPSchedule.training_grid`.
+        grid: times to train on (steps,), all alike; None: the published 200.
+        loss: (denoiser, measurement, t, noise=…) -> (B,), as `noiseless_loss`; for data with noise it is also given
+            probe, sure_weight and, with train.target_average, target_denoiser, as `noisy_loss` takes them.
         identity: what else a checkpoint must have in common with the run that goes on from it, by name, as JSON has
-            it; the settings outside `MAY_CHANGE` are.
+            it; the network and the settings outside `TRAINING_MAY_CHANGE` are.
         on_start: called before the first step, once the checkpoint to go on from is found to fit.
         on_checkpoint: called with the number of images seen, while the network holds the averaged weights.
 
     Raises:
         ConfigError: if the batch cannot be shared out evenly.
+        ValueError: if the denoiser has no mask law or a network that cannot be written, or the loss does not know of
+            the noise that the data hold.
     """
 
     def __init__(
         self,
         denoiser: PartialDenoiser,
         data: Acquisitions,
-        masks: Masks,
-        folder: Path,
         settings: TrainConfig,
         *,
-        train_steps: int = 200,
-        train_grid: TrainingGrid = "time",
+        grid: Tensor | None = None,
+        loss: Loss = noiseless_loss,
         identity: Mapping[str, Any] | None = None,
         on_start: Callable[[], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
     ):
-        precision = usable(settings.mixed_precision)
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=processes().device.type == "cpu")
+        if denoiser.masks is None or not isinstance(denoiser.network, StoredNetwork):
+            raise ValueError("to train, a denoiser needs the mask law of the data and a network of ours, or adapted")
+        if loss is noiseless_loss and data.largest_noise_std > 0:
+            raise ValueError(f"the data hold noise, up to {data.largest_noise_std:.3g}: train by noisy_loss")
+        self.accelerator = Accelerator(
+            mixed_precision=usable(settings.mixed_precision), cpu=processes().device.type == "cpu"
+        )
         parts = self.accelerator.num_processes * settings.accumulate
         if settings.batch_size % parts:
             raise ConfigError(
                 f"train.batch_size: {settings.batch_size} cannot be split over {self.accelerator.num_processes} "
                 f"processes × train.accumulate {settings.accumulate}; use a multiple of {parts}"
             )
-        self.denoiser, self.folder, self.settings = denoiser, Path(folder), settings
-        fixed = settings.model_dump(mode="json", exclude=MAY_CHANGE)
-        self.identity = {**{f"train.{name}": value for name, value in fixed.items()}, **(identity or {})}
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", settings.keep_checkpoints)
-        self.data, self.masks, self.on_start, self.on_checkpoint = data, masks, on_start, on_checkpoint
-        self.loss: Callable[..., Tensor] = noiseless_loss
-        self.grid = denoiser.schedule.training_grid(train_steps, train_grid)
+        self.denoiser, self.data, self.masks, self.settings, self.loss = denoiser, data, denoiser.masks, settings, loss
+        self.network = denoiser.network  # unwrapped: what is saved and averaged
+        network = {f"network.{name}": value for name, value in self.network.settings.items()}
+        self.identity = {**training(settings), **network, **(identity or {})}
+        self.on_start, self.on_checkpoint = on_start, on_checkpoint
+        self.grid = denoiser.schedule.training_grid(200) if grid is None else grid
         self.total_steps = math.ceil(settings.images / settings.batch_size)
-        self.network: Any = denoiser.network  # unwrapped: what is saved and averaged
         weights, decay = self.network.parameters(), settings.weight_decay
         optimizer = torch.optim.AdamW(weights, lr=settings.lr, weight_decay=decay, fused=True)
         denoiser.to(self.accelerator.device)
-        target = copy.deepcopy(denoiser) if settings.target_average else None
+        target = copy.deepcopy(denoiser) if settings.target_average and data.largest_noise_std > 0 else None
         denoiser.network, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-        self.ema: Any = EMAModel(self.network.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=3 / 4)
+        self.ema = EMAModel(self.network.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=3 / 4)
+        if target is not None:
+            self.loss = partial(loss, target_denoiser=self._follow_average(target))
         self.step = 0
-        if data.largest_noise_std > 0:
-            self.loss = partial(
-                noisy_loss,
-                sure_tau=settings.sure_tau,
-                target_steps=settings.target_steps,
-                target_denoiser=target and self._follow_average(target),
-            )
 
-    def run(self) -> bool:
+    def run(self, folder: Path | str) -> bool:
         """Train until `settings.images` images are seen, going on from the newest usable checkpoint.
 
         SIGTERM, or Ctrl-C, ends the run after the step at hand, with a checkpoint of it. A run that has seen as many
         images already is left as it is.
+
+        Args:
+            folder: run folder.
 
         Returns:
             whether training is complete; False if it was stopped.
@@ -125,6 +124,8 @@ class Trainer:
             TrainingError: if the loss is not finite, memory or disk do not suffice, or all checkpoints are damaged;
                 what checkpoints there are stay.
         """
+        self.folder = Path(folder)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", self.settings.keep_checkpoints)
         self._resume()
         if self.step >= self.total_steps:
             seen, wanted = self.step * self.settings.batch_size, self.settings.images
@@ -138,7 +139,7 @@ class Trainer:
 
     def _train(self) -> None:
         with _writing(self.folder):
-            log = _Log(self.folder, self.step, self.accelerator.is_main_process)
+            log = Log(self.folder, self.step, self.accelerator.is_main_process)
         every = max(1, self.settings.checkpoint_images // self.settings.batch_size)
         sums, counted, started = torch.zeros(2, device=self.accelerator.device), 0, time.perf_counter()
         self.denoiser.train()
@@ -252,7 +253,7 @@ class Trainer:
                     torch.save(self.optimizer.state_dict(), file)
                 self.ema.copy_to(self.network.parameters())
                 self.network.save(folder / "average")
-                self.network.save(self.folder / "weights")  # first: a run killed in between trains up to here again
+                self._unwrapped().save(self.folder / "weights")  # first: a run killed now trains up to here again
                 scaler = self.accelerator.scaler
                 return {"images": seen, "identity": self.identity, "scaler": scaler and scaler.state_dict()}
 
@@ -264,29 +265,32 @@ class Trainer:
         self.ema.restore(self.network.parameters())
         self.accelerator.wait_for_everyone()
 
+    def _unwrapped(self) -> PartialDenoiser:
+        """The denoiser around the network that is not wrapped for several processes."""
+        d = self.denoiser
+        return PartialDenoiser(self.network, d.schedule, d.parametrisation, d.masks, prior=d.prior, record=d.record)
+
     def _resume(self) -> None:
         """Take up the newest checkpoint that is whole; a damaged one is named and the one before used."""
         found = self.checkpoints.newest_first()
         for folder in found:
             try:
                 state = self.checkpoints.read_state(folder)
-                average = type(self.network).load(folder / "average")
-                network = type(self.network).load(folder / "network")
+                check(state.get("identity", {}), self.identity, f"{folder}: holds a run", ELSEWHERE)
+                average, weights = self.network.read(folder / "average"), self.network.read(folder / "network")
                 optimizer = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
+            except ConfigError:
+                raise
             except Exception as error:  # whatever a damaged file makes its reader raise
                 reason = " ".join(str(error).split()).removeprefix(f"{folder}/")
                 warn(f"{folder}: damaged ({reason}); trying the checkpoint before it")
                 continue
-            if network.settings != self.network.settings:
-                raise ConfigError(
-                    f"{folder}: holds a network of other settings than the config's `network` block; "
-                    "use another setting.save_dir, or the config that the run was started with"
-                )
-            self._check_identity(folder, state.get("identity", {}))
-            self.network.load_state_dict(network.state_dict())
+            self.network.fill(weights)
             self.optimizer.load_state_dict(optimizer)
-            for shadow, parameter in zip(self.ema.shadow_params, average.parameters()):
-                shadow.copy_(parameter.detach())
+            for group in self.optimizer.param_groups:
+                group["weight_decay"] = self.settings.weight_decay  # it may have changed, as lr, which each step sets
+            for shadow, (name, _) in zip(self.ema.shadow_params, self.network.inner.named_parameters()):
+                shadow.copy_(average[name])
             if self.accelerator.scaler is not None and state.get("scaler"):
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.ema.optimization_step = self.step = state["step"]
@@ -297,15 +301,6 @@ class Trainer:
                 f"{self.checkpoints.folder}: all {len(found)} checkpoints are damaged; restore one from a copy, "
                 "or delete the folder to train anew"
             )
-
-    def _check_identity(self, folder: Path, found: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint of another run; one of an earlier version says nothing of what was added since."""
-        for name, value in self.identity.items():
-            if found.get(name, value) != value:
-                raise ConfigError(
-                    f"{folder}: holds a run with {name} = {found[name]}, the config says {value}; use another "
-                    "setting.save_dir, or the config that the run was started with"
-                )
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Checks of files that may be damaged or hostile, made before memory is taken for what they claim to hold."""
 
-import math
 from pathlib import Path
 
 import h5py
@@ -8,28 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.hdf5 import own_dataset
+from ...data.hdf5 import LARGEST_CLAIM, own_dataset, refuse_size
 from ...errors import DataError
-
-LARGEST_CLAIM = 64  # a file may need so many times the memory that its data take: undersampling and compression
-
-
-def refuse_claim(where: str, claimed: int, held: int) -> None:
-    """Refuse an array far larger than the data in the file, before any memory is taken for it.
-
-    Args:
-        where: the file and what in it makes the claim.
-        claimed: bytes the array would take.
-        held: bytes of data that the file holds.
-
-    Raises:
-        DataError: if the claim is more than 64 times what is held.
-    """
-    if claimed > LARGEST_CLAIM * held:
-        raise DataError(
-            f"{where} claims {claimed:.3g} bytes, the file holds {held:.3g} of data; "
-            "the file is damaged or cut off, copy or make it again"
-        )
 
 
 def raw_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
@@ -44,39 +23,8 @@ def raw_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
         DataError: if it is missing, lies in another file, or claims too much.
     """
     data = own_dataset(path, group, name)
-    claimed = max(data.size, math.prod(data.chunks) if data.chunks else 0) * data.dtype.itemsize
-    refuse_claim(f"{path}: dataset {name}", claimed, data.id.get_storage_size())
+    refuse_size(path, data, LARGEST_CLAIM)
     return data
-
-
-def check_lengths(path: Path, data: h5py.Dataset, field: str | None = None) -> None:
-    """Refuse values of variable length that claim more than the file holds: HDF5 takes the memory first.
-
-    In the file, each is its length (4 bytes) and where it lies (12 bytes).
-
-    Args:
-        path: the file.
-        data: the dataset.
-        field: name of the values in a compound; None if the values are the dataset.
-
-    Raises:
-        DataError: if one does, or the lengths are packed away by a filter.
-    """
-    kind, places = data.id.get_type(), []
-    row, offset = kind.get_size(), 0
-    if field is not None:
-        offset = kind.get_member_offset(kind.get_member_index(field.encode()))
-    if data.chunks is None:
-        places.append((data.id.get_offset(), data.size))
-    else:
-        data.id.chunk_iter(lambda chunk: places.append((chunk.byte_offset, math.prod(data.chunks))))
-    if data.compression is not None or None in (place for place, _ in places):
-        raise DataError(f"{path}: {data.name} is stored packed; write it plainly: h5repack -l CONTI or -f NONE")
-    content = np.memmap(path, np.uint8, mode="r")
-    for place, count in places:
-        rows = content[place : place + count * row].reshape(count, row)
-        longest = int(np.ascontiguousarray(rows[:, offset : offset + 4]).view("<u4").max(initial=0))
-        refuse_claim(f"{path}: a value of {data.name}", longest, content.size // LARGEST_CLAIM)
 
 
 def check_finite(where: str, values: Tensor) -> None:

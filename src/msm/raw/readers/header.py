@@ -10,8 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ...data.hdf5 import check_lengths
 from ...errors import DataError
-from .guards import check_lengths
 
 LARGEST_HEADER = 2**22  # characters
 LARGEST_SIDE = 2**16  # of a matrix: the counters of an acquisition have 16 bits

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.hdf5 import open_hdf5
+from ...data.hdf5 import check_lengths, open_hdf5, refuse_claim
 from ...errors import DataError
 from ..scan import Scan, fft1c, ifft1c, resize, split_axis, split_volume
-from .guards import check_finite, check_lengths, raw_dataset, refuse_claim
+from .guards import check_finite, raw_dataset
 from .header import Header, read_header
 
 READ_ROWS = 1024  # heads of acquisitions read at a time

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data.hdf5 import LARGEST_CLAIM
 from ...errors import DataError
-from .guards import LARGEST_CLAIM
 
 HEADER_BYTES = 128
 MATRIX, COMPRESSED = 14, 15
