@@ -38,8 +38,10 @@ from msm import (
     generate,
     noiseless_loss,
 )
-from msm.config.schema import TrainConfig
+from msm.config.trained import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
+from msm.denoiser import PARAMETRISATIONS
+from msm.sampling import Sampler
 from msm.system.memory import keep_memory
 from msm.train.trainer import Trainer
 
@@ -144,14 +146,14 @@ def unit_maps(batch: int, coils: int, size: int) -> torch.Tensor:
 
 def sampler(case: Case, network: nn.Module, steps: int = 2) -> Callable[[], torch.Tensor]:
     """A run of some steps: its last one draws no noise, so one step would be too few to tell what a step costs."""
-    denoiser = PartialDenoiser(network, VPSchedule(), case.parametrisation).to(DEVICE).eval()
+    denoiser = PartialDenoiser(network, VPSchedule(), PARAMETRISATIONS[case.parametrisation]()).to(DEVICE).eval()
     transform, masks, shape = Identity(), BoxMasks(case.size), (3, case.size, case.size)
     if case.coils:
         transform = MultiCoil(unit_maps(case.batch, case.coils, case.size))
         masks = CartesianMasks(case.size, case.acceleration, case.size * 5 // 64)
         shape = (case.coils, case.size, case.size)
-    options = {"steps": steps, "draws": case.draws, "score": case.score}
-    return lambda: generate(denoiser, transform, masks, shape, seeds=range(case.batch), **options)
+    options = {"transform": transform, "masks": masks, "sampler": Sampler(steps, case.draws, score=case.score)}
+    return lambda: generate(denoiser, shape, seeds=range(case.batch), **options)
 
 
 def network_calls(case: Case, network: nn.Module, calls: int) -> Callable[[], None]:
@@ -196,7 +198,7 @@ def training(case: Case, pairs: int) -> dict:
     """A training step from a store on disk beside forward, backward and optimiser of the bare network."""
     torch.manual_seed(0)
     network = five_million(case)
-    denoiser = PartialDenoiser(network, VPSchedule(), case.parametrisation)
+    denoiser = PartialDenoiser(network, VPSchedule(), PARAMETRISATIONS[case.parametrisation]())
     u, t = torch.randn(case.batch, network.in_channels, case.size, case.size), torch.full((case.batch,), 500.0)
     u, t = u.to(DEVICE), t.to(DEVICE)
     masks = CartesianMasks(case.size, 4, 5) if case.coils else BoxMasks(case.size)

@@ -19,10 +19,9 @@ import torch
 from matplotlib.figure import Figure
 
 import msm
-from msm.config.build import make_denoiser
+from msm.config.build import make_data_step, make_denoiser, make_masks
 from msm.config.load import load_config
 from msm.data.images import slices
-from msm.data_step import proximal_step
 from msm.evaluate.calibration import foreground, intervals, rank_counts, spread_and_error
 from msm.evaluate.metrics import image_metrics
 from msm.network import ADMNetwork
@@ -62,8 +61,8 @@ def measure(denoiser, items, config) -> dict:
 
 def linear_start(denoiser, items, config) -> dict:
     """Scores of what `best` starts from, before any network call."""
-    seen, iterations = observe(items, config.inverse_problem, config.data), config.inverse_problem.proximal_iterations
-    step = proximal_step(seen.y, seen.operator, seen.transform, seen.noise_std, denoiser.prior, iterations)
+    seen = observe(items, config.inverse_problem, config.data)
+    step = make_data_step(config.sample.data_step).of(seen, denoiser.prior)
     x_hat = seen.transform.adjoint(step(torch.zeros_like(seen.y), config.sample.warm_start))
     found = image_metrics(x_hat, torch.stack([item.image for item in items]), convention="plain")
     return {"psnr": rounded(found["psnr"]), "ssim": rounded(found["ssim"])}
@@ -122,7 +121,8 @@ def main() -> None:
         done = records.setdefault(preset, {})
         if key not in done:
             if denoiser is None:
-                denoiser = make_denoiser(ADMNetwork.load(WEIGHTS), config.diffusion).eval()
+                masks = make_masks(config.data.mask, config.data.image_size)
+                denoiser = make_denoiser(ADMNetwork.load(WEIGHTS), config.diffusion, masks).eval()
                 found = slices(options.folder, "test", 0, 64, config.data.coils, config.data.seed)
                 items = list(itertools.islice(found, 0, 64, 8))
             if config.sample.warm_start:

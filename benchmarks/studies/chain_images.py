@@ -16,13 +16,13 @@ import argparse
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
 from functools import cache, partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from msm.config.presets import preset
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
@@ -37,7 +37,7 @@ from msm.masks import Chain, Masks
 from msm.network import ADMNetwork
 from msm.runs.inputs import sources
 from msm.sample.kept_batches import Parts
-from msm.sampling import Level, combine
+from msm.sampling import Level, Sampler, combine
 from msm.system.files import fingerprint, write_text
 from msm.system.memory import keep_memory
 
@@ -56,9 +56,9 @@ PHOTOS = 10_000  # of those in the folder, at most, the first
 def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
     """Config and denoiser of a run, and the masks of its sampler: for the oracle, the one that keeps everything."""
     config = load_config(run / "config.yaml")
-    denoiser = make_denoiser(ADMNetwork.load(run / "weights"), config.diffusion).eval()
     size = config.data.image_size
-    return config, denoiser, BoxMasks(size, 0.0) if draws == 1 else make_masks(config.data.mask, size)
+    masks = BoxMasks(size, 0.0) if draws == 1 else make_masks(config.data.mask, size)
+    return config, make_denoiser(ADMNetwork.load(run / "weights"), config.diffusion, masks).eval(), masks
 
 
 @cache
@@ -77,16 +77,16 @@ def start_process() -> None:
 
 def draw(run: Path, score: str, draws: int, calls: int, folder: Path, seeds: range) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) of the preset `best`, one from each seed, and the CPU seconds they took; kept in a folder."""
-    config, denoiser, masks = compiled(run, draws)
+    config, denoiser, _ = compiled(run, draws)
     shape = (config.data.channels, config.data.image_size, config.data.image_size)
-    options = preset("best") | {"steps": calls // draws, "draws": draws, "score": score}
+    sampler = replace(Sampler.preset("best"), steps=calls // draws, draws=draws, score=score)
 
     def batch(seeds: range) -> tuple[Tensor, Tensor]:
         started = time.process_time()
-        images = generate(denoiser, Identity(), masks, shape, seeds=seeds, **options)
+        images = generate(denoiser, shape, seeds=seeds, sampler=sampler)
         return images, torch.tensor(time.process_time() - started)
 
-    identity = fingerprint([json.dumps(options), dump_config(config)], denoiser.state_dict().values())
+    identity = fingerprint([json.dumps(asdict(sampler)), dump_config(config)], denoiser.state_dict().values())
     return Parts(folder, identity).keep(batch)(seeds)
 
 

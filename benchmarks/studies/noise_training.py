@@ -19,9 +19,8 @@ from pathlib import Path
 
 import torch
 
-from msm.config.build import make_denoiser
+from msm.config.build import make_denoiser, make_masks
 from msm.config.load import load_config
-from msm.config.schema import CartesianMaskConfig, InverseProblemConfig
 from msm.data.images import photos, slices
 from msm.evaluate.metrics import image_metrics
 from msm.network import ADMNetwork
@@ -35,18 +34,19 @@ def reconstruct(folder: Path, images_folder: Path, count: int, noise: float, acc
     config = load_config(folder / "config.yaml")
     data = config.data
     if data.is_mri:
-        mask = CartesianMaskConfig(acceleration=acceleration, center=data.mask.center)
-        problem = InverseProblemConfig(operator="undersampling", mask=mask, noise_std=noise, step_size="proximal")
+        mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {data.mask.center}}}"
+        problem = f"{{operator: undersampling, mask: {mask}, noise_std: {noise}}}"
         found = slices(images_folder, "test", 0, data.image_size, data.coils, data.seed)
-        sampler = {"steps": 15, "draws": 4, "eta": 1.0}
+        sampler = ["sample.steps=15", "sample.draws=4", "sample.eta=1.0"]
     else:
-        problem = InverseProblemConfig(operator="box", hole=data.image_size // 2, noise_std=noise, step_size="proximal")
+        problem = f"{{operator: box, hole: {data.image_size // 2}, noise_std: {noise}}}"
         found = photos(images_folder, "test", data.held_out, data.image_size, data.channels)
-        sampler = {"steps": 20, "draws": 2, "eta": 0.85}
+        sampler = ["sample.steps=20", "sample.draws=2", "sample.eta=0.85"]
     items = list(itertools.islice(found, count))
-    sample = config.sample.model_copy(update=sampler | {"batch_size": 16})
-    settled = config.model_copy(update={"inverse_problem": problem, "sample": sample})
-    denoiser = make_denoiser(ADMNetwork.load(folder / "weights"), config.diffusion)
+    given = [f"inverse_problem={problem}", *sampler, "sample.batch_size=16", "sample.data_step={kind: proximal}"]
+    settled = load_config(folder / "config.yaml", given)
+    masks = make_masks(data.mask, data.image_size)
+    denoiser = make_denoiser(ADMNetwork.load(folder / "weights"), config.diffusion, masks)
     with arithmetic("bf16"):
         _, samples = posterior_samples(denoiser.eval(), items, settled)
     values = image_metrics(samples[:, 0], torch.stack([item.image for item in items]), convention="plain")

@@ -15,10 +15,13 @@ import torch
 
 from msm import ADMNetwork, CartesianMasks, Measurement, PartialDenoiser, VPSchedule, reconstruct
 from msm.data.store import MeasurementStore
+from msm.data_step import GradientStep, Proximal
+from msm.denoiser import PARAMETRISATIONS
 from msm.evaluate.classical import cg_sense, l1_wavelet
 from msm.evaluate.metrics import psnr
 from msm.losses import standard_normal
-from msm.operators import Undersampling
+from msm.operators import Problem, Undersampling
+from msm.sampling import Sampler
 
 
 def mean_psnr(x_hat, x) -> float:
@@ -60,25 +63,14 @@ def main() -> None:
     for run in options.runs:
         folder, _, parametrisation = run.rpartition(":")
         network = ADMNetwork.load(Path(folder) / "weights")
-        denoiser = PartialDenoiser(network, VPSchedule(), parametrisation).eval()
+        denoiser = PartialDenoiser(network, VPSchedule(), PARAMETRISATIONS[parametrisation](), masks).eval()
         print(f"{run}: relative error of the measured entries at {denoising_errors(denoiser, m, x)}")
-        for step_size, steps, draws, eta in ((2.0, 20, 3, 0.85), ("proximal", 15, 4, 1.0)):
-            z = reconstruct(
-                denoiser,
-                m.values,
-                Undersampling(m.mask),
-                transform,
-                masks,
-                tuple(m.values.shape[1:]),
-                seeds=range(options.items),
-                steps=steps,
-                draws=draws,
-                eta=eta,
-                step_size=step_size,
-                noise_std=0.01,
-            )
+        problem, seeds = Problem(m.values, Undersampling(m.mask), transform, 0.01), range(options.items)
+        for step, sampler in ((GradientStep(2.0), Sampler(20, 3, 0.85)), (Proximal(), Sampler(15, 4, 1.0))):
+            z = reconstruct(denoiser, problem, seeds=seeds, sampler=sampler, data_step=step)
             score = mean_psnr(transform.adjoint(z), x)
-            print(f"{run}: step {step_size}, {steps} × {draws} calls, η = {eta}: {score:.2f} dB, one sample")
+            calls = f"{sampler.steps} × {sampler.draws} calls, η = {sampler.eta}"
+            print(f"{run}: {step}, {calls}: {score:.2f} dB, one sample")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from msm import CartesianMasks, MultiCoil
 from msm.config.build import make_denoiser, make_masks
 from msm.config.load import load_config
+from msm.data_step import Proximal
 from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation
 from msm.evaluate.metrics import image_metrics
 from msm.mri_prior import ImagePrior
@@ -48,6 +49,7 @@ from msm.raw.prepare import Prepared, prepare
 from msm.raw.readers import import_scans
 from msm.raw.reconstruct import sample_scan
 from msm.raw.scan import Scan, padded_size, unfit
+from msm.sampling import Sampler
 from msm.system.files import write_text
 from msm.system.processes import arithmetic
 
@@ -80,30 +82,28 @@ def best_of(found, score):
     return best
 
 
-def samples_of(options, scan: Scan, maps: Tensor, noise_std: float, weight: float) -> tuple[Tensor, float]:
+def samples_of(options, prepared: Prepared, weight: float) -> tuple[Tensor, float]:
     """Posterior samples (K, 1, H, W) by the trained model at a likelihood weight, and the seconds they took."""
     config = load_config(options.weights / "config.yaml")
-    denoiser = make_denoiser(ADMNetwork.load(options.weights), config.diffusion).eval()
+    height, width = prepared.maps.shape[-2:]
+    masks = make_masks(config.data.mask, (height, width))
+    denoiser = make_denoiser(ADMNetwork.load(options.weights), config.diffusion, masks).eval()
     start = time.perf_counter()
     with arithmetic("bf16"):
         samples = sample_scan(
             denoiser,
-            scan,
-            maps,
-            make_masks(config.data.mask, tuple(maps.shape[-2:])),
+            prepared,
             seeds=range(options.samples),
-            noise_std=noise_std / weight**0.5,
-            steps=options.steps,
-            draws=options.draws,
-            eta=options.eta,
-            grid=options.grid,
+            sampler=Sampler(options.steps, options.draws, options.eta, grid=options.grid),
+            data_step=Proximal(max(6, config.diffusion.sense_iterations), weight),
             batch_size=options.batch_size,
         )
     return samples, round(time.perf_counter() - start, 1)
 
 
-def start_of_network(options, scan: Scan, maps: Tensor, noise_std: float) -> Tensor:
+def start_of_network(options, prepared: Prepared) -> Tensor:
     """The linear estimate (1, 1, H, W) that the network of `sense` corrects."""
+    scan, maps, noise_std = prepared.scan, prepared.maps, prepared.noise_std
     diffusion = load_config(options.weights / "config.yaml").diffusion.model_copy(update={"parametrisation": "sense"})
     sense, sigma = make_denoiser(nn.Identity(), diffusion).parametrisation, torch.full((1, 1, 1, 1), noise_std)
     phase, m_0 = sense.linear_estimate(scan.k_space[None], scan.mask[None], sigma, MultiCoil(maps[None]))
@@ -128,9 +128,11 @@ def every_tenth(scan: Scan, first: int) -> Tensor:
     return held
 
 
-def without(scan: Scan, held: Tensor) -> Scan:
+def without(prepared: Prepared, held: Tensor) -> Prepared:
     """A scan as if the points held (H, W) had not been measured."""
-    return replace(scan, mask=scan.mask & ~held, k_space=torch.where(held, 0, scan.k_space))
+    scan = prepared.scan
+    seen = replace(scan, mask=scan.mask & ~held, k_space=torch.where(held, 0, scan.k_space))
+    return replace(prepared, scan=seen)
 
 
 def prediction_error(prepared: Prepared, held: Tensor) -> Callable[[Tensor], float]:
@@ -149,10 +151,10 @@ def choose(options) -> None:
     (file,) = options.files
     prepared = prepared_scan(file)
     held = every_tenth(prepared.scan, 5)
-    seen = without(prepared.scan, held | every_tenth(prepared.scan, 0))
+    seen = without(prepared, held | every_tenth(prepared.scan, 0))
     error, found = prediction_error(prepared, held), {}
     for weight in (1, 2, 4, 8, 16):
-        samples, _ = samples_of(options, seen, prepared.maps, prepared.noise_std, weight)
+        samples, _ = samples_of(options, seen, weight)
         one, mean = sum(map(error, samples[:, None])) / len(samples), error(samples.mean(0, keepdim=True))
         found[weight] = {"one sample": round(one, 4), f"mean of {len(samples)}": round(mean, 4)}
     save(options, f"{file.stem}, likelihood weight on other points", found)
@@ -164,14 +166,14 @@ def held_out(options) -> None:
     prepared = prepared_scan(file)
     scan, maps = prepared.scan, prepared.maps
     held = every_tenth(scan, 0)
-    seen, error = without(scan, held), prediction_error(prepared, held)
+    seen, error = without(prepared, held), prediction_error(prepared, held)
     floor = float(2 * prepared.noise_std**2 / scan.k_space[:, held].abs().square().mean())
-    best = best_of(classical(seen.k_space, seen.mask, maps), error)
-    samples, seconds = samples_of(options, seen, maps, prepared.noise_std, options.likelihood_weight)
+    best = best_of(classical(seen.scan.k_space, seen.scan.mask, maps), error)
+    samples, seconds = samples_of(options, seen, options.likelihood_weight)
     mean = samples.mean(0, keepdim=True)
     record = {name: {"error": round(v, 4), "setting": s} for name, (v, s, _) in best.items()}
     record |= {
-        "start of the network": {"error": round(error(start_of_network(options, seen, maps, prepared.noise_std)), 4)},
+        "start of the network": {"error": round(error(start_of_network(options, seen)), 4)},
         "MSM, one sample": {"error": round(sum(map(error, samples[:, None])) / len(samples), 4)},
         f"MSM, mean of {len(samples)}": {"error": round(error(mean), 4), "seconds": seconds, **sampler(options)},
         "noise alone": {"error": round(floor, 4)},
@@ -211,7 +213,7 @@ def undersampled(options, file: Path, acceleration: float) -> None:
         return {name: round(value[0], 4) for name, value in values.items()}
 
     best = best_of(classical(seen.k_space, mask, maps), lambda image: -scores(image)["psnr"])
-    samples, seconds = samples_of(options, seen, maps, full.noise_std, options.likelihood_weight)
+    samples, seconds = samples_of(options, replace(full, scan=seen), options.likelihood_weight)
     mean = samples.mean(0, keepdim=True)
     record = {name: {**scores(image), "setting": s} for name, (_, s, image) in best.items()}
     record |= {

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import msm
-from msm.config.build import make_denoiser
+from msm.config.build import make_denoiser, make_masks
 from msm.config.load import load_config
 from msm.data.images import photos, slices
 from msm.evaluate.classical import bicubic, biharmonic, tune
@@ -95,7 +95,8 @@ def main() -> None:
     weights = options.weights or ASSETS / options.kind
     config = load_config(weights / "config.yaml")
     data, count = config.data, options.count or {"brain": 64, "faces": 35}[options.kind]
-    denoiser = make_denoiser(ADMNetwork.load(weights), config.diffusion).eval()
+    masks = make_masks(data.mask, data.image_size)
+    denoiser = make_denoiser(ADMNetwork.load(weights), config.diffusion, masks).eval()
     if options.kind == "brain":
         found = slices(options.folder, "test", 0, data.image_size, data.coils, data.seed)
         items = list(itertools.islice(found, count + TUNING))

@@ -23,7 +23,8 @@ from msm.denoiser import EDM, Network, PartialDenoiser, Sense
 from msm.losses import mean_square
 from msm.masks import Masks
 from msm.measurement import Measurement
-from msm.sampling import Level, Operator, ddim, posterior_update
+from msm.operators import Operator
+from msm.sampling import Level, ddim, posterior_update
 from msm.transforms import Identity, Transform
 
 Mean = Callable[[Tensor, Level], Tensor]  # x_t (B, C, H, W), level -> E[x | x_t]

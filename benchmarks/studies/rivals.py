@@ -17,12 +17,11 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from msm.config.presets import preset
 from rival_methods import (
     Bounded,
     Inpainting,
@@ -38,12 +37,21 @@ from rival_methods import (
 from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
-from msm import BoxMasks, Identity, MultiCoil, generate, reconstruct
+from msm import BoxMasks, Identity, MultiCoil, VPSchedule, generate, reconstruct
 from msm.config.build import make_denoiser, make_masks
 from msm.config.load import Config, dump_config, load_config
-from msm.config.schema import BoxMaskConfig, CartesianMaskConfig, InverseProblemConfig, MaskConfig
+from msm.config.measured import (
+    AnyMask,
+    AnyProblem,
+    BoxMaskConfig,
+    BoxProblem,
+    CartesianMaskConfig,
+    SuperResolutionProblem,
+    UndersamplingProblem,
+)
 from msm.data.acquire import Source
 from msm.data.store import MeasurementStore
+from msm.data_step import preset_data_step
 from msm.denoiser import PartialDenoiser
 from msm.evaluate.bootstrap import mean, of_sets
 from msm.evaluate.calibration import foreground, intervals, rank_counts, residual_ratio, spread_and_error
@@ -53,10 +61,11 @@ from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.tuning import MRI, fitting
 from msm.masks import Masks
 from msm.network import ADMNetwork
+from msm.operators import Problem
 from msm.runs.inputs import sources
 from msm.runs.weights import record_denoiser
-from msm.sample.observe import Observation, coil_maps, observe
-from msm.sampling import ReverseProcess, ddim
+from msm.sample.observe import coil_maps, observe
+from msm.sampling import ReverseProcess, Sampler, ddim
 from msm.schedule import Grid
 from msm.system.files import write_text
 from msm.train.trainer import Trainer
@@ -69,11 +78,8 @@ SAMPLES, SHARES = 39, (0.5, 0.8, 0.9, 0.95)  # of calibration
 TRAINING_NOISE = 0.1  # of the runs called NAME_noisy
 MSM, NOISY = "MSM", f", ρ = {TRAINING_NOISE}"
 PROBLEMS = {  # of each kind of data
-    "slices": {"R = 4": {"operator": "undersampling"}, "R = 8": {"operator": "undersampling"}},
-    "images": {
-        "box inpainting": {"operator": "box"},
-        "super-resolution × 4": {"operator": "super_resolution", "factor": 4},
-    },
+    "slices": ("R = 4", "R = 8"),
+    "images": ("box inpainting", "super-resolution × 4"),
 }
 
 
@@ -90,7 +96,7 @@ def make_rival(kind: str, network: ADMNetwork, config: Config) -> PartialDenoise
     return denoiser
 
 
-def ambient_masks(config: Config) -> tuple[MaskConfig, float]:
+def ambient_masks(config: Config) -> tuple[AnyMask, float]:
     """The family of Ambient's further-corrupted masks, and the share of the acquired that they keep.
 
     R becomes R + 1, as Aali et al. have it; of boxes one more is dropped.
@@ -150,7 +156,7 @@ class Method:
         kinds: of data that it is for.
     """
 
-    run: Callable[[Config, PartialDenoiser | None, Observation, tuple], Tensor]
+    run: Callable[[Config, PartialDenoiser | None, Problem, tuple], Tensor]
     trained: str = ""
     calls: int = CALLS
     backward: bool = False
@@ -182,17 +188,16 @@ class ImageSpace:
 
     def process(self, seeds: range, grid: Grid = "time") -> ReverseProcess:
         """Levels and noise of a reverse process."""
-        return ReverseProcess(
-            *(torch.nn.Identity(), self.transform, self.masks, self.shape, seeds, CALLS),
-            *(1, 1.0, False, "average", grid),
-        )
+        of_schedule = PartialDenoiser(torch.nn.Identity(), VPSchedule())
+        sampler = Sampler(CALLS, 1, 1.0, covering=False, grid=grid)
+        return ReverseProcess(of_schedule, self.shape, seeds, self.transform, self.masks, sampler)
 
 
-def image_space(seen: Observation) -> ImageSpace:
+def image_space(seen: Problem) -> ImageSpace:
     return ImageSpace(tuple(seen.input.shape[1:]), seen.y.is_complex())
 
 
-def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen: Observation, setting: tuple):
+def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen: Problem, setting: tuple):
     """A posterior sample by the oracle and a sampler of `rival_methods`."""
     space = image_space(seen)
     whole = torch.ones(len(seen.y), 1, *space.shape[-2:], dtype=torch.bool)
@@ -201,7 +206,7 @@ def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen
     return sampler(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
 
 
-def ambient_sample(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+def ambient_sample(config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     """A posterior sample by A-DPS: every image has one further-corrupted mask, at all levels."""
     space = image_space(seen)
     mask = make_masks(ambient_masks(config)[0], space.shape[-2:]).sample(len(seen.y), Generator().manual_seed(0))
@@ -210,49 +215,46 @@ def ambient_sample(config: Config, denoiser, seen: Observation, setting: tuple) 
     return dps(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
 
 
-def msm_samples(number: int, whole: bool, config: Config, denoiser, seen: Observation) -> Tensor:
+def msm_samples(number: int, whole: bool, config: Config, denoiser, seen: Problem) -> Tensor:
     """Posterior samples (B, number, C, H, W) by MSM's preset `best`, with the masks of training, or the whole."""
     space, count = image_space(seen), len(seen.y)
     masks = space.masks if whole else make_masks(config.data.mask, space.shape[-2:])
-    options = preset("best", inverse_problem=True, mri=space.mri)
-    draws = 1 if whole else options["draws"]
-    shape = tuple(seen.operator.A_dagger(seen.y).shape[1:])
+    best = Sampler.preset("best", inverse_problem=True, mri=space.mri)
+    draws = 1 if whole else best.draws
+    sampler, step = replace(best, steps=CALLS // draws, draws=draws), preset_data_step("best", mri=space.mri)
     samples = []
     for first in range(0, number * count, count):
-        z = reconstruct(
-            *(denoiser, seen.y, seen.operator, seen.transform, masks, shape),
-            **{"seeds": range(first, first + count), "noise_std": seen.noise_std},
-            **options | {"steps": CALLS // draws, "draws": draws},
-        )
+        seeds = range(first, first + count)
+        z = reconstruct(denoiser, seen, seeds=seeds, masks=masks, sampler=sampler, data_step=step)
         samples.append(seen.transform.adjoint(z))
     return torch.stack(samples, 1)
 
 
-def msm_sample(number: int, whole: bool, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+def msm_sample(number: int, whole: bool, config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     """Mean of a number of posterior samples."""
     return msm_samples(number, whole, config, denoiser, seen).mean(1)
 
 
-def linear(iterations: int, config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+def linear(iterations: int, config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     """Phase-constrained SENSE; by 4 iterations it is what all networks of MRI start from."""
     sense, sigma = Bounded(iterations=iterations), torch.full((len(seen.y), 1, 1, 1), setting[0])
     phase, m_0 = sense.linear_estimate(seen.y, seen.operator.mask, sigma, seen.transform)
     return phase * m_0
 
 
-def ssdu(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+def ssdu(config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     return ssdu_image(denoiser, seen.y, seen.operator.mask, seen.transform)
 
 
-def shown(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+def shown(config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     return seen.input
 
 
-def total_variation(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+def total_variation(config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     return MRI["TV"].run(seen, setting)
 
 
-def interpolation(config: Config, denoiser, seen: Observation, setting: tuple) -> Tensor:
+def interpolation(config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     (method,) = fitting(seen).values()
     return method.run(seen, setting)
 
@@ -290,15 +292,14 @@ def load(name: str, run: Path) -> tuple[Config, PartialDenoiser]:
     return config, make_rival(kind, network, config)
 
 
-def posed(name: str, config: Config) -> InverseProblemConfig:
+def posed(name: str, config: Config) -> AnyProblem:
     """An inverse problem of `PROBLEMS`, by name."""
-    given = PROBLEMS[data_kind(config)][name]
     if config.data.is_mri:
-        acceleration = float(name.removeprefix("R = "))
-        given = given | {"mask": config.data.mask.model_copy(update={"acceleration": acceleration})}
-    elif given["operator"] == "box":
-        given = given | {"hole": config.data.image_size // 2}
-    return InverseProblemConfig(noise_std=NOISE_STD, **given)
+        mask = config.data.mask.model_copy(update={"acceleration": float(name.removeprefix("R = "))})
+        return UndersamplingProblem(mask=mask, noise_std=NOISE_STD)
+    if name == "box inpainting":
+        return BoxProblem(hole=config.data.image_size // 2, noise_std=NOISE_STD)
+    return SuperResolutionProblem(factor=4, noise_std=NOISE_STD)
 
 
 def data_kind(config: Config) -> str:
@@ -346,7 +347,7 @@ def evaluate(folder: Path, runs: dict[str, Path], names: list[str], count: int, 
 def calibrate(folder: Path, run: Path, count: int, records: Path) -> None:
     """How often the truth lies within samples of MSM on the first problem: in the object for MRI, in the hole else."""
     config, denoiser = load("msm", run)
-    problem = next(iter(PROBLEMS[data_kind(config)]))
+    problem = PROBLEMS[data_kind(config)][0]
     items = list(itertools.islice(sources(config.data, folder, "test"), count))
     seen, x = observe(items, posed(problem, config), config.data), truth(items)
     samples = msm_samples(SAMPLES, False, config, denoiser, seen)
@@ -369,9 +370,7 @@ def truth(items: list[Source]) -> Tensor:
     return torch.stack([item.image for item in items])
 
 
-def choose(
-    run: Callable[..., Tensor], grid: tuple, apart: list[Source], problem: InverseProblemConfig, config: Config
-) -> tuple:
+def choose(run: Callable[..., Tensor], grid: tuple, apart: list[Source], problem: AnyProblem, config: Config) -> tuple:
     """The setting of the highest mean PSNR on images kept apart."""
     if len(grid) == 1:
         return grid[0]
@@ -384,18 +383,21 @@ def choose(
 
 def oracle_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, transform: Transform, seeds: range):
     """Images of the oracle: one mask, which keeps the whole of one coil that sees everything."""
-    options = preset("best") | {"steps": CALLS, "draws": 1}
-    z = generate(denoiser, space.transform, space.masks, space.shape, seeds=seeds, **options)
-    return space.transform.adjoint(z)
+    sampler = replace(Sampler.preset("best"), steps=CALLS, draws=1)
+    whole, transform = space.masks, space.transform
+    z = generate(denoiser, space.shape, seeds=seeds, transform=transform, masks=whole, sampler=sampler)
+    return transform.adjoint(z)
 
 
 def msm_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, transform: Transform, seeds: range):
     """Images of MSM by its preset `best`."""
     masks = make_masks(config.data.mask, space.shape[-2:])
-    shape = transform.maps.shape[1:] if space.mri else space.shape
-    options = preset("best")
-    options["steps"] = CALLS // options["draws"]
-    return transform.adjoint(generate(denoiser, transform, masks, tuple(shape), seeds=seeds, **options))
+    shape = transform.maps.shape[1:] if isinstance(transform, MultiCoil) else space.shape
+    best = Sampler.preset("best")
+    sampler = replace(best, steps=CALLS // best.draws)
+    return transform.adjoint(
+        generate(denoiser, tuple(shape), seeds=seeds, transform=transform, masks=masks, sampler=sampler)
+    )
 
 
 def ambient_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, transform: Transform, seeds: range):

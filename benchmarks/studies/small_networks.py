@@ -10,15 +10,16 @@ passed over.
 import argparse
 import json
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 from chain_images import BATCH, PHOTOS, judge, load, markdown, start_process
-from msm.config.presets import preset
 
-from msm import Identity, generate
+from msm import generate
 from msm.runs.inputs import sources
+from msm.sampling import Sampler
 from msm.system.files import write_text
 
 LAST = 2000  # training images at the end whose loss counts
@@ -27,13 +28,13 @@ SHOWN = ("patch_size", "num_channels", "channel_mult", "num_groups")
 
 def measure(run: Path, photos: torch.Tensor, count: int) -> dict:
     """Settings, loss and scores of one run."""
-    config, denoiser, masks = load(run, 1)
+    config, denoiser, _ = load(run, 1)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in log if row["images"] > config.train.images - LAST]
-    shape, options = photos.shape[1:], preset("best") | {"steps": 60, "draws": 1, "score": "average"}
+    shape, sampler = photos.shape[1:], replace(Sampler.preset("best"), steps=60, draws=1)
     batches = [range(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
     started = time.process_time()
-    images = torch.cat([generate(denoiser, Identity(), masks, shape, seeds=seeds, **options) for seeds in batches])
+    images = torch.cat([generate(denoiser, shape, seeds=seeds, sampler=sampler) for seeds in batches])
     return {
         "network": config.network.model_dump(mode="json"),
         "training_images": config.train.images,

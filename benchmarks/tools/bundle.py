@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from msm.config.load import dump_config, load_config
+from msm.config.load import dump_asked, load_config
 from msm.network import ADMNetwork
 from msm.system.files import write_text
 
@@ -33,7 +33,7 @@ def main() -> None:
     sampler = {"samples": options.samples, "batch_size": 16, "mixed_precision": precision}
     sample = config.sample.model_copy(update=sampler)
     bundled = config.model_copy(update={"setting": setting, "sample": sample})
-    write_text(options.folder / "config.yaml", dump_config(bundled))
+    write_text(options.folder / "config.yaml", dump_asked(bundled))
 
 
 if __name__ == "__main__":

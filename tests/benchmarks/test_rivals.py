@@ -13,7 +13,7 @@ from msm.config.build import make_masks
 from msm.config.load import load_config
 from msm.masks import BoxMasks
 from msm.operators import Undersampling
-from msm.sampling import ReverseProcess
+from msm.sampling import ReverseProcess, Sampler
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
@@ -32,9 +32,9 @@ COUNT = 200
 
 def drawn(sampler, oracle, y, mask, steps=60):
     """Samples (B, 1, 8, 8) with the exact posterior mean of a Gaussian field, B observations."""
+    sampler_of_steps = Sampler(steps, 1, 1.0, covering=False)
     process = ReverseProcess(
-        *(oracle, Identity(), BoxMasks(oracle.size), (1, *oracle.size), range(len(y)), steps),
-        *(1, 1.0, False, "average", "time"),
+        oracle, (1, *oracle.size), range(len(y)), Identity(), BoxMasks(oracle.size), sampler_of_steps
     )
     whole = torch.ones(len(y), 1, *oracle.size, dtype=torch.bool)
     physics = Physics(Undersampling(mask), Identity())
@@ -135,7 +135,7 @@ def test_what_is_held_out_reaches_the_loss_but_not_the_network(name):
     changed = Measurement(
         torch.where(held, measurement.values + 1, measurement.values), measurement.mask, measurement.maps
     )
-    denoiser = PartialDenoiser(Spy(), VPSchedule(), "sense")
+    denoiser = PartialDenoiser(Spy(), VPSchedule())
     denoiser.parametrisation = parametrisation()
     results = []
     for given in (measurement, changed):

@@ -1,0 +1,102 @@
+"""Tables of the README and the studies, against the records that they were made of."""
+
+import json
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def record(name):
+    return json.loads((ROOT / f"docs/studies/results/{name}.json").read_text())
+
+
+def page(name):
+    """The text of a page, without what is bold."""
+    return (ROOT / name).read_text().replace("**", "")
+
+
+def short(value, digits=3):
+    """A number below 1 as the pages have it: .517; a 5 at the end of a record is rounded up."""
+    return f"{value + 1e-9:.{digits}f}".lstrip("0")
+
+
+def scores(found):
+    return f"{found['psnr']:.2f} / {short(found['ssim'])}"
+
+
+def bundled(kind):
+    """Scores of each problem: what is given and classical methods, one sample, the mean of 4."""
+    for problem, found in record(kind).items():
+        (msm,) = [found[name] for name in found if name.startswith("MSM")]
+        yield problem, [scores(each) for each in found["classical"].values()], msm
+
+
+@pytest.mark.parametrize("kind", ["brain", "faces"])
+def test_reconstruction(kind):
+    for problem, classical, msm in bundled(kind):
+        label = {"box": "32 × 32 hole", "x4": "×4"}.get(problem, problem)
+        row = [label, *classical, scores(msm["one sample"]), scores(msm["mean of 4"])]
+        assert f"| {' | '.join(row)} |" in page("docs/studies/reconstruction.md")
+
+
+@pytest.mark.parametrize("kind", ["brain", "faces"])
+def test_readme(kind):
+    labels = {"R = 4": "brain, 8 coils, R = 4", "R = 8": "brain, 8 coils, R = 8"}
+    labels |= {"box": "face, 32 × 32 hole", "x4": "face, ×4"}
+    best = {"brain": "TV", "box": "biharmonic", "x4": "bicubic"}
+    for problem, classical, msm in bundled(kind):
+        if problem in labels:
+            named = best.get(problem, best["brain"])
+            row = [labels[problem], classical[0], f"{named} {classical[-1]}"]
+            row += [scores(msm["one sample"]), scores(msm["mean of 4"])]
+            assert f"| {' | '.join(row)} |" in page("README.md")
+
+
+def test_brain_calls():
+    found = record("brain_calls")
+    for preset in ("published", "best"):
+        one = {int(key.split()[0]): each for key, each in found[preset].items() if "," not in key}
+        row = [f"{mean(one[n]['psnr']):.2f} / {mean(one[n]['ssim']):.3f}" for n in sorted(one)]
+        assert f"| `{preset}` | {' | '.join(row)} |" in page("docs/studies/presets.md")
+    gains = {key: each["psnr"] for key, each in found["check"].items()}
+    row = [f"{g['mean']:+.2f} ± {g['standard_error']:.2f}, {g['better_slices']}" for g in gains.values()]
+    assert " | ".join(row) in page("docs/studies/presets.md")
+
+
+def test_training_grids():
+    for problem, found in record("train_grid").items():
+        for method, label in (("MSM", "one sample"), ("MSM, mean of 4", "mean of 4")):
+            row = [f"{problem}, {label}"]
+            for grid in ("time", "cosine"):
+                each = found[method][grid]
+                row.append(f"{mean(each['psnr']):.2f} ({short(mean(each['ssim']))})")
+            assert f"| {' | '.join(row)} |" in page("docs/studies/mri_training.md")
+
+
+def test_held_out_points_of_the_scan():
+    found, text = record("raw_scan"), page("docs/studies/raw_scan.md")
+    methods = ("CG-SENSE", "L1-wavelet", "TV", "start of the network", "MSM, one sample", "MSM, mean of 8")
+    scan = found["brain_8ch_R8"]
+    assert scan["MSM, mean of 8"]["likelihood_weight"] == 4
+    row = [short(scan["zero-filled"]["error"]), *(short(scan[name]["error"], 4) for name in methods)]
+    assert f"| {' | '.join(row)} |" in text
+    weights = next(each for name, each in found.items() if "likelihood weight" in name)
+    for label in ("one sample", "mean of 2"):
+        row = [short(each[label], 4) for each in weights.values()]
+        assert f"| {label} | {' | '.join(row)} |" in text
+
+
+def test_trained_on_noise():
+    found, text = record("noise_training"), page("docs/studies/noise.md")
+    for run, label in (("0", "no noise"), ("0.1", "ρ = .1, noisy loss"), ("0.2", "ρ = .2, noisy loss")):
+        each = found[f"trained: {run}"]
+        row = [scores(each[f"test noise {level}, R = 4"]) for level in ("0.01", "0.05", "0.1", "0.2")]
+        assert f"| {label} | {' | '.join(row)} |" in text
+
+
+def test_kills():
+    found = record("kills")
+    assert found["kills"] == 30 and found["same_bytes"] and "30 times" in page("docs/how-to/processes.md")
