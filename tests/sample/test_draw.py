@@ -1,7 +1,6 @@
 """Observations, posterior samples and scores, and the demo built of them, with a network that predicts zero."""
 
 import csv
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
