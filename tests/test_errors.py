@@ -31,7 +31,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     assert optional("numpy.linalg", "algebra", "mri") is np.linalg
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(MissingPackage, match=r"^FID needs torch-fidelity: pip install 'msm-diffusion\[fid\]'$"):
-        optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "fid")
+        optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "perceptual")
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys):
