@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 from prepared_files import write as write_prepared
+from prepared_files import write_outside
 from raw_files import GOOD, read
 
 from msm.config.load import Config, ConfigError, dump_config, load_config
@@ -210,8 +211,9 @@ def test_tables_of_prepared_scans(tmp_path, index, name, drop, data):
     """No row of the table leads out of the folder."""
     (tmp_path / "inside").mkdir(exist_ok=True)
     write_prepared(tmp_path / "inside", "a", slices=6)
-    write_prepared(tmp_path, "outside", slices=6)
-    name = data.draw(st.sampled_from(["a", "../outside", "../../outside.h5", "/etc/passwd", ".."]) | st.just(name))
+    write_outside(tmp_path / "outside.h5")
+    names = ["a", "../../outside", "../../outside.h5", f"{tmp_path}/outside", ".."]
+    name = data.draw(st.sampled_from(names) | st.just(name))
     rows = f"INDEX,FILE,DROP,SLICE_START,SLICE_END\n{index},{name},{drop},,\n"
     (tmp_path / "inside" / "t.csv").write_bytes(rows.encode("utf-8", "surrogatepass"))
     try:
