@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from msm.errors import DataError
-from msm.network import ADMNetwork, _published_names, load_published_weights, published_shapes
+from msm.network import ADMNetwork, load_published_weights, published_shapes
+from msm.network.published import _published_names
 
 SETTINGS = {
     "image_size": 16,
