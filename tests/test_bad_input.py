@@ -4,13 +4,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from runs import PHOTOS, SLICES, run, write_config
+from runs import PHOTOS, SLICES, run, save_weights, write_config
 from stores import edit
 
 from msm.data.acquire import Source, acquire
 from msm.data.store import StoreWriter
 from msm.masks import BoxMasks, CartesianMasks
-from msm.network import ADMNetwork
 
 
 def write_store(root, kind):
@@ -41,11 +40,6 @@ def damage(path):
     path.write_bytes(content)
 
 
-def save_network(folder, levels):
-    ADMNetwork(16, 3, 32, 1, [1] * levels, [], 32).save(folder)
-    return folder
-
-
 def spoil_store(what):
     def prepare(root, monkeypatch):
         kind = "slices" if "maps" in what else "images"
@@ -72,7 +66,7 @@ def spoil_config(command, *overrides):
 
 def other_weights(command, damaged=False):
     def prepare(root, monkeypatch):
-        folder = save_network(root / "weights", 1 if damaged else 2)
+        folder = save_weights(root / "weights", levels=1 if damaged else 2)
         if damaged:
             file = folder / "model.safetensors"
             file.write_bytes(file.read_bytes()[:-100])
@@ -89,7 +83,7 @@ def other_checkpoint(root, monkeypatch):
 
 def run_for_weights(root, monkeypatch):
     config = write_config(root, **PHOTOS)
-    ADMNetwork(16, 3, 32, 1, [1], [], 32).save(root / "run" / "weights")
+    save_weights(root / "run" / "weights")
     out = f"setting.save_dir={root}/out"
     return ["sample", config, out, f"setting.pretrained_model_dir={root}/run"]
 
@@ -130,7 +124,7 @@ BAD = {  # what to do, then what the line must say: the file or field, what was 
     "checkpoint of another network": (
         other_checkpoint,
         "checkpoints",
-        "other settings",
+        "holds a run with network.channel_mult = [1], the config says [1, 1]",
         "use another setting.save_dir",
     ),
     "missing photos, acquire": (
@@ -159,7 +153,7 @@ BAD = {  # what to do, then what the line must say: the file or field, what was 
         lambda root, _: [
             "sample",
             write_config(root, **PHOTOS),
-            f"setting.pretrained_model_dir={save_network(root / 'w', 1)}",
+            f"setting.pretrained_model_dir={save_weights(root / 'w')}",
             "inverse_problem={operator: box, hole: 8}",
             f"setting.dataset_dir={root}/no",
         ],

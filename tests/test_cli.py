@@ -9,13 +9,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from runs import PHOTOS, PROBLEMS, SLICES, run, write_config
+from runs import PHOTOS, PROBLEMS, SLICES, run, save_weights, write_config
 
 from msm.config.load import load_config
 from msm.config.schema import DataConfig
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.masks import CartesianMasks, VariableDensityMasks
-from msm.network import ADMNetwork
 from msm.output.run_folder import file_names
 from msm.runs.inputs import check_masks
 from msm.runs.weights import new_denoiser
@@ -77,12 +76,13 @@ def test_training_and_sampling_do_not_share_a_folder(tmp_path, monkeypatch, caps
 
 def test_new_samples_replace_those_of_another_kind(tmp_path, monkeypatch):
     config = write_config(tmp_path, **PHOTOS)
-    ADMNetwork(16, 3, 32, 1, [1], [], 32).save(tmp_path / "w")
+    save_weights(tmp_path / "w")
     where = [f"setting.pretrained_model_dir={tmp_path}/w", f"setting.save_dir={tmp_path}/out"]
     assert run(monkeypatch, "sample", config, *where, "inverse_problem={operator: box, hole: 8}") == 0
     assert run(monkeypatch, "sample", config, *where) == 0
     left = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert left == {"sample_00000.png", "sample_00001.png", "grid.png", "images.npy", "config.yaml", "versions.json"}
+    of_run = {"config.yaml", "resolved.yaml", "versions.json"}
+    assert left == {"sample_00000.png", "sample_00001.png", "grid.png", "images.npy", *of_run}
 
 
 @pytest.mark.parametrize("command", ["train", "sample"])

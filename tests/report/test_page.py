@@ -136,9 +136,8 @@ def test_the_papers_numbers_stand_beside_the_same_setting_only():
 def test_the_papers_numbers_are_in_the_table_of_that_setting(runs, tmp_path):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
     settings = ["data.image_size=128", "network.image_size=128", "network.attention_resolutions=[32, 16]"]
-    config = load_config(folder / "config.yaml", [*settings, "inverse_problem.hole=64"])
-
-    (folder / "config.yaml").write_text(dump_config(config))
+    config = load_config(folder / RESOLVED, [*settings, "inverse_problem.hole=64"])
+    (folder / RESOLVED).write_text(dump_config(config))
     assert msm("report", folder, "-o", tmp_path / "page.html") == 0
     found = tables((tmp_path / "page.html").read_text())
     assert found["Quality, convention published", 0]["A-DPS paper"][0] == "20.14"
