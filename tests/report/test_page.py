@@ -172,7 +172,7 @@ def test_what_learned_is_told_by_its_kind_not_its_name(runs):
 def test_runs_that_differ_in_the_solver_share_a_section(runs, tmp_path):
     folder = shutil.copytree(runs / "mri", tmp_path / "other")
     other = "sample.data_step={kind: proximal, iterations: 9, likelihood_weight: 2}"
-    assert load_config(folder / RESOLVED).sample.data_step.iterations == 6
+    assert load_config(folder / RESOLVED).sample.data_step.iterations == 20
     (folder / RESOLVED).write_text(dump_config(load_config(folder / RESOLVED, [other])))
     assert msm("report", runs / "mri", folder, "-o", tmp_path / "page.html") == 0
     assert "MSM, mean of 3 other" in tables((tmp_path / "page.html").read_text())["Quality, convention plain", 0]
