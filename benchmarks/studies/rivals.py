@@ -38,7 +38,7 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, MultiCoil, VPSchedule, generate, reconstruct
-from msm.config.build import make_denoiser, make_masks
+from msm.config.build import make_denoiser, make_loss, make_masks
 from msm.config.load import Config, dump_config, load_config
 from msm.config.measured import (
     AnyMask,
@@ -60,10 +60,11 @@ from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.tuning import MRI, fitting
 from msm.masks import Masks
+from msm.measurement import Measurement
 from msm.network import ADMNetwork
 from msm.operators import Problem
 from msm.runs.inputs import sources
-from msm.runs.weights import record_denoiser
+from msm.runs.weights import new_denoiser
 from msm.sample.observe import coil_maps, observe
 from msm.sampling import ReverseProcess, Sampler, ddim
 from msm.schedule import Grid
@@ -109,26 +110,35 @@ def ambient_masks(config: Config) -> tuple[AnyMask, float]:
     return mask.model_copy(update={"acceleration": mask.acceleration + 1}), mask.acceleration / (mask.acceleration + 1)
 
 
+def rival_loss(kind: str, config: Config) -> Callable[..., Tensor]:
+    """The loss of Ambient or SSDU, which sees the network through its own parametrisation; noise counts as image."""
+    generator = Generator().manual_seed(config.train.seed)
+    rival = make_rival(kind, torch.nn.Identity(), config)
+    own = ssdu_loss(HELD_OUT, generator)
+    if kind == "ambient":
+        own = ambient_loss(rival.masks, ambient_masks(config)[1], generator)
+
+    def loss(denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, **of_noisy) -> Tensor:
+        rival.network = denoiser.network
+        return own(rival, measurement, t, noise=noise)
+
+    return loss
+
+
 def train(kind: str, config: Config) -> None:
     """Train a network as `msm train` does; the same command again goes on from the newest checkpoint."""
     folder, settings = config.setting.save_dir, config.train
-    torch.manual_seed(settings.seed)
-    denoiser = make_rival(kind, ADMNetwork(**config.network.model_dump()), config)
-    masks = make_masks(config.data.mask, config.data.image_size)
-    levels = {"train_steps": config.diffusion.train_steps, "train_grid": config.diffusion.train_grid}
-    store = MeasurementStore(config.setting.dataset_dir)
-    trainer = Trainer(denoiser, store, masks, folder, settings, **levels)
-    generator = Generator().manual_seed(settings.seed)
-    if kind == "ssdu":
-        trainer.loss = ssdu_loss(HELD_OUT, generator)
-    elif kind == "ambient":
-        trainer.loss = ambient_loss(masks, ambient_masks(config)[1], generator)
+    denoiser, store = new_denoiser(config), MeasurementStore(config.setting.dataset_dir)
+    loss = make_loss(settings, store.largest_noise_std)
+    if kind in ("ambient", "ssdu"):
+        loss = rival_loss(kind, config)
+        denoiser.record["rival"] = kind
+    grid = denoiser.schedule.training_grid(config.diffusion.train_steps, config.diffusion.train_grid)
+    trainer = Trainer(denoiser, store, settings, grid=grid, loss=loss)
     cost = folder / "cost.json"
     before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0
     write_text(folder / "config.yaml", dump_config(config))
-    if kind in ("msm", "oracle"):  # `msm sample` takes these
-        record_denoiser(config, folder / "weights")
-    trainer.run()
+    trainer.run(folder)
     seconds = round(before + time.process_time())
     write_text(cost, json.dumps({"images": settings.images, "cpu_seconds": seconds}) + "\n")
 
