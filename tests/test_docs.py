@@ -3,6 +3,7 @@
 import importlib
 import io
 import re
+import shlex
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import BaseModel
+from runs import msm
 
 from msm.config.schema import Config
 
@@ -80,6 +82,27 @@ def test_python_blocks_run(page, folder):
                 exec(compile(code, name(page), "exec"), namespace)
             printed = out.getvalue()
     assert time.process_time() - started < BUDGET
+
+
+SMALL = {
+    "train": ["train.images=16", "train.warmup_images=0", "train.checkpoint_images=16"],
+    "sample": ["sample.steps=2"],
+}
+
+
+def test_the_commands_of_the_first_tutorial_run(tmp_path, monkeypatch):
+    """Word by word, with less training and fewer steps."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/tutorials/photos.md").read_text()
+    given = dict(BLOCK.findall(text))
+    exec(given["python"], {})
+    Path("photos.yaml").write_text(given["yaml"])
+    commands = re.findall(r"^    msm ((?:.*\\\n)*.*)$", BLOCK.sub("", text), re.MULTILINE)
+    assert len(commands) == 6
+    for words in (shlex.split(command.replace("\\\n", "")) for command in commands):
+        assert msm(*words, *SMALL.get(words[0], [])) == 0
+    for named in re.findall(r"`(runs/[\w/.]+)`", text):
+        assert Path(named).exists(), named
 
 
 def test_the_readme_begins_with_a_picture_and_is_short():

@@ -38,8 +38,8 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, MultiCoil, VPSchedule, generate, reconstruct
-from msm.config.build import make_denoiser, make_masks
-from msm.config.load import Config, dump_config, load_config
+from msm.config.build import make_loss, make_masks
+from msm.config.load import Config, load_config
 from msm.config.measured import (
     AnyMask,
     AnyProblem,
@@ -60,10 +60,10 @@ from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.tuning import MRI, fitting
 from msm.masks import Masks
-from msm.network import ADMNetwork
 from msm.operators import Problem
+from msm.output.run_folder import record_run
 from msm.runs.inputs import sources
-from msm.runs.weights import record_denoiser
+from msm.runs.weights import new_denoiser
 from msm.sample.observe import coil_maps, observe
 from msm.sampling import ReverseProcess, Sampler, ddim
 from msm.schedule import Grid
@@ -86,14 +86,13 @@ PROBLEMS = {  # of each kind of data
 # Training
 
 
-def make_rival(kind: str, network: ADMNetwork, config: Config) -> PartialDenoiser:
-    """The denoiser that a kind of network trains: MSM's own, or one whose loss reaches beyond its input."""
-    denoiser = make_denoiser(network, config.diffusion)
-    if kind in ("ambient", "ssdu"):
-        iterations = config.diffusion.sense_iterations
-        sense = config.data.is_mri
-        denoiser.parametrisation = Bounded(denoiser.prior, iterations=iterations) if sense else Inpainting()
-    return denoiser
+def as_rival(kind: str, denoiser: PartialDenoiser, config: Config) -> PartialDenoiser:
+    """What a kind of network is trained and used as: MSM's own, or one whose loss reaches beyond its input."""
+    if kind not in ("ambient", "ssdu"):
+        return denoiser
+    iterations = config.diffusion.sense_iterations
+    form = Bounded(denoiser.prior, iterations=iterations) if config.data.is_mri else Inpainting()
+    return PartialDenoiser(denoiser.network, denoiser.schedule, form, denoiser.masks)
 
 
 def ambient_masks(config: Config) -> tuple[AnyMask, float]:
@@ -113,22 +112,18 @@ def train(kind: str, config: Config) -> None:
     """Train a network as `msm train` does; the same command again goes on from the newest checkpoint."""
     folder, settings = config.setting.save_dir, config.train
     torch.manual_seed(settings.seed)
-    denoiser = make_rival(kind, ADMNetwork(**config.network.model_dump()), config)
-    masks = make_masks(config.data.mask, config.data.image_size)
-    levels = {"train_steps": config.diffusion.train_steps, "train_grid": config.diffusion.train_grid}
-    store = MeasurementStore(config.setting.dataset_dir)
-    trainer = Trainer(denoiser, store, masks, folder, settings, **levels)
-    generator = Generator().manual_seed(settings.seed)
-    if kind == "ssdu":
-        trainer.loss = ssdu_loss(HELD_OUT, generator)
-    elif kind == "ambient":
-        trainer.loss = ambient_loss(masks, ambient_masks(config)[1], generator)
+    denoiser, store = new_denoiser(config), MeasurementStore(config.setting.dataset_dir)
+    loss, generator = make_loss(settings, store.largest_noise_std), Generator().manual_seed(settings.seed)
+    if kind in ("ssdu", "ambient"):
+        keep = ambient_masks(config)[1]
+        own = ssdu_loss(HELD_OUT, generator) if kind == "ssdu" else ambient_loss(denoiser.masks, keep, generator)
+        loss = lambda denoiser, *given, **noise: own(as_rival(kind, denoiser, config), *given, **noise)  # noqa: E731
+    grid = denoiser.schedule.training_grid(config.diffusion.train_steps, config.diffusion.train_grid)
+    trainer = Trainer(denoiser, store, settings, grid=grid, loss=loss)
     cost = folder / "cost.json"
     before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0
-    write_text(folder / "config.yaml", dump_config(config))
-    if kind in ("msm", "oracle"):  # `msm sample` takes these
-        record_denoiser(config, folder / "weights")
-    trainer.run()
+    record_run(config, folder)
+    trainer.run(folder)
     seconds = round(before + time.process_time())
     write_text(cost, json.dumps({"images": settings.images, "cpu_seconds": seconds}) + "\n")
 
@@ -288,8 +283,8 @@ def load(name: str, run: Path) -> tuple[Config, PartialDenoiser]:
     kind, _, noisy = name.partition("_")
     if config.data.noise_std != (TRAINING_NOISE if noisy else 0):
         raise SystemExit(f"{run}: trained on noise {config.data.noise_std:g}, which a run called {name} is not")
-    network = ADMNetwork.load(run / "weights").eval().requires_grad_(False)
-    return config, make_rival(kind, network, config)
+    denoiser = PartialDenoiser.load(run / "weights").eval().requires_grad_(False)
+    return config, as_rival(kind, denoiser, config)
 
 
 def posed(name: str, config: Config) -> AnyProblem:
