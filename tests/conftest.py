@@ -56,11 +56,11 @@ def runs(tmp_path_factory) -> Path:
         given = (*where, f"setting.save_dir={root / name}", *settings)
         assert msm("sample", assets / model / "config.yaml", *given) == 0
 
-    mri = "inverse_problem={operator: undersampling, mask: {kind: cartesian, center: 5}, step_size: proximal}"
-    run("brain", "brains", "mri", mri, "sample.count=2", "sample.steps=2", "sample.draws=2", "sample.samples=3")
-    run("brain", "brains", "mri_short", mri, "sample.count=2", "sample.steps=2", "sample.draws=1", "sample.samples=3")
-    hole = "inverse_problem={operator: box, hole: 32, step_size: proximal}"
-    run("faces", "photos", "hole", hole, "sample.count=2", "sample.steps=2", "sample.draws=1", "sample.samples=3")
+    few = ["sample.data_step={kind: proximal}", "sample.count=2", "sample.steps=2", "sample.samples=3"]
+    mri = "inverse_problem={operator: undersampling, mask: {kind: cartesian, center: 5}}"
+    run("brain", "brains", "mri", mri, *few, "sample.draws=2")
+    run("brain", "brains", "mri_short", mri, *few, "sample.draws=1")
+    run("faces", "photos", "hole", "inverse_problem={operator: box, hole: 32}", *few, "sample.draws=1")
     run("faces", "photos", "new", "sample.count=8", "sample.steps=2", "sample.draws=1")
     for name in ("mri", "mri_short", "hole"):
         assert msm("evaluate", root / name) == 0

@@ -224,7 +224,10 @@ HOSTILE = {
         lambda path: edited(good_fastmri(path), "ismrmrd_header", np.void((BOMB + header(H, W)).encode("utf-16"))),
         "not a usable .*convert",
     ),
-    "deep XML": (lambda path: good_fastmri(path, "<a>" * 10**4), "not a usable ISMRMRD header.*convert"),
+    "deep XML": (
+        lambda path: good_fastmri(path, "<a>" * 10**5 + "</a>" * 10**5),
+        "header .encoding is missing.*convert",
+    ),
     "huge XML": (lambda path: good_fastmri(path, header(H, W) + " " * 2**22), "characters, more than.*convert"),
     "no matrix": (
         lambda path: good_fastmri(path, header(H, W).replace("<y>12</y>", "<y></y>")),

@@ -11,6 +11,12 @@ def noise(*shape, seed=0):
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
+def write_outside(path):
+    """Both halves of a volume in one file, which is where a table must not lead."""
+    with h5py.File(path, "w") as file:
+        file["x_hat"], file["smps_hat"] = noise(SLICES, HEIGHT, WIDTH), noise(SLICES, COILS, HEIGHT, WIDTH)
+
+
 def write(folder, name, slices=SLICES, seed=0):
     """One volume; the maps have unit sum of squares."""
     maps = noise(slices, COILS, HEIGHT, WIDTH, seed=seed + 1000)

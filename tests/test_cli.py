@@ -13,6 +13,7 @@ import torch
 from runs import PHOTOS, PROBLEMS, SLICES, run, write_config
 from stores import edit
 
+from msm.config.load import load_config
 from msm.config.schema import DataConfig
 from msm.data.acquire import Source, acquire
 from msm.data.store import MeasurementStore, StoreWriter
@@ -20,6 +21,7 @@ from msm.masks import BoxMasks, CartesianMasks, VariableDensityMasks
 from msm.network import ADMNetwork
 from msm.output.run_folder import file_names
 from msm.runs.inputs import check_masks
+from msm.runs.weights import new_denoiser
 from msm.system.processes import usable
 
 
@@ -411,3 +413,18 @@ def test_raw_masks_unlike_those_of_the_config_are_warned_of(tmp_path, capsys, fa
     check_masks(data, MeasurementStore(tmp_path / "raw.h5"))
     said = capsys.readouterr().err
     assert ("raw.h5: its masks keep" in said and "set data.mask to what was measured" in said) == warned
+
+
+def test_sampling_leaves_the_generator_of_torch_alone(tmp_path, monkeypatch):
+    """Sampling and reconstruction; nor does training draw from it, whose weights are seeded apart."""
+    config = write_config(tmp_path, **PHOTOS)
+    new_denoiser(load_config(config)).save(tmp_path / "w")
+    torch.manual_seed(1234)
+    state = torch.get_rng_state()
+    weights = f"setting.pretrained_model_dir={tmp_path}/w"
+    for problem in ("null", PROBLEMS["images"]):
+        given = [config, weights, f"inverse_problem={problem}", f"setting.save_dir={tmp_path}/out"]
+        assert run(monkeypatch, "sample", *given) == 0
+        assert torch.equal(torch.get_rng_state(), state)
+    new_denoiser(load_config(config))
+    assert torch.equal(torch.get_rng_state(), state)

@@ -95,7 +95,7 @@ def test_more_iterations_come_nearer_to_the_minimiser(iterations):
     ],
 )
 def test_values_out_of_range_are_refused(make):
-    with pytest.raises(ValueError, match="must be at|above 0"):
+    with pytest.raises(ValueError, match=r"must be at|above 0"):
         make()
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from msm.denoiser import PartialDenoiser, Sense
+from msm.denoiser import EDM, Epsilon, PartialDenoiser, Sense
 from msm.mri_prior import ImagePrior
 from msm.schedule import VPSchedule
 from msm.transforms import Identity, MultiCoil, fft2c, ifft2c
@@ -41,7 +41,7 @@ def test_edm_counts_the_network_by_what_a_linear_estimate_leaves():
     generator, sigma_x = torch.Generator().manual_seed(0), 0.5
     x, n = torch.randn(2, 1, 3, 200, 200, generator=generator).unbind()
     x, mask = sigma_x * x, torch.rand(1, 1, 200, 200, generator=generator) < 0.4
-    denoiser = PartialDenoiser(Nothing(), VPSchedule(), "edm")
+    denoiser = PartialDenoiser(Nothing(), VPSchedule(), EDM(sigma_x))
     for level in (0.02, 0.5, 3.0, 100.0):
         t = denoiser.schedule.time(torch.tensor([level]))
         s_t = torch.where(mask, x + level * n, 0)
@@ -51,7 +51,7 @@ def test_edm_counts_the_network_by_what_a_linear_estimate_leaves():
         assert error * denoiser.loss_weight(t)[0] == pytest.approx(1, rel=0.02)
 
 
-@pytest.mark.parametrize("parametrisation", ["epsilon", "edm", "sense"])
+@pytest.mark.parametrize("parametrisation", [Epsilon(), EDM(), Sense()])
 def test_estimate_is_zero_off_the_mask_and_ignores_what_is_there(parametrisation):
     torch.manual_seed(0)
     transform, mask = coils(2, 3, 8), torch.rand(2, 1, 8, 8) < 0.5
@@ -71,11 +71,6 @@ def test_score_is_tweedies_formula():
     torch.testing.assert_close(denoiser.score(z, mask, t, Identity()), expected)
 
 
-def test_unknown_parametrisation_is_refused():
-    with pytest.raises(ValueError, match="epsilon, edm, sense"):
-        PartialDenoiser(Nothing(), VPSchedule(), "v")
-
-
 def test_the_prior_decides_how_much_of_the_imaginary_part_is_believed():
     torch.manual_seed(0)
     transform, z = coils(2, 3, 16), torch.randn(2, 3, 16, 16, dtype=torch.complex64)
@@ -83,7 +78,7 @@ def test_the_prior_decides_how_much_of_the_imaginary_part_is_believed():
     imaginary = []
     for kappa in (0.01, 0.5):
         prior = ImagePrior(phase_residual=kappa)
-        denoiser = PartialDenoiser(Nothing(), VPSchedule(), "sense", prior=prior, sense_iterations=20)
+        denoiser = PartialDenoiser(Nothing(), VPSchedule(), Sense(prior, iterations=20))
         sigma = denoiser.schedule.sigma(t)[:, None, None, None]
         s = torch.where(mask, z, 0) * (1 + sigma**2).sqrt()
         imaginary.append(denoiser.parametrisation.linear_estimate(s, mask, sigma, transform)[1].imag.std())

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli import PHOTOS, SLICES, run, write_config
+from runs import PHOTOS, SLICES, run, write_config
 
 from msm.cli import main
 from msm.config.build import make_masks
+from msm.config.load import load_config
 from msm.config.schema import CartesianMaskConfig, VariableDensityMaskConfig
 from msm.data.store import StoreWriter
 from msm.errors import ConfigError, DataError, MissingPackage, MsmError, TrainingError, optional
-from msm.network import ADMNetwork
+from msm.runs.weights import new_denoiser
 
 
 @pytest.mark.parametrize("kind", [MsmError, DataError, ConfigError, TrainingError, MissingPackage])
@@ -30,7 +31,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     assert optional("numpy.linalg", "algebra", "mri") is np.linalg
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(MissingPackage, match=r"^FID needs torch-fidelity: pip install 'msm-diffusion\[fid\]'$"):
-        optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "fid")
+        optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "perceptual")
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys):
@@ -91,22 +92,20 @@ MISTAKES = {  # what a user may do, by command: where the line leads
         "inverse_problem.blur_length and blur_angle: length must",
     ),
     "kept": (["sample", WEIGHTS, "inverse_problem={{operator: random, keep: 1.0e-9}}"], "inverse_problem.keep: kept"),
-    "drop": (["train", "data.mask={{kind: box, drop: 0.999, grid: 1}}"], "data.mask: drop must"),
     "density": (["train", "data.mask={{kind: variable_density, acceleration: 1.0e+9, center: 4}}"], "data.mask: accel"),
     "batch": (["train", "train.batch_size=3", "train.accumulate=2"], "train.accumulate: found 2"),
     "weights": (["sample", "setting.pretrained_model_dir={root}/nowhere"], "nowhere: no such file or folder"),
     "record": (["sample", "setting.pretrained_model_dir={root}/damaged"], "denoiser.json: damaged"),
     "network": (["sample", "setting.pretrained_model_dir={root}/half"], "model.safetensors: no such file"),
-    "run": (["evaluate", "{root}"], "images.npy: missing; run"),
+    "run": (["evaluate", "{root}"], "no run folder, "),
 }
 
 
 @pytest.mark.parametrize(("arguments", "told"), MISTAKES.values(), ids=MISTAKES)
 def test_settings_and_files(tmp_path, monkeypatch, capsys, arguments, told):
     config = write_config(tmp_path, **PHOTOS)
-    network = ADMNetwork(16, 3, 32, 1, [1], [], 32)
     for name in ("w", "damaged", "half"):
-        network.save(tmp_path / name)
+        new_denoiser(load_config(config)).save(tmp_path / name)
     (tmp_path / "damaged" / "denoiser.json").write_text("{")
     (tmp_path / "half" / "model.safetensors").unlink()
     command, *rest = (argument.format(root=tmp_path) for argument in arguments)
@@ -118,7 +117,7 @@ def test_settings_and_files(tmp_path, monkeypatch, capsys, arguments, told):
 
 def test_a_black_image_cannot_be_judged(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path, **PHOTOS)
-    ADMNetwork(16, 3, 32, 1, [1], [], 32).save(tmp_path / "w")
+    new_denoiser(load_config(config)).save(tmp_path / "w")
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(tmp_path / "photos" / "0.png")
     given = [WEIGHTS.format(root=tmp_path), BOX.format(), f"setting.save_dir={tmp_path}/out"]
     assert run(monkeypatch, "sample", config, *given) == 2

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from PIL import Image
 from prepared_files import write as write_prepared
+from prepared_files import write_outside
 from raw_files import GOOD, read
 
 from msm.config.load import Config, ConfigError, dump_config, load_config
@@ -24,12 +25,12 @@ from msm.config.schema import DataConfig, NetworkConfig, SampleConfig, TrainConf
 from msm.data.images import load_image
 from msm.data.prepared_fastmri import scans
 from msm.data.store import MeasurementStore, StoreWriter
-from msm.denoiser import PartialDenoiser
+from msm.denoiser import EDM, Epsilon, PartialDenoiser, Sense
 from msm.errors import DataError
 from msm.losses import noiseless_loss, noisy_loss
 from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks, VariableDensityMasks
 from msm.measurement import Measurement
-from msm.sampling import generate
+from msm.sampling import Sampler, generate
 from msm.schedule import VPSchedule
 from msm.transforms import Identity, MultiCoil
 
@@ -210,8 +211,9 @@ def test_tables_of_prepared_scans(tmp_path, index, name, drop, data):
     """No row of the table leads out of the folder."""
     (tmp_path / "inside").mkdir(exist_ok=True)
     write_prepared(tmp_path / "inside", "a", slices=6)
-    write_prepared(tmp_path, "outside", slices=6)
-    name = data.draw(st.sampled_from(["a", "../outside", "../../outside.h5", "/etc/passwd", ".."]) | st.just(name))
+    write_outside(tmp_path / "outside.h5")
+    names = ["a", "../../outside", "../../outside.h5", f"{tmp_path}/outside", ".."]
+    name = data.draw(st.sampled_from(names) | st.just(name))
     rows = f"INDEX,FILE,DROP,SLICE_START,SLICE_END\n{index},{name},{drop},,\n"
     (tmp_path / "inside" / "t.csv").write_bytes(rows.encode("utf-8", "surrogatepass"))
     try:
@@ -345,13 +347,13 @@ def problems(draw):
     batch = draw(st.integers(1 if coils else 0, 3))  # see test_coils_of_an_empty_batch
     family = CartesianMasks((height, width), draw(st.sampled_from([1, 2.5, 10**6])), 1)
     if not coils:
-        kind = draw(st.sampled_from(["epsilon", "edm"]))
-        return PartialDenoiser(Half(), VPSchedule(), kind), Identity(), family, (batch, 3, height, width)
+        denoiser = PartialDenoiser(Half(), VPSchedule(), draw(st.sampled_from([Epsilon(), EDM()])), family)
+        return denoiser, Identity(), family, (batch, 3, height, width)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     maps = torch.randn(batch, coils, height, width, dtype=torch.complex64, generator=generator)
     transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
-    kind = draw(st.sampled_from(["epsilon", "sense"]))
-    return PartialDenoiser(Half(), VPSchedule(), kind), transform, family, (batch, coils, height, width)
+    denoiser = PartialDenoiser(Half(), VPSchedule(), draw(st.sampled_from([Epsilon(), Sense()])), family)
+    return denoiser, transform, family, (batch, coils, height, width)
 
 
 @fuzz(60)
@@ -376,5 +378,6 @@ def test_sampler(problem, steps, draws, score):
     denoiser, transform, family, (batch, *shape) = problem
     if score == "chain" and family.acceleration > 100:
         draws, score = 1, "average"  # a chain is as long as the acceleration
-    z = generate(denoiser, transform, family, shape, seeds=range(batch), steps=steps, draws=draws, score=score)
+    sampler = Sampler(steps=steps, draws=draws, score=score)
+    z = generate(denoiser, shape, seeds=range(batch), transform=transform, sampler=sampler)
     assert z.shape == (batch, *shape) and torch.isfinite(z.abs()).all()

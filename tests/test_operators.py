@@ -1,8 +1,10 @@
 import re
+from dataclasses import FrozenInstanceError
+from functools import partial
 
 import pytest
 import torch
-from helpers import assert_adjoint, dense_matrix, random_tensor
+from helpers import assert_adjoint, dense_matrix, random_tensor, unit_coils
 
 from msm import operators as ops
 
@@ -11,6 +13,9 @@ PHOTO = (3, 8, 8)
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+random_inpainting = partial(ops.random_inpainting, generator=seeded())
 
 
 def masks(batch, height, width, seed=5):
@@ -200,48 +205,42 @@ def test_gradient_flows():
 
 
 @pytest.mark.parametrize(
-    ("kind", "params", "kept_shape"),
+    ("make", "params", "message"),
     [
-        ("box", {"hole": 8, "position": [0, 3]}, (2, 3, 16, 16)),
-        ("random", {"kept": 0.2}, (2, 3, 16, 16)),
-        ("super_resolution", {"factor": 2}, (2, 3, 8, 8)),
-        ("gaussian_blur", {"sigma": 1.5, "rcond": 0.1}, (2, 3, 16, 16)),
-        ("motion_blur", {"length": 7, "angle": -20}, (2, 3, 16, 16)),
-        ("colorization", {"weights": "luminance"}, (2, 1, 16, 16)),
+        (ops.box_inpainting, {"hole": 17}, "hole must be a whole number from 1 to 16, got 17"),
+        (ops.box_inpainting, {"hole": "8"}, "got '8'"),
+        (ops.box_inpainting, {"hole": 8, "position": [9, 0]}, "position must be a whole number from 0 to 8, got 9"),
+        (ops.box_inpainting, {"hole": 8, "position": 3}, "position must be (top, left), got 3"),
+        (random_inpainting, {"kept": 1.5}, "kept must be a finite number from 0 to 1, got 1.5"),
+        (random_inpainting, {"kept": 0.0}, "no measured pixel"),
+        (random_inpainting, {"batch": 0}, "batch must be a whole number of at least 1, got 0"),
+        (ops.super_resolution, {"factor": 3}, "factor 3 does not divide the image size 16×16"),
+        (ops.super_resolution, {"factor": 2.5}, "factor must be a whole number"),
+        (ops.gaussian_blur, {"sigma": 0}, "sigma must be"),
+        (ops.gaussian_blur, {"rcond": -1}, "rcond must be"),
+        (ops.motion_blur, {"length": 17}, "length must be"),
+        (ops.motion_blur, {"angle": float("nan")}, "angle must be a finite number, got nan"),
+        (ops.colorization, {"weights": "blue"}, "got 'blue'"),
     ],
 )
-def test_build(kind, params, kept_shape):
-    operator = ops.build(kind, (3, 16, 16), seeded(), **params)
-    assert isinstance(operator, ops.LinearOperator)
-    assert operator.A(torch.zeros(2, 3, 16, 16)).shape == kept_shape
-
-
-@pytest.mark.parametrize(
-    ("kind", "params", "message"),
-    [
-        ("boxes", {}, "unknown operator 'boxes', did you mean 'box'?"),
-        ("zzz", {}, "known: box, random"),
-        ("box", {"holes": 3}, "unknown parameter 'holes' of operator 'box', did you mean 'hole'?"),
-        ("box", {"hole": 17}, "hole must be a whole number from 1 to 16, got 17"),
-        ("box", {"hole": "8"}, "got '8'"),
-        ("box", {"hole": 8, "position": [9, 0]}, "position must be a whole number from 0 to 8, got 9"),
-        ("box", {"hole": 8, "position": 3}, "position must be (top, left), got 3"),
-        ("random", {"kept": 1.5}, "kept must be a finite number from 0 to 1, got 1.5"),
-        ("random", {"kept": 0.0}, "no measured pixel"),
-        ("random", {"batch": 0}, "batch must be a whole number of at least 1, got 0"),
-        ("super_resolution", {"factor": 3}, "factor 3 does not divide the image size 16×16"),
-        ("super_resolution", {"factor": 2.5}, "factor must be a whole number"),
-        ("gaussian_blur", {"sigma": 0}, "sigma must be"),
-        ("gaussian_blur", {"rcond": -1}, "rcond must be"),
-        ("motion_blur", {"length": 17}, "length must be"),
-        ("motion_blur", {"angle": float("nan")}, "angle must be a finite number, got nan"),
-        ("colorization", {"weights": "blue"}, "got 'blue'"),
-    ],
-)
-def test_build_refuses_with_one_clear_line(kind, params, message):
+def test_parameters_out_of_range_are_refused_in_one_clear_line(make, params, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
-        ops.build(kind, (3, 16, 16), seeded(), **params)
+        make((3, 16, 16), **params)
     assert "\n" not in str(error.value)
+
+
+def test_a_problem_knows_the_shape_of_z_and_what_y_shows_by_itself():
+    operator, x = ops.super_resolution((3, 16, 24), factor=4), random_tensor((2, 3, 16, 24), torch.float32)
+    problem = ops.Problem(operator.A(x), operator)
+    assert problem.shape == (3, 16, 24) and problem.noise_std == 0
+    torch.testing.assert_close(problem.input, operator.A_dagger(operator.A(x)))
+    transform, mask = unit_coils(batch=2), masks(2, 8, 8)
+    z = transform.forward(random_tensor((2, 1, 8, 8), torch.complex64))
+    problem = ops.Problem(torch.where(mask, z, 0), ops.Undersampling(mask), transform)
+    assert problem.shape == (3, 8, 8)
+    torch.testing.assert_close(problem.input, transform.adjoint(torch.where(mask, z, 0)))
+    with pytest.raises(FrozenInstanceError):
+        problem.noise_std = 0.1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from oracle import GaussianOracle
 from torch.testing import assert_close
 
 from msm.data_step import GradientStep, Proximal
-from msm.masks import BoxMasks, CartesianMasks, FullMask
+from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks, FullMask
 from msm.operators import Problem
 from msm.sampling import Level, ReverseProcess, Sampler, aggregate, ddim, generate, posterior_update, reconstruct
 from msm.transforms import Identity, MultiCoil
@@ -79,6 +79,14 @@ def test_full_mask_is_ddim_written_by_hand():
         v = (1 - below) / (1 - a) * (1 - a / below)
         z = sqrt(below) * s_hat + sqrt(max(1 - below - v, 0)) * eps + (i > 0) * sqrt(v) * n[1:]
     assert_close(actual, z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("score", ["average", "chain"])
+def test_the_full_mask_is_the_only_one_of_a_set(score):
+    one = EmpiricalMasks(torch.ones(1, 1, 8, 8, dtype=torch.bool))
+    sampler = Sampler(steps=4, draws=2, score=score)
+    z, other = (generate(GaussianOracle(), SHAPE, seeds=[1, 2], masks=m, sampler=sampler) for m in (FULL, one))
+    assert torch.equal(z, other)
 
 
 @pytest.mark.parametrize("maps", [None, torch.ones(1, 1, 8, 8, dtype=torch.complex64)])

@@ -7,41 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from configs import CONFIGS, FACES, MADE_UP, MRI, get, refused, written
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from msm.config.load import Config, ConfigError, ConfigWarning, dump_config, load_config
-from msm.config.schema import SampleConfig
+from msm.config.load import Config, ConfigError, dump_asked, dump_config, load_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*/*.yaml"))
-FACES = CONFIGS / "train/ffhq_msm_p04_noise0_1_img128.yaml"
-MRI = CONFIGS / "inverseproblem/fmri_CSMRI4_msm_R4_noise0_1_img256.yaml"
-
-
-def one_line(raised, *parts):
-    """The message is one printable line that holds all parts."""
-    text = str(raised.value)
-    assert text.isprintable() and all(part in text for part in parts), text
-
-
-def refused(path, overrides, *parts):
-    with pytest.raises(ConfigError) as raised:
-        load_config(path, overrides)
-    one_line(raised, str(path), *parts)
-
-
-def written(tmp_path, text):
-    path = tmp_path / "run.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def get(config, dotted):
-    for name in dotted.split("."):
-        config = getattr(config, name)
-    return config
 
 
 # Files
@@ -54,6 +27,7 @@ def test_shipped_file_loads_and_round_trips(path, tmp_path):
     text = dump_config(config)
     assert load_config(written(tmp_path, text)) == config
     assert yaml.safe_load(text) == config.model_dump(mode="json")  # readers of YAML 1.1 agree: "no" is text
+    assert load_config(written(tmp_path, dump_asked(config))) == config
 
 
 def test_published_names():
@@ -109,7 +83,8 @@ PUBLISHED = {
         "inverse_problem.operator": "box",
         "inverse_problem.hole": 64,
         "inverse_problem.noise_std": 0.01,
-        "inverse_problem.step_size": 1.75,
+        "sample.data_step.kind": "gradient",
+        "sample.data_step.gamma": 1.75,
         "sample.draws": 2,
         "sample.eta": 0.85,
     },
@@ -122,7 +97,8 @@ PUBLISHED = {
         "inverse_problem.operator": "undersampling",
         "inverse_problem.mask.acceleration": 4,
         "inverse_problem.noise_std": 0.01,
-        "inverse_problem.step_size": 2,
+        "sample.data_step.kind": "gradient",
+        "sample.data_step.gamma": 2,
         "sample.draws": 3,
         "sample.eta": 0.85,
     },
@@ -159,167 +135,9 @@ def test_override_opens_a_block_that_is_not_there():
     assert config.sample.eta == 0.85  # the default for inverse problems
 
 
-def test_defaults_that_depend_on_another_block():
-    assert load_config(FACES).sample.eta == 1
-    problem = {"operator": "undersampling", "mask": {"kind": "cartesian"}}
-    config = load_config(MRI, [f"inverse_problem={problem}", "sample={}"])
-    assert (config.inverse_problem.step_size, config.sample.eta) == (2, 0.85)
-    config = load_config(MRI, [f"inverse_problem={problem | {'step_size': 1.75}}", "sample.eta=1"])
-    assert (config.inverse_problem.step_size, config.sample.eta) == (1.75, 1)
-    assert SampleConfig().eta == 1
-
-
-def test_raw_files_need_no_inverse_problem():
-    """Their own mask is the operator: eight proximal samples, if nothing else is said, and the dump says so."""
-    config = load_config(MRI, ["data.kind=raw", "inverse_problem=null", "sample={}"])
-    problem, settings = config.inverse_problem, config.sample
-    assert (problem.operator, problem.mask, problem.step_size) == ("undersampling", None, "proximal")
-    assert (settings.samples, settings.eta) == (8, 0.85)
-    few = ["data.kind=raw", "inverse_problem={operator: undersampling, step_size: 1}", "sample={samples: 2}"]
-    config = load_config(MRI, few)
-    assert (config.inverse_problem.step_size, config.sample.samples) == (1, 2)
-    more = ["data.kind=raw", "inverse_problem={likelihood_weight: 3}"]
-    problem = load_config(MRI, more).inverse_problem
-    assert (problem.operator, problem.step_size, problem.likelihood_weight) == ("undersampling", "proximal", 3)
-
-
 def test_settings_are_frozen():
     with pytest.raises(ValidationError):
         load_config(FACES).train.lr = 1
-
-
-# Mistakes
-
-MISTAKES = [
-    # unknown keys
-    (FACES, "train.bach_size=3", "train.bach_size: unknown key; did you mean 'batch_size'?"),
-    (FACES, "trian.lr=1", "trian: unknown key; did you mean 'train'?"),
-    (FACES, "sample.lr=1", "sample.lr: unknown key; did you mean train.lr?"),
-    (FACES, "lr=1", "lr: unknown key; did you mean train.lr?"),
-    (FACES, "data.mask.dorp=.1", "data.mask.dorp: unknown key; did you mean 'drop'?"),
-    (FACES, "data.zzz=1", "data.zzz: unknown key; known here: kind, image_size"),
-    (FACES, "data.mask.kind=cartesian", "data.mask.drop: unknown key; known here: kind, acceleration"),
-    # wrong types and values
-    (FACES, "train.lr=fast", "train.lr: found 'fast'; it should be a valid number"),
-    (FACES, "train.lr=true", "train.lr: found True; it should not be true or false"),
-    (FACES, "train.lr=.nan", "train.lr: found nan; it should be a finite number"),
-    (FACES, "train.lr=-1", "train.lr: found -1; it should be greater than 0"),
-    (FACES, "train.batch_size=2.5", "train.batch_size: found 2.5; it should be a valid integer"),
-    (FACES, "train.decay=linear", "train.decay: found 'linear'; it should be 'constant' or 'cosine'"),
-    (FACES, "train=3", "train: found 3; it should be a block of keys"),
-    (FACES, "setting.save_dir=3", "setting.save_dir: found 3; it should be a path"),
-    (FACES, "network.channel_mult=[1, x]", "network.channel_mult.1: found 'x'"),
-    (FACES, "network.channel_mult=[1, true]", "network.channel_mult: found [1, True]"),
-    (FACES, "data.mask.drop=1", "data.mask.drop: found 1; it should be less than 1"),
-    (FACES, "data.mask.kind=circle", "data.mask.kind: found 'circle'; it should be one of 'box', 'cartesian'"),
-    (FACES, "data.mask={drop: 0.1}", "data.mask.kind: missing"),
-    (FACES, "data.mask=box", "data.mask: found 'box'"),
-    (FACES, "setting={}", "setting.save_dir: missing; add it"),
-    # fields that must agree
-    (FACES, "data.image_size=64", "network.image_size: found 128; data.image_size is 64"),
-    (FACES, "data.kind=slices", "network.in_channels: found 3; data.kind slices needs 2"),
-    (FACES, "data.channels=1", "network.in_channels: found 3; data.kind images needs 1"),
-    (FACES, "data.mask.grid=5", "data.mask.grid: found 5; use a divisor"),
-    (MRI, "data.mask.center=300", "data.mask.center: found 300"),
-    (MRI, "data.mask={kind: cartesian, acceleration: 2.5, pattern: uniform}", "data.mask.acceleration: found 2.5"),
-    (
-        MRI,
-        "data.mask={kind: variable_density, center: 300}",
-        "data.mask.center: found 300; at most data.image_size 256",
-    ),
-    (
-        MRI,
-        "data.mask={kind: variable_density, acceleration: 1.2, corners: false}",
-        "data.mask.acceleration: found 1.2; at least 1.5 where corners are left out",
-    ),
-    (MRI, "data.mask={kind: variable_density, drop: 0.4}", "data.mask.drop"),
-    (FACES, "diffusion.parametrisation=sense", "diffusion.parametrisation: found 'sense'; it is for MRI"),
-    (MRI, "diffusion.parametrisation=edm", "diffusion.parametrisation: found 'edm'; it is for images"),
-    (FACES, "network.channel_mult=[2, 2]", "network.channel_mult: found [2, 2]; begin with 1"),
-    (FACES, "network.channel_mult=[1, 1, 1, 1, 1, 1, 1, 1, 1]", "cannot be halved 8 times"),
-    (FACES, "network.attention_resolutions=[4]", "network.attention_resolutions: found 4"),
-    (FACES, "network.num_channels=48", "network.num_channels: found 48; use a multiple of num_groups 32"),
-    (FACES, "inverse_problem={operator:", 'put the whole argument in quotes: "inverse_problem={operator: ..."'),
-    (
-        FACES,
-        "inverse_problem={operator: undersampling, mask: {kind: cartesian}}",
-        "inverse_problem.operator: found 'undersampling'; data.kind images takes box, random",
-    ),
-    (FACES, "network.patch_size=3", "network.patch_size: found 3; use a divisor of image_size 128"),
-    (
-        FACES,
-        "network.patch_size=16",
-        "network.channel_mult: found [1, 1, 2, 3, 4]; a side of 8 cannot be halved 4 times",
-    ),
-    (FACES, "network.patch_size=8", "network.attention_resolutions: found 32; the levels of channel_mult are at"),
-    (FACES, "network.num_head_channels=48", "network.num_head_channels: found 48; use a divisor"),
-    (FACES, "train.accumulate=3", "train.accumulate: found 3; batch_size 2"),
-    (FACES, "train.submask_keep=[1, 0.5]", "train.submask_keep: found [1.0, 0.5]"),
-    (FACES, "sample.score=sum", "sample.score: found 'sum'; it should be 'average' or 'chain'"),
-    (FACES, "train.warmup_images=3_000_000", "train.warmup_images: found 3000000"),
-    # operators and their parameters
-    (FACES, "inverse_problem={operator: box}", "inverse_problem.hole: missing; operator box needs it"),
-    (
-        MRI,
-        "inverse_problem={operator: undersampling}",
-        "inverse_problem.mask: missing; operator undersampling needs it",
-    ),
-    (MRI, "data.kind=raw", "inverse_problem.mask: remove it, or set inverse_problem=null"),
-    (FACES, "inverse_problem={operator: motion_blur, blur_length: 3}", "inverse_problem.blur_angle: missing"),
-    (FACES, "inverse_problem={operator: box, hole: 4, factor: 2}", "inverse_problem.factor: found 2; remove it"),
-    (FACES, "inverse_problem={operator: colorization, keep: 0.5}", "inverse_problem.keep: found 0.5; remove it"),
-    (FACES, "inverse_problem={operator: box, hole: 200}", "inverse_problem.hole: found 200"),
-    (FACES, "inverse_problem={operator: super_resolution, factor: 3}", "inverse_problem.factor: found 3"),
-    (MRI, "inverse_problem={operator: box, hole: 64}", "inverse_problem.operator: found 'box'"),
-    (MRI, "inverse_problem.mask.center=300", "inverse_problem.mask.center: found 300"),
-    (MRI, "inverse_problem.likelihood_weight=3", "inverse_problem.likelihood_weight: found 3; step_size 2 does not"),
-    # the overrides themselves
-    (FACES, "train.lr", "write for example train.lr=2e-5"),
-    (FACES, "=1", "write for example train.lr=2e-5"),
-    (FACES, "train..lr=1", "write for example train.lr=2e-5"),
-    (FACES, "train.lr.x=1", "train.lr: found 1e-05, which has no keys"),
-    (FACES, "train.lr=[}]", "line 1: expected the node content"),
-    (FACES, "train.lr=!!python/name:os.system ''", "the tag '!!python/name:os.system' is refused"),
-]
-
-
-@pytest.mark.parametrize(("path", "override", "message"), MISTAKES, ids=[m[1] for m in MISTAKES])
-def test_mistake_is_told_in_one_line(path, override, message):
-    refused(path, [override], message)
-
-
-def test_the_override_at_fault_is_named():
-    refused(FACES, ["data.limit=3", "train.lr=-1"], f"{FACES} (override train.lr=-1): train.lr: ")
-
-
-def test_mistakes_in_a_file(tmp_path):
-    good = FACES.read_text()
-    for text, message in {
-        good.replace("batch_size", "btch_size"): "train.btch_size: unknown key; did you mean 'batch_size'?",
-        good.replace("lr: 1e-5", "lr: [1, 2]"): "train.lr: found [1, 2]",
-        good.replace("image_size", "img_size"): "img_size: unknown key; did you mean 'image_size'? (and 3 more)",
-        good.replace("  kind: images", "\tkind: images"): "line 8: ",
-        good.replace("lr: 1e-5", "lr: 1e-5\n  lr: 2e-5"): "line 30: key 'lr' appears twice",
-        good + "---\na: 1\n": "but found another document",
-        "": "found None; a config has blocks",
-        "- 1": "found [1]; a config has blocks",
-        "{}": "setting: missing; add it",
-        "1: 2": "1: unknown key; known here: setting, data",
-        "[" * 5000: "nested too deeply",
-    }.items():
-        refused(written(tmp_path, text), [], message)
-
-
-def test_files_that_cannot_be_read(tmp_path):
-    refused(tmp_path / "none.yaml", [], "no such file; check the path")
-    refused(tmp_path, [], "is a folder")
-    (tmp_path / "weights.pt").write_bytes(bytes(range(256)))
-    refused(tmp_path / "weights.pt", [], "is not a text file")
-    with pytest.raises(ConfigError):
-        load_config("a\0b")
-    with pytest.raises(ConfigError) as raised:
-        load_config("two\nlines.yaml")
-    one_line(raised, "two lines.yaml: no such file")
 
 
 def test_odd_text_round_trips(tmp_path):
@@ -375,22 +193,6 @@ def mangled(text, cuts):
 
 
 CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), SCRAPS | st.text(max_size=8)), min_size=1, max_size=4)
-MADE_UP = """
-setting: {save_dir: runs/a, pretrained_model_dir: null, dataset_dir: data/mri}
-dataset: {name: fastmri, image_size: 256, in_channels: 2, noise_level: 0.1, acceleration_rate: 4, p: 0.4}
-vp_diffusion:
-  model:
-    num_channels: 128
-    num_res_blocks: 2
-    channel_mult: !!python/tuple [1, 1, 2, 2, 4, 4]
-    attention_resolutions: "32,16,8"
-    num_head_channels: 64
-    learn_sigma: false
-    use_scale_shift_norm: true
-  diffusion: {timestep_respacing: ddim200, noise_schedule: linear}
-train: {lr: 5e-5, batch_size: 4, microbatch: 2, ema_rate: "0.9999", sure: {tau: 0.005, lambda: 0.05}}
-inverse_problems: {name: csmri, acceleration_rate: 6, noise_level: 0.01, sampling: {gamma: 2, w: 3, eta: 0.85}}
-"""
 
 
 @pytest.mark.filterwarnings("ignore::msm.config.load.ConfigWarning")
@@ -420,77 +222,6 @@ def test_mangled_overrides_raise_only_config_errors(name, data):
         assert isinstance(load_config(FACES, [f"{name}={value}"]), Config)
     except ConfigError as error:
         assert str(error).isprintable()
-
-
-# The published layout (made up: only its top-level names and its values are known)
-
-
-def test_published_layout(tmp_path):
-    with pytest.warns(ConfigWarning) as caught:
-        config = load_config(written(tmp_path, MADE_UP), ["train.lr=1e-4"])
-    assert str(caught[0].message).endswith("passed over: dataset.p, vp_diffusion.diffusion.noise_schedule")
-    expected = {
-        "setting.save_dir": Path("runs/a"),
-        "data.kind": "fastmri",
-        "data.image_size": 256,
-        "data.noise_std": 0.1,
-        "data.mask.acceleration": 4,
-        "network.in_channels": 2,
-        "network.channel_mult": (1, 1, 2, 2, 4, 4),
-        "network.attention_resolutions": (32, 16, 8),
-        "diffusion.train_steps": 200,
-        "train.lr": 1e-4,
-        "train.batch_size": 4,
-        "train.accumulate": 2,
-        "train.ema_decay": 0.9999,
-        "train.sure_tau": 0.005,
-        "train.sure_weight": 0.05,
-        "sample.steps": 200,
-        "sample.draws": 3,
-        "sample.eta": 0.85,
-        "inverse_problem.operator": "undersampling",
-        "inverse_problem.mask.acceleration": 6,
-        "inverse_problem.noise_std": 0.01,
-        "inverse_problem.step_size": 2,
-    }
-    assert {field: get(config, field) for field in expected} == expected
-
-
-FACES_MADE_UP = """
-setting: {save_dir: runs/b}
-dataset: {name: ffhq, image_size: 128, p: 0.4, noise_level: 0}
-vp_diffusion: {channel_mult: "1,1,2,3,4", learn_sigma: false, timestep_respacing: ""}
-"""
-
-
-def test_published_layout_of_images(tmp_path):
-    config = load_config(written(tmp_path, FACES_MADE_UP))
-    assert (config.data.kind, config.data.mask.drop, config.network.in_channels) == ("images", 0.4, 3)
-    assert (config.diffusion.train_steps, config.inverse_problem) == (1000, None)
-    config = load_config(written(tmp_path, FACES_MADE_UP + "inverse_problems: {task: inpainting_box}\n"))
-    assert (config.inverse_problem.operator, config.inverse_problem.hole, config.sample.eta) == ("box", 64, 0.85)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("learn_sigma: false", "learn_sigma: true", "vp_diffusion.learn_sigma: found True; only False"),
-        ("p: 0.4, ", "", "dataset.p: missing; add"),
-        (", noise_level: 0", "", "dataset.noise_level: missing; add"),
-        ("image_size: 128", "image_size: big", "dataset.image_size: found 'big'"),
-        ("1,1,2,3,4", "1,1,x", "vp_diffusion.channel_mult.2: found 'x'"),
-        ("{save_dir", "{image_size: 64, save_dir", "dataset.image_size: found 128, but setting.image_size"),
-        ("name: ffhq", "name: !!python/name:os.system x", "the tag '!!python/name:os.system' is refused"),
-    ],
-)
-def test_mistake_in_the_published_layout(tmp_path, old, new, message):
-    assert old in FACES_MADE_UP
-    refused(written(tmp_path, FACES_MADE_UP.replace(old, new)), [], message)
-
-
-def test_our_layout_with_a_published_name_is_ours(tmp_path):
-    text = FACES.read_text() + "dataset: x\n"
-    refused(written(tmp_path, text), [], "dataset: unknown key; did you mean 'data'?")
 
 
 def test_probe_of_sure_follows_the_precision_unless_it_is_given():

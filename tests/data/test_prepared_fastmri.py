@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from prepared_files import COILS, HEIGHT, SLICES, WIDTH, noise, write
+from prepared_files import COILS, HEIGHT, SLICES, WIDTH, noise, write, write_outside
 
 from msm.cli import main
 from msm.data.prepared_fastmri import scans
@@ -65,6 +65,16 @@ def test_split_counts_dropped_volumes(tmp_path):
     assert names(tmp_path, "test") == ["v1355:0", "v1376:0"]
 
 
+@pytest.mark.parametrize("name", ["../../outside", "../../outside.h5", "{}/outside"])
+def test_a_table_does_not_lead_out_of_the_folder(tmp_path, name):
+    write_outside(tmp_path / "outside.h5")
+    (tmp_path / "inside").mkdir()
+    write(tmp_path / "inside", "a")
+    (tmp_path / "inside" / "table.csv").write_text(HEADER + f"0,{name.format(tmp_path)},0,,\n")
+    with pytest.raises(DataError, match=r"inside/x_hat/outside\.h5: no such file"):
+        names(tmp_path / "inside")
+
+
 def replace(path, kind, data):
     with h5py.File(path, "w") as file:
         file[kind] = data
@@ -110,6 +120,13 @@ def spoil_images(folder, what):
         path.write_bytes(path.read_bytes()[:-900])
     elif what == "missing dataset":
         replace(path, "kspace", noise(SLICES, HEIGHT, WIDTH))
+    elif what == "flipped bits":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x_hat", data=noise(SLICES, HEIGHT, WIDTH), chunks=(1, HEIGHT, WIDTH), fletcher32=True)
+            at = file["x_hat"].id.get_chunk_info(1).byte_offset
+        content = bytearray(path.read_bytes())
+        content[at] ^= 255
+        path.write_bytes(content)
     elif what == "unwritten":
         with h5py.File(path, "w") as file:
             file.create_dataset("x_hat", (SLICES, 10**5, 10**5), "c8", chunks=(1, 100, 100))
@@ -141,6 +158,7 @@ def spoil_images(folder, what):
     [
         ("truncated", "damaged or cut off .* make it again"),
         ("missing dataset", "x_hat is missing; .*make it again"),
+        ("flipped bits", "damaged .*; copy or make the file again"),
         ("unwritten", "x_hat claims 6.4e.11 bytes, .* make it again"),
         ("another file", "x_hat is missing; .*make it again"),
         ("one slice only", "2 axes, expected 3; make it again"),

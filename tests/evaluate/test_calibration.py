@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from helpers import scheduled
 from oracle import GaussianOracle
 
 from msm.evaluate.calibration import foreground, intervals, rank_counts, residual_ratio, spread_and_error
-from msm.masks import EmpiricalMasks
+from msm.masks import FullMask
 from msm.operators import Undersampling
-from msm.sampling import generate
+from msm.sampling import Sampler, generate
 from msm.transforms import Identity
 
 NOISE = 0.1
@@ -75,14 +76,14 @@ def test_the_sampler_with_the_exact_denoiser_is_calibrated():
     oracle = GaussianOracle((4, 4))
     powers, modes = (part.float() for part in torch.linalg.eigh(oracle.covariance))
 
+    @scheduled
     def denoiser(z_t, mask, t, transform):
         a = oracle.schedule.alpha_bar(t)
         gain = modes * (a.sqrt() * powers / (a * powers + 1 - a)) @ modes.T
         return (z_t.flatten(1) @ gain).view_as(z_t)
 
-    masks = EmpiricalMasks(torch.ones(1, 1, 4, 4, dtype=torch.bool))
     truth = oracle.sample(100, torch.Generator().manual_seed(1))
-    z = generate(denoiser, Identity(), masks, (1, 4, 4), seeds=range(100 * 19), steps=200, draws=1)
+    z = generate(denoiser, (1, 4, 4), seeds=range(100 * 19), masks=FullMask(4), sampler=Sampler(steps=200, draws=1))
     found = at_levels(rank_counts(z.unflatten(0, (100, 19)), truth).sum(0))
     # 100 fields of some 4 independent pixels: a standard error of 2.5 % at most
     assert [c.observed for c in found] == pytest.approx([0.9, 0.8, 0.5], abs=0.05)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks
+from msm import masks as families
+from msm.masks import BoxMasks, CartesianMasks, EmpiricalMasks, FullMask, VariableDensityMasks
 
 
 def generator(seed=0):
@@ -26,6 +27,7 @@ FAMILIES = {
     "random": CartesianMasks((8, 40), 4, 6),
     "uniform": CartesianMasks((8, 40), 4, 6, "uniform"),
     "empirical": EmpiricalMasks(some_masks()),
+    "full": FullMask((16, 8)),
 }
 
 
@@ -42,6 +44,73 @@ def test_all_families(name):
     assert sub.shape == sample.shape
     assert not (sub & ~sample).any()
     assert torch.equal(sub[-1], sample[-1])
+
+
+LAWS = {
+    **FAMILIES,
+    "box of 2 × 2": BoxMasks(8, 0.5, 2),
+    "nothing dropped": BoxMasks(8, 0.0, 1),
+    "random, no centre": CartesianMasks((8, 12), 2.5, 0),
+    "points": VariableDensityMasks((16, 12), 3, 4),
+    "points, no corners": VariableDensityMasks((12, 16), 3, 0, "random", False),
+    "points, all in the centre": VariableDensityMasks(12, 1, 12),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_kind_and_settings_are_the_whole_law(name):
+    masks = LAWS[name]
+    again = families.FAMILIES[masks.kind](**masks.settings)
+    assert type(again) is type(masks) and again.size == masks.size and again.kept == masks.kept
+    for covering in (False, True):
+        assert torch.equal(drawn(again, 20, 3, covering), drawn(masks, 20, 3, covering))
+    u = torch.rand(20, masks.variates, generator=generator())
+    assert torch.equal(again.chain(u).masks, masks.chain(u).masks)
+    sample, keep = masks.sample(20, generator()), torch.full((20,), 0.5)
+    assert torch.equal(again.submask(sample, keep, generator(1)), masks.submask(sample, keep, generator(1)))
+
+
+def test_every_family_is_known_by_its_kind():
+    assert {kind: family.kind for kind, family in families.FAMILIES.items()} == {
+        kind: kind for kind in ("full", "box", "cartesian", "variable_density", "empirical")
+    }
+    assert {masks.kind for masks in LAWS.values()} == set(families.FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("masks", "expected"),
+    [
+        (FullMask(8), FullMask((16, 24))),
+        (BoxMasks(8, 0.5, 2), BoxMasks((16, 24), 0.5, 2)),
+        (CartesianMasks(8, 2, 3, "uniform"), CartesianMasks((16, 24), 2, 3, "uniform")),
+        (VariableDensityMasks(12, 2, 4, "random", False), VariableDensityMasks((16, 24), 2, 4, "random", False)),
+    ],
+    ids=lambda masks: masks.kind,
+)
+def test_a_law_of_another_size(masks, expected):
+    resized = masks.resized((16, 24))
+    assert resized.size == (16, 24) and resized.settings == expected.settings
+    assert torch.equal(drawn(resized, 5, 2, True), drawn(expected, 5, 2, True))
+    assert masks.resized(16).size == (16, 16)
+    with pytest.raises(ValueError, match="size must be positive"):
+        masks.resized((0, 8))
+
+
+def test_measured_masks_have_one_size():
+    masks = EmpiricalMasks(some_masks())
+    assert masks.resized((8, 6)) is masks
+    with pytest.raises(ValueError, match=r"measured masks are of 8×6, \(8, 8\) is asked for"):
+        masks.resized((8, 8))
+
+
+def test_everything_measured_is_one_mask():
+    masks = FullMask((6, 4))
+    assert masks.kept == 1 and masks.draw(torch.rand(3, 2, 1), covering=True).all()
+    chain = masks.chain(torch.rand(3, 1))
+    assert chain.masks.shape == (3, 1, 1, 6, 4) and chain.masks.all() and chain.weights.tolist() == [1]
+    keep = torch.tensor([0.2, 0.7])
+    sub = FullMask(64).submask(FullMask(64).sample(2, generator()), keep, generator(1))
+    assert_close(sub.float().mean((1, 2, 3)), keep, rtol=0, atol=0.04)  # 5 standard deviations
 
 
 @pytest.mark.parametrize("covering", [False, True])

@@ -10,19 +10,23 @@ import numpy as np
 import pytest
 import torch
 from disc_scans import COILS, H, W, disc, undersampled, write_config
+from helpers import scheduled
 from raw_files import header, noise, write_fastmri, write_ismrmrd
 from runs import run
 
+from msm.data_step import GradientStep, Proximal
+from msm.errors import DataError
 from msm.masks import CartesianMasks
 from msm.noise import noise_covariance
 from msm.raw import prepare as preparing
 from msm.raw import reconstruct as raw_sampling
 from msm.raw.geometry import Geometry, affine
-from msm.raw.prepare import noise_level, prewhiten
+from msm.raw.prepare import Prepared, noise_level, prewhiten
 from msm.raw.readers import import_scans
 from msm.raw.reconstruct import sample_scan
 from msm.raw.scan import Scan
 from msm.raw.volume_files import VolumeWriter
+from msm.sampling import Sampler
 from msm.transforms import ifft2c
 
 
@@ -82,27 +86,17 @@ def test_a_noise_scan_of_no_use_is_one_clear_line():
 
 def test_what_is_measured_without_noise_is_the_sample():
     """One coil, everything measured: the posterior is the image itself, whatever the network says."""
-    k_space = noise((1, 16, 12))
-    mask = torch.ones(1, 16, 12, dtype=torch.bool)
-    maps = torch.ones(1, 16, 12, dtype=torch.complex64)
+    k_space, told = noise((1, 16, 12)), []
+    scan = Scan("a", k_space, torch.ones(1, 16, 12, dtype=torch.bool), {})
+    prepared = Prepared(scan, torch.ones(1, 16, 12, dtype=torch.complex64), 0.0, 0.0)
 
+    @scheduled
     def denoiser(z_t, mask, t, transform):
         return torch.zeros_like(z_t)
 
-    masks = CartesianMasks((16, 12), 2, 4)
-    told = []
-    samples = sample_scan(
-        denoiser,
-        Scan("a", k_space, mask, {}),
-        maps,
-        masks,
-        seeds=[1, 2, 3],
-        noise_std=0.0,
-        steps=3,
-        step_size=1.0,
-        batch_size=2,
-        advance=told.append,
-    )
+    denoiser.masks = CartesianMasks((32, 24), 2, 4)
+    how = {"sampler": Sampler(steps=3), "data_step": GradientStep(1.0), "batch_size": 2, "advance": told.append}
+    samples = sample_scan(denoiser, prepared, seeds=[1, 2, 3], **how)
     torch.testing.assert_close(samples, ifft2c(k_space).expand(3, 1, 16, 12), rtol=0, atol=1e-5)
     assert sum(told) == 9
 
@@ -184,7 +178,7 @@ def test_a_missing_package_is_found_at_the_start(tmp_path, monkeypatch, capsys, 
     monkeypatch.setattr(raw_sampling, "sample_scan", lambda *given, **options: pytest.fail("a slice was sampled"))
     assert run(monkeypatch, "sample", config) == 2
     error = capsys.readouterr().err
-    assert f"{package}: pip install {package} (" in error and error.count("\n") == 1
+    assert f"needs {package}: pip install 'msm-diffusion[mri]' (" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -194,11 +188,11 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert run(monkeypatch, "sample", config, f"setting.save_dir={tmp_path}/whole") == 0
     sampled, sample = [], raw_sampling.sample_scan
 
-    def stopping(denoiser, scan, *rest, **options):
+    def stopping(denoiser, prepared, **options):
         if len(sampled) == 2 and not (tmp_path / "go").exists():
-            raise ValueError("stopped")
-        sampled.append(scan.name)
-        return sample(denoiser, scan, *rest, **options)
+            raise DataError("stopped")
+        sampled.append(prepared.scan.name)
+        return sample(denoiser, prepared, **options)
 
     monkeypatch.setattr(raw_sampling, "sample_scan", stopping)
     assert run(monkeypatch, "sample", config) == 2
@@ -218,20 +212,22 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
     assert "made with other settings or data; use another setting.save_dir" in capsys.readouterr().err
 
 
-def test_the_likelihood_weight_divides_the_estimated_noise(tmp_path, monkeypatch):
-    """By its root, for the sampler; the noise level that is recorded stays the estimated one."""
+def test_the_likelihood_weight_is_the_data_steps(tmp_path, monkeypatch):
+    """The noise level that the sampler is told, and that is recorded, stays the estimated one."""
     config, told = write_config(tmp_path, write_stack(tmp_path / "head.mrd", 1)), []
     sample = raw_sampling.sample_scan
 
-    def listening(*given, noise_std, **options):
-        told.append(noise_std)
-        return sample(*given, noise_std=noise_std, **options)
+    def listening(denoiser, prepared, *, data_step, **options):
+        told.append((prepared.noise_std, data_step))
+        return sample(denoiser, prepared, data_step=data_step, **options)
 
     monkeypatch.setattr(raw_sampling, "sample_scan", listening)
-    assert run(monkeypatch, "sample", config, "inverse_problem.likelihood_weight=4") == 0
+    assert run(monkeypatch, "sample", config, "sample.data_step={likelihood_weight: 4}") == 0
+    ((noise_std, data_step),) = told
+    assert data_step == Proximal(6, 4.0)
     with h5py.File(tmp_path / "out" / "head.h5") as file:
-        assert told == pytest.approx(file["noise_std"][:] / 2)
-        assert json.loads(file.attrs["provenance"])["likelihood_weight"] == 4
+        assert [noise_std] == pytest.approx(file["noise_std"][:])
+        assert json.loads(file.attrs["provenance"])["sample"]["data_step"]["likelihood_weight"] == 4
     assert run(monkeypatch, "sample", config) == 2  # not mixed with results of another weight
 
 
@@ -267,10 +263,10 @@ def test_memory_does_not_grow_with_the_slices(tmp_path, monkeypatch):
     del k_space
     config = write_config(tmp_path, tmp_path / "a.npy")
 
-    def mean_of_noise(denoiser, scan, *rest, **options):
+    def mean_of_noise(denoiser, prepared, **options):
         private = int(status.read_text().split()[1]) - int(status.read_text().split()[2])  # without the mapped file
         held.append(4096 * private)
-        return ifft2c(scan.k_space)[None].repeat(2, 1, 1, 1)
+        return ifft2c(prepared.scan.k_space)[None].repeat(2, 1, 1, 1)
 
     monkeypatch.setattr(raw_sampling, "sample_scan", mean_of_noise)
     monkeypatch.setattr(raw_sampling, "write_comparison", lambda *a: None)

@@ -1,7 +1,7 @@
 """Observations, posterior samples and scores, and the demo built of them, with a network that predicts zero."""
 
 import csv
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 import msm
+from msm.config.build import make_denoiser, make_masks, make_sampler
 from msm.config.load import load_config
 from msm.data.samples import brain_slices, portrait
-from msm.denoiser import PartialDenoiser
+from msm.data_step import Proximal
 from msm.evaluate.metrics import psnr
 from msm.evaluate.records import score, summary
 from msm.network import ADMNetwork
@@ -22,7 +23,6 @@ from msm.runs.demo import bundled as bundled_config
 from msm.sample.draw import posterior_samples, prior_samples
 from msm.sample.observe import coil_maps, observe
 from msm.sampling import reconstruct
-from msm.schedule import VPSchedule
 from msm.system.processes import shared_out
 
 
@@ -45,16 +45,16 @@ data: {kind: slices, image_size: 16, coils: 3, mask: {kind: cartesian, accelerat
 network: {image_size: 16, in_channels: 2, num_channels: 32, channel_mult: [1], attention_resolutions: [16],
           num_head_channels: 32}
 diffusion: {parametrisation: sense}
-sample: {count: 3, samples: 2, steps: 3, batch_size: 4, eta: 0.85}
-inverse_problem: {operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 3}, step_size: proximal}
+sample: {count: 3, samples: 2, steps: 3, batch_size: 4, eta: 0.85, data_step: {kind: proximal}}
+inverse_problem: {operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 3}}
 """
 PHOTOS = """
 setting: {save_dir: run}
 data: {kind: images, image_size: 16, mask: {kind: box}}
 network: {image_size: 16, in_channels: 3, num_channels: 32, channel_mult: [1], attention_resolutions: [16],
           num_head_channels: 32}
-sample: {count: 3, samples: 2, steps: 3, batch_size: 4, eta: 0.85}
-inverse_problem: {operator: super_resolution, factor: 4, step_size: proximal}
+sample: {count: 3, samples: 2, steps: 3, batch_size: 4, eta: 0.85, data_step: {kind: proximal}}
+inverse_problem: {operator: super_resolution, factor: 4}
 """
 
 
@@ -62,20 +62,7 @@ def denoiser_and_config(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     config = load_config(path)
-    return PartialDenoiser(Nothing(), VPSchedule(), config.diffusion.parametrisation), config
-
-
-def test_an_items_observation_follows_from_its_name_and_the_seed(tmp_path):
-    _, config = denoiser_and_config(tmp_path, MRI)
-    items = brain_slices(16, 3)[:3]
-    together = observe(items, config.inverse_problem, config.data)
-    alone = observe(items[1:2], config.inverse_problem, config.data)
-    other = observe(items, config.inverse_problem, config.data, seed=1)
-    assert torch.equal(together.y[1:2], alone.y) and not torch.equal(together.y, other.y)
-    mask = together.operator.mask.expand_as(together.y)
-    z = together.transform.forward(torch.stack([item.image for item in items]))
-    assert not together.y[~mask].any()
-    assert torch.view_as_real(together.y - z)[mask].std() == pytest.approx(0.01, rel=0.1)
+    return make_denoiser(Nothing(), config.diffusion, make_masks(config.data.mask, 16)), config
 
 
 @pytest.mark.parametrize("text", [MRI, PHOTOS])
@@ -91,21 +78,21 @@ def test_posterior_samples_do_not_depend_on_the_batch(tmp_path, text):
     torch.testing.assert_close(posterior_samples(denoiser, items, one)[1], samples, rtol=1e-4, atol=1e-4)
 
 
-def test_a_tempered_likelihood_is_one_of_less_noise(tmp_path, monkeypatch):
+def test_the_likelihood_weight_reaches_the_data_step(tmp_path):
     """p(y|z)^4 of noise σ_y is that of noise σ_y/2, up to a constant; y itself keeps its noise."""
     denoiser, config = denoiser_and_config(tmp_path, MRI)
-    items, problem = brain_slices(16, 3)[:1], config.inverse_problem
-    tempered = problem.model_copy(update={"likelihood_weight": 4.0})
-    found = posterior_samples(denoiser, items, config.model_copy(update={"inverse_problem": tempered}))[1]
-    told = []
-
-    def half_the_noise(*given, noise_std, **rest):
-        told.append(noise_std)
-        return reconstruct(*given, noise_std=noise_std / 2, **rest)
-
-    monkeypatch.setattr("msm.sample.draw.reconstruct", half_the_noise)
-    expected = posterior_samples(denoiser, items, config)[1]
-    assert set(told) == {problem.noise_std} and torch.equal(found, expected)
+    items = brain_slices(16, 3)[:1]
+    found = {}
+    for weight in (1.0, 4.0):
+        tempered = config.sample.data_step.model_copy(update={"likelihood_weight": weight})
+        sample = config.sample.model_copy(update={"data_step": tempered})
+        found[weight] = posterior_samples(denoiser, items, config.model_copy(update={"sample": sample}))
+    assert torch.equal(found[1.0][0], found[4.0][0]) and not torch.equal(found[1.0][1], found[4.0][1])
+    seen = observe(items * 2, config.inverse_problem, config.data)
+    less = replace(seen, noise_std=seen.noise_std / 2)
+    how = {"seeds": [0, 1], "sampler": make_sampler(config.sample), "data_step": Proximal(6)}
+    expected = seen.transform.adjoint(reconstruct(denoiser, less, **how))
+    torch.testing.assert_close(found[4.0][1][0], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_prior_samples_use_the_coil_maps_in_turn(tmp_path):
@@ -172,7 +159,7 @@ def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
     def configured(problem):
         return load_config(tmp_path / "config.yaml", [f"inverse_problem={problem}"])
 
-    show(denoiser, configured, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    show(denoiser, configured, tmp_path / "out")
     (table,) = (tmp_path / "out").glob("*.csv")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len({row["method"] for row in rows}) == methods
@@ -183,7 +170,7 @@ def test_demo_draws_new_faces_by_the_chain(tmp_path):
     assert bundled_config("faces_32", "null").sample.score == "chain"
     assert bundled_config("faces", "null").sample.score == "average"
     denoiser, config = denoiser_and_config(tmp_path, PHOTOS)
-    new_faces(denoiser, lambda problem: config, tmp_path / "out", lambda label, total: nullcontext(lambda steps: None))
+    new_faces(denoiser, lambda problem: config, tmp_path / "out")
     with Image.open(tmp_path / "out" / "faces_generated.png") as picture:
         assert picture.height >= 2 * config.data.image_size
 
@@ -196,7 +183,7 @@ def bundled(name, *overrides):
     config = load_config(folder / "config.yaml", list(overrides))
     network = ADMNetwork.load(folder)
     assert network.settings == config.network.model_dump(mode="json")
-    return PartialDenoiser(network, VPSchedule(), config.diffusion.parametrisation).eval(), config
+    return make_denoiser(network, config.diffusion, make_masks(config.data.mask, config.data.image_size)).eval(), config
 
 
 def mean_psnr(x_hat, items):
@@ -205,16 +192,17 @@ def mean_psnr(x_hat, items):
 
 
 def test_the_bundled_brain_model_gains_three_decibels_on_zero_filling_in_few_calls():
-    problem = "inverse_problem={operator: undersampling, step_size: proximal, mask: {kind: cartesian, center: 5}}"
-    denoiser, config = bundled("brain", problem, "sample.steps=8", "sample.samples=2")
+    problem = "inverse_problem={operator: undersampling, mask: {kind: cartesian, center: 5}}"
+    few = ["sample.steps=8", "sample.samples=2", "sample.data_step={kind: proximal}"]
+    denoiser, config = bundled("brain", problem, *few)
     items = brain_slices(64, 8)[:2]
     inputs, samples = posterior_samples(denoiser, items, config)
     assert mean_psnr(samples.mean(1), items) > mean_psnr(inputs, items) + 3
 
 
 def test_the_bundled_face_model_gains_one_decibel_on_a_hole_in_few_calls():
-    problem = "inverse_problem={operator: box, hole: 32, step_size: proximal}"
-    denoiser, config = bundled("faces", problem, "sample.steps=15", "sample.samples=2")
+    few = ["sample.steps=15", "sample.samples=2", "sample.data_step={kind: proximal}"]
+    denoiser, config = bundled("faces", "inverse_problem={operator: box, hole: 32}", *few)
     items = [portrait(64)]
     inputs, samples = posterior_samples(denoiser, items, config)
     assert mean_psnr(samples.mean(1), items) > mean_psnr(inputs, items) + 1

@@ -1,5 +1,7 @@
 """Sampling that was stopped: no batch is drawn twice, none is taken from other settings, the results are the same."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -21,11 +23,11 @@ def sample(tmp_path, monkeypatch):
         drawn = []
         for name in ("generate", "reconstruct"):
 
-            def counted(*arguments, sampler=getattr(msm.sampling, name), **options):
+            def counted(*arguments, original=getattr(msm.sampling, name), **options):
                 drawn.append(options["seeds"])
                 if len(drawn) == fail:
-                    raise OSError("No space left on device")
-                return sampler(*arguments, **options)
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return original(*arguments, **options)
 
             monkeypatch.setattr(msm.sample.draw, name, counted)
         weights = f"setting.pretrained_model_dir={tmp_path}/w"

@@ -11,13 +11,16 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from msm import CartesianMasks, MultiCoil, PartialDenoiser, VPSchedule, generate, reconstruct
+from msm.data_step import GradientStep, Proximal
+from msm.denoiser import EDM, Epsilon, Sense
 from msm.masks import VariableDensityMasks
-from msm.operators import Undersampling
+from msm.operators import Problem, Undersampling
+from msm.sampling import Sampler
 from msm.system.memory import out_of_memory
 
 PAGE_FAULTS = """
 import resource, torch
-from msm.memory import keep_memory
+from msm.system.memory import keep_memory
 {call}
 for turn in range(20):  # some until the heap is large enough for its gaps
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -62,19 +65,23 @@ class Half(nn.Module):
 
 
 @pytest.mark.parametrize("masks", [CartesianMasks(16, 4, 4), VariableDensityMasks(16, 4, 4)])
-@pytest.mark.parametrize("options", [{}, {"score": "chain"}, {"step_size": "proximal"}, {"step_size": 2.0}])
-@pytest.mark.parametrize("parametrisation", ["epsilon", "edm", "sense"])
-def test_no_step_waits_for_a_value(parametrisation, options, masks):
+@pytest.mark.parametrize(
+    ("score", "data_step"),
+    [("average", None), ("chain", None), ("average", Proximal()), ("average", GradientStep(2.0))],
+)
+@pytest.mark.parametrize("parametrisation", [Epsilon(), EDM(), Sense()])
+def test_no_step_waits_for_a_value(parametrisation, score, data_step, masks):
     maps = torch.randn(2, 3, 16, 16, dtype=torch.complex64)
     transform = MultiCoil(maps / maps.abs().square().sum(1, keepdim=True).sqrt())
-    denoiser = PartialDenoiser(Half(), VPSchedule(), parametrisation)
+    denoiser = PartialDenoiser(Half(), VPSchedule(), parametrisation, masks)
     operator, y = Undersampling(masks.sample(2)), torch.randn(2, 3, 16, 16, dtype=torch.complex64)
-    given = (y, operator) if "step_size" in options else ()
-    seen = []
+    seen, options = [], {"seeds": [0, 1], "sampler": Sampler(steps=4, score=score)}
+    options["callback"] = lambda *_: seen.append(reads.count)
     with ScalarReads() as reads:
         torch.ones(1).item()
         assert reads.count == 1
-        sampler = reconstruct if given else generate
-        options = {"steps": 4, "callback": lambda *_: seen.append(reads.count), **options}
-        sampler(denoiser, *given, transform, masks, (3, 16, 16), seeds=[0, 1], **options)
+        if data_step is None:
+            generate(denoiser, (3, 16, 16), transform=transform, **options)
+        else:
+            reconstruct(denoiser, Problem(y, operator, transform), data_step=data_step, **options)
     assert len(seen) == 4 and seen[-1] == seen[0]

@@ -225,7 +225,8 @@ def _nearest(loc: tuple[str | int, ...]) -> str:
     """What an unknown key was meant to be: the same name in another block, or one alike in its own."""
     block, key = loc[:-1], str(loc[-1])
     names = list(_BLOCKS[block].model_fields) if block in _BLOCKS else []
-    elsewhere = [_dotted((*other, key)) for other, model in _BLOCKS.items() if key in model.model_fields]
+    places = [_dotted((*other, key)) for other, model in _BLOCKS.items() if key in model.model_fields]
+    elsewhere = [place for place in places if place != _dotted(loc)]  # not: in another kind of the same block
     near = get_close_matches(key.lower(), names, n=1)
     if elsewhere and "mask" not in block:
         return f"did you mean {' or '.join(dict.fromkeys(elsewhere))}?"

@@ -95,6 +95,7 @@ class Config(Block):
         raw, mri = self.data.kind == "raw", self.data.is_mri
         if raw and self.inverse_problem is None:
             object.__setattr__(self, "inverse_problem", UndersamplingProblem.model_construct(set()))
+            self.model_fields_set.discard("inverse_problem")  # not asked for: null is automatic
         preset, solve = self.sample.preset, self.inverse_problem is not None
         sampler = (Sampler.preset(preset, mri=mri, inverse_problem=solve) if preset else Sampler()).resolved(solve)
         values = {name: getattr(sampler, name) for name in ("steps", "draws", "eta", "score", "grid", "order")}

@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from ..errors import DataError
 from ..measurement import Measurement
@@ -66,6 +65,9 @@ def check_target(path: Path) -> None:
         raise DataError(f"{path}: cannot be written ({reason}); choose another path")
 
 
+Writer = TypeVar("Writer", bound="_Writer")
+
+
 class _Writer:
     """An HDF5 file that grows item by item and appears when it is complete."""
 
@@ -75,7 +77,7 @@ class _Writer:
         self._about = {"format": file_format, "version": VERSION, "provenance": json.dumps(provenance)}
         self._open = ExitStack()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Writer) -> Writer:
         with ExitStack() as stack:
             self.file = stack.enter_context(h5py.File(stack.enter_context(whole(self.path)), "w"))
             self.file.attrs.update(self._about)

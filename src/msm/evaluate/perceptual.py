@@ -86,7 +86,7 @@ def inception_features(images: Tensor, batch_size: int = 32) -> Tensor:
 @cache
 def _inception(path: Path) -> nn.Module:
     """The Inception network of the FID paper with the weights of a file."""
-    extractors = optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "fid")
+    extractors = optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "perceptual")
     network: nn.Module = extractors.FeatureExtractorInceptionV3(
         "fid", ["2048"], feature_extractor_weights_path=str(path)
     )

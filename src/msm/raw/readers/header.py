@@ -66,7 +66,7 @@ def read_header(path: Path, data: h5py.Dataset) -> Header:
         if encoding is None:
             raise ValueError("encoding is missing")
         return _header(ET.fromstring(text), encoding)
-    except (ValueError, ET.ParseError, RecursionError) as error:
+    except (ValueError, ET.ParseError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a usable ISMRMRD header ({reason}); convert the scan again") from None
 
