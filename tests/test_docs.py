@@ -18,6 +18,7 @@ from msm.config.schema import Config
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "src").rglob("*.md")])
+SOURCES = sorted(file for folder in ("src", "benchmarks") for file in (ROOT / folder).rglob("*.py"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.DOTALL | re.MULTILINE)
 BUDGET = 60  # seconds of CPU time that the blocks of a page may take
 
@@ -135,6 +136,11 @@ def test_every_page_is_in_the_index():
 
 @pytest.mark.parametrize(("page", "path"), every(r"`((?:configs|benchmarks|tests|docs)/[\w/.]+)`", PAGES))
 def test_files_that_pages_name_exist(page, path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(("file", "path"), every(r"\bdocs/[\w/-]+\.(?:md|json|png)", SOURCES))
+def test_pages_that_the_source_names_exist(file, path):
     assert (ROOT / path).exists()
 
 
