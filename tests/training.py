@@ -1,8 +1,11 @@
 """A small training on ten made-up images."""
 
+from functools import partial
+
 import torch
 
-from msm.config.schema import TrainConfig
+from msm.config.build import make_loss
+from msm.config.trained import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser
 from msm.masks import BoxMasks
@@ -36,9 +39,12 @@ def trainer(store, folder, on_checkpoint=None, data=None, **changes):
     )
     settings = {"images": 32, "batch_size": 4, "lr": 1e-3, "checkpoint_images": 16, "submask_share": 0.5}
     settings |= {"augment": True, "accumulate": 2} | changes
-    denoiser = PartialDenoiser(network, VPSchedule())
-    data = data or MeasurementStore(store)
-    return Trainer(denoiser, data, MASKS, folder, TrainConfig(**settings), on_checkpoint=on_checkpoint)
+    denoiser, data = PartialDenoiser(network, VPSchedule(), masks=MASKS), data or MeasurementStore(store)
+    given = TrainConfig(**settings)
+    loss = make_loss(given, data.largest_noise_std)
+    made = Trainer(denoiser, data, given, loss=loss, on_checkpoint=on_checkpoint)
+    made.run = partial(made.run, folder)
+    return made
 
 
 def weights(folder):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .errors import DataError
 from .masks import FAMILIES, Masks
 from .mri_prior import ImagePrior, solve
-from .network import ADMNetwork, StoredNetwork
+from .network import ADMNetwork, StoredNetwork, read_tensors
 from .schedule import VPSchedule
 from .system.files import whole, write_text
 from .transforms import Transform
@@ -256,6 +256,8 @@ class PartialDenoiser(nn.Module):
             parametrisation = PARAMETRISATIONS[kind](**given)
             schedule, masks = VPSchedule(**about["schedule"]), _read_masks(folder, about["masks"])
             record = dict(about["record"])
+        except DataError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{folder / DENOISER_FILE}: damaged ({error}); copy it from the training run") from error
         if network is None:
@@ -303,7 +305,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: no such file; a denoiser is a folder that training wrote, or PartialDenoiser.save")
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: damaged ({error}); copy it from the training run") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise DataError(f"{path}: not of format {FORMAT}: of another version of msm, or damaged; train again")
@@ -321,7 +323,7 @@ def _read_masks(folder: Path, block: Mapping[str, Any] | None) -> Masks | None:
     if kind not in FAMILIES:
         return None
     if kind == "empirical":
-        settings |= safetensors.torch.load_file(folder / MASKS_FILE)
+        settings |= read_tensors(folder / MASKS_FILE)
     return FAMILIES[kind](**settings)
 
 

@@ -9,6 +9,7 @@ from training import MASKS, SIZE, assert_same, trainer, weights
 
 from msm.data.acquire import RemaskedAcquisitions, Source, acquire
 from msm.data.store import MeasurementStore, StoreWriter
+from msm.denoiser import PartialDenoiser
 from msm.errors import DataError
 from msm.masks import BoxMasks, CartesianMasks
 
@@ -100,7 +101,7 @@ def test_command_line_warns_and_keeps_it_on_record(tmp_path, monkeypatch, capsys
     folder = tmp_path / "run"
     assert "remask: true" in (folder / "config.yaml").read_text()
     assert json.loads((folder / "versions.json").read_text())["remask"] is True
-    assert json.loads((folder / "weights" / "denoiser.json").read_text())["remask"] is True
+    assert PartialDenoiser.load(folder / "weights").record["train"]["remask"] is True
     assert MeasurementStore(folder / "measurements.h5").masks().all()
     assert run(monkeypatch, "train", config) == 2  # clean images never become the acquisitions of an honest run
     assert "another `data` block" in capsys.readouterr().err

@@ -10,14 +10,16 @@ from contextlib import contextmanager
 import h5py
 import pytest
 import torch
+from torch import nn
 from training import MASKS, SIZE, assert_same, trainer, weights, write_store
 
-from msm.config.schema import TrainConfig
+from msm.config.trained import TrainConfig
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.denoiser import PartialDenoiser
-from msm.errors import TrainingError
+from msm.errors import ConfigError, TrainingError
+from msm.losses import noisy_loss
 from msm.measurement import Measurement
-from msm.network import ADMNetwork
+from msm.network import ADMNetwork, adapt
 from msm.schedule import VPSchedule
 from msm.train.batches import flip
 from msm.train.signals import stop_asked
@@ -32,11 +34,10 @@ def store(tmp_path):
 
 def test_times_come_from_the_training_grid(store, tmp_path):
     made = trainer(store, tmp_path)
-    denoiser = PartialDenoiser(made.network, VPSchedule())
-    settings = TrainConfig(images=400, batch_size=40)
-    cosine = Trainer(denoiser, made.data, MASKS, tmp_path, settings, train_steps=5, train_grid="cosine")
-    times = torch.cat([t for t, _, _ in cosine._loader()])
-    assert set(times.tolist()) == set(denoiser.schedule.training_grid(5, "cosine").tolist())
+    denoiser = PartialDenoiser(made.network, VPSchedule(), masks=MASKS)
+    grid = denoiser.schedule.training_grid(5, "cosine")
+    cosine = Trainer(denoiser, made.data, TrainConfig(images=400, batch_size=40), grid=grid)
+    assert set(torch.cat([t for t, _, _ in cosine._loader()]).tolist()) == set(grid.tolist())
 
 
 def flip_bit(path):
@@ -221,17 +222,29 @@ def test_half_a_line_of_the_log_is_dropped(store, tmp_path):
 def test_checkpoint_of_another_network_is_refused(store, tmp_path):
     trainer(store, tmp_path / "run").run()
     other = trainer(store, tmp_path / "run")
-    other.network = ADMNetwork(
-        image_size=SIZE,
-        in_channels=1,
-        num_channels=32,
-        num_res_blocks=1,
-        channel_mult=(1,),
-        attention_resolutions=(),
-        num_head_channels=32,
-    )
-    with pytest.raises(ValueError, match="other settings"):
-        other.run()
+    network = ADMNetwork(**{**other.network.settings, "channel_mult": (1,), "attention_resolutions": ()})
+    denoiser = PartialDenoiser(network, VPSchedule(), masks=MASKS)
+    with pytest.raises(ConfigError, match=r"network.channel_mult = \[1, 1\], the config says \[1\]"):
+        Trainer(denoiser, other.data, other.settings).run(tmp_path / "run")
+
+
+def test_weight_decay_may_change_and_does(store, tmp_path):
+    trainer(store, tmp_path / "run", images=16, weight_decay=0.5).run()
+    again = trainer(store, tmp_path / "run", images=20, weight_decay=0.25)
+    again.run()
+    assert [group["weight_decay"] for group in again.optimizer.param_groups] == [0.25]
+
+
+def test_a_loss_that_does_not_know_of_noise_is_refused(noisy_store):
+    denoiser = PartialDenoiser(nn.Identity(), VPSchedule(), masks=MASKS)
+    with pytest.raises(ValueError, match="needs the mask law of the data and a network"):
+        Trainer(denoiser, MeasurementStore(noisy_store), TrainConfig())
+    denoiser.network = adapt(nn.Conv2d(1, 1, 1))
+    with pytest.raises(ValueError, match=r"the data hold noise, up to 2: train by noisy_loss"):
+        Trainer(denoiser, MeasurementStore(noisy_store), TrainConfig())
+    denoiser.masks = None
+    with pytest.raises(ValueError, match="needs the mask law"):
+        Trainer(denoiser, MeasurementStore(noisy_store), TrainConfig(), loss=noisy_loss)
 
 
 def test_no_unmeasured_entry_reaches_the_loss(store, tmp_path):

@@ -102,7 +102,13 @@ def _of_type(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def read_tensors(path: Path) -> dict[Any, Any]:
-    """Read a .safetensors file or a PyTorch pickle of plain values, without running anything it holds."""
+    """Read a .safetensors file or a PyTorch pickle of plain values, without running anything it holds.
+
+    Raises:
+        DataError: it is missing, damaged, or something else.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; copy it from where it was written")
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)
@@ -123,9 +129,9 @@ def check_tensors(path: Path, expected: Mapping[str, tuple[int, ...]], found: Ma
         "missing": [name for name in expected if name not in found],
         "unexpected": [repr(name) for name in found if name not in expected],
         "misshapen": [
-            f"{name}, {_describe(found[name])} instead of {list(shape)}"
+            f"{name}, {_describe(found[name], shape)} instead of {list(shape)}"
             for name, shape in expected.items()
-            if name in found and _describe(found[name]) != str(list(shape))
+            if name in found and _describe(found[name], shape) != str(list(shape))
         ],
     }
     problems = [f"{len(names)} {kind} (first: {names[0]})" for kind, names in kinds.items() if names]
@@ -133,10 +139,11 @@ def check_tensors(path: Path, expected: Mapping[str, tuple[int, ...]], found: Ma
         raise DataError(f"{path}: tensors do not fit the network's settings: {'; '.join(problems)}")
 
 
-def _describe(value: Any) -> str:
-    """Shape of an ordinary floating-point tensor, else what the value is."""
+def _describe(value: Any, wanted: tuple[int, ...]) -> str:
+    """Shape of an ordinary tensor of weights, or of a counter where one is wanted, else what the value is."""
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
-    if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
+    is_number = value.is_floating_point() or wanted == ()
+    if not is_number or value.layout != torch.strided or value.device.type != "cpu":
         return f"a {value.dtype} {value.layout} tensor on {value.device}"
     return str(list(value.shape))
