@@ -3,6 +3,7 @@
 import importlib
 import io
 import re
+import shlex
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import BaseModel
+from runs import msm
 
 from msm.config.schema import Config
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "src").rglob("*.md")])
+SOURCES = sorted(file for folder in ("src", "benchmarks") for file in (ROOT / folder).rglob("*.py"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.DOTALL | re.MULTILINE)
 BUDGET = 60  # seconds of CPU time that the blocks of a page may take
 
@@ -82,6 +85,27 @@ def test_python_blocks_run(page, folder):
     assert time.process_time() - started < BUDGET
 
 
+SMALL = {
+    "train": ["train.images=16", "train.warmup_images=0", "train.checkpoint_images=16"],
+    "sample": ["sample.steps=2"],
+}
+
+
+def test_the_commands_of_the_first_tutorial_run(tmp_path, monkeypatch):
+    """Word by word, with less training and fewer steps."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/tutorials/photos.md").read_text()
+    given = dict(BLOCK.findall(text))
+    exec(given["python"], {})
+    Path("photos.yaml").write_text(given["yaml"])
+    commands = re.findall(r"^    msm ((?:.*\\\n)*.*)$", BLOCK.sub("", text), re.MULTILINE)
+    assert len(commands) == 6
+    for words in (shlex.split(command.replace("\\\n", "")) for command in commands):
+        assert msm(*words, *SMALL.get(words[0], [])) == 0
+    for named in re.findall(r"`(runs/[\w/.]+)`", text):
+        assert Path(named).exists(), named
+
+
 def test_the_readme_begins_with_a_picture_and_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert lines[0].startswith("![") and len(lines) <= 100
@@ -112,6 +136,11 @@ def test_every_page_is_in_the_index():
 
 @pytest.mark.parametrize(("page", "path"), every(r"`((?:configs|benchmarks|tests|docs)/[\w/.]+)`", PAGES))
 def test_files_that_pages_name_exist(page, path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(("file", "path"), every(r"\bdocs/[\w/-]+\.(?:md|json|png)", SOURCES))
+def test_pages_that_the_source_names_exist(file, path):
     assert (ROOT / path).exists()
 
 

@@ -198,14 +198,14 @@ def training(case: Case, pairs: int) -> dict:
     """A training step from a store on disk beside forward, backward and optimiser of the bare network."""
     torch.manual_seed(0)
     network = five_million(case)
-    denoiser = PartialDenoiser(network, VPSchedule(), PARAMETRISATIONS[case.parametrisation]())
+    masks = CartesianMasks(case.size, 4, 5) if case.coils else BoxMasks(case.size)
+    denoiser = PartialDenoiser(network, VPSchedule(), PARAMETRISATIONS[case.parametrisation](), masks)
     u, t = torch.randn(case.batch, network.in_channels, case.size, case.size), torch.full((case.batch,), 500.0)
     u, t = u.to(DEVICE), t.to(DEVICE)
-    masks = CartesianMasks(case.size, 4, 5) if case.coils else BoxMasks(case.size)
     config = TrainConfig(images=10**6, batch_size=case.batch, lr=1e-5, augment=True, submask_share=0.5)
     with tempfile.TemporaryDirectory() as folder:
         store = MeasurementStore(write_store(Path(folder) / "store.h5", case))
-        trainer = Trainer(denoiser, store, masks, Path(folder) / "run", config)
+        trainer = Trainer(denoiser, store, config)
         batches = iter(trainer._loader())
 
         def bare() -> None:

@@ -19,12 +19,12 @@ import torch
 from matplotlib.figure import Figure
 
 import msm
-from msm.config.build import make_data_step, make_denoiser, make_masks
+from msm.config.build import make_data_step
 from msm.config.load import load_config
 from msm.data.images import slices
+from msm.denoiser import PartialDenoiser
 from msm.evaluate.calibration import foreground, intervals, rank_counts, spread_and_error
 from msm.evaluate.metrics import image_metrics
-from msm.network import ADMNetwork
 from msm.sample.draw import posterior_samples
 from msm.sample.observe import observe
 from msm.system.files import write_text
@@ -121,8 +121,7 @@ def main() -> None:
         done = records.setdefault(preset, {})
         if key not in done:
             if denoiser is None:
-                masks = make_masks(config.data.mask, config.data.image_size)
-                denoiser = make_denoiser(ADMNetwork.load(WEIGHTS), config.diffusion, masks).eval()
+                denoiser = PartialDenoiser.load(WEIGHTS).eval()
                 found = slices(options.folder, "test", 0, 64, config.data.coils, config.data.seed)
                 items = list(itertools.islice(found, 0, 64, 8))
             if config.sample.warm_start:

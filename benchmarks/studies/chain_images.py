@@ -28,13 +28,11 @@ from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, generate
-from msm.config.build import make_denoiser, make_masks
 from msm.config.load import Config, dump_config, load_config
 from msm.denoiser import PartialDenoiser
 from msm.evaluate.bootstrap import of_sets
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.masks import Chain, Masks
-from msm.network import ADMNetwork
 from msm.runs.inputs import sources
 from msm.sample.kept_batches import Parts
 from msm.sampling import Level, Sampler, combine
@@ -56,9 +54,10 @@ PHOTOS = 10_000  # of those in the folder, at most, the first
 def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
     """Config and denoiser of a run, and the masks of its sampler: for the oracle, the one that keeps everything."""
     config = load_config(run / "config.yaml")
-    size = config.data.image_size
-    masks = BoxMasks(size, 0.0) if draws == 1 else make_masks(config.data.mask, size)
-    return config, make_denoiser(ADMNetwork.load(run / "weights"), config.diffusion, masks).eval(), masks
+    denoiser = PartialDenoiser.load(run / "weights").eval()
+    if draws == 1:
+        denoiser.masks = BoxMasks(config.data.image_size, 0.0)
+    return config, denoiser, denoiser.masks
 
 
 @cache

@@ -19,11 +19,10 @@ from pathlib import Path
 
 import torch
 
-from msm.config.build import make_denoiser, make_masks
 from msm.config.load import load_config
 from msm.data.images import photos, slices
+from msm.denoiser import PartialDenoiser
 from msm.evaluate.metrics import image_metrics
-from msm.network import ADMNetwork
 from msm.sample.draw import posterior_samples
 from msm.system.files import write_text
 from msm.system.processes import arithmetic
@@ -45,8 +44,7 @@ def reconstruct(folder: Path, images_folder: Path, count: int, noise: float, acc
     items = list(itertools.islice(found, count))
     given = [f"inverse_problem={problem}", *sampler, "sample.batch_size=16", "sample.data_step={kind: proximal}"]
     settled = load_config(folder / "config.yaml", given)
-    masks = make_masks(data.mask, data.image_size)
-    denoiser = make_denoiser(ADMNetwork.load(folder / "weights"), config.diffusion, masks)
+    denoiser = PartialDenoiser.load(folder / "weights")
     with arithmetic("bf16"):
         _, samples = posterior_samples(denoiser.eval(), items, settled)
     values = image_metrics(samples[:, 0], torch.stack([item.image for item in items]), convention="plain")

@@ -2,9 +2,9 @@
 
     msm acquire configs/demo/brain.yaml -o test.h5 --split test --truth truth.h5 setting.dataset_dir=SLICES \
         data.noise_std=0.01
-    python benchmarks/studies/parametrisations.py test.h5 truth.h5 RUN:epsilon OTHER_RUN:sense [--items 8]
+    python benchmarks/studies/parametrisations.py test.h5 truth.h5 RUN OTHER_RUN [--items 8]
 
-A run is a folder of `msm train`; after the colon stands its parametrisation.
+A run is a folder of `msm train`, whose weights remember their parametrisation.
 """
 
 import argparse
@@ -13,10 +13,9 @@ from pathlib import Path
 import h5py
 import torch
 
-from msm import ADMNetwork, CartesianMasks, Measurement, PartialDenoiser, VPSchedule, reconstruct
+from msm import Measurement, PartialDenoiser, reconstruct
 from msm.data.store import MeasurementStore
 from msm.data_step import GradientStep, Proximal
-from msm.denoiser import PARAMETRISATIONS
 from msm.evaluate.classical import cg_sense, l1_wavelet
 from msm.evaluate.metrics import psnr
 from msm.losses import standard_normal
@@ -48,22 +47,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("store")
     parser.add_argument("truth")
-    parser.add_argument("runs", nargs="+")
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--items", type=int, default=8)
-    parser.add_argument("--center", type=int, default=5)
     options = parser.parse_args()
     m = MeasurementStore(options.store).batch(range(options.items))
     with h5py.File(options.truth) as truth:
         x, transform = torch.from_numpy(truth["images"][: options.items]), m.transform
-    masks = CartesianMasks(tuple(m.mask.shape[2:]), 4, options.center)
     print(f"zero-filled {mean_psnr(transform.adjoint(m.values), x):.2f} dB")
     for name, baseline, strength, iterations in (("CG-SENSE", cg_sense, 0.01, 30), ("L1", l1_wavelet, 0.001, 100)):
         x_hat = baseline(m.values, m.mask, transform, regularisation=strength, iterations=iterations)
         print(f"{name} {mean_psnr(x_hat, x):.2f} dB")
     for run in options.runs:
-        folder, _, parametrisation = run.rpartition(":")
-        network = ADMNetwork.load(Path(folder) / "weights")
-        denoiser = PartialDenoiser(network, VPSchedule(), PARAMETRISATIONS[parametrisation](), masks).eval()
+        denoiser = PartialDenoiser.load(run / "weights").eval()
         print(f"{run}: relative error of the measured entries at {denoising_errors(denoiser, m, x)}")
         problem, seeds = Problem(m.values, Undersampling(m.mask), transform, 0.01), range(options.items)
         for step, sampler in ((GradientStep(2.0), Sampler(20, 3, 0.85)), (Proximal(), Sampler(15, 4, 1.0))):

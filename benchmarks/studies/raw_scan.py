@@ -36,13 +36,13 @@ import torch
 from torch import Tensor, nn
 
 from msm import CartesianMasks, MultiCoil
-from msm.config.build import make_denoiser, make_masks
+from msm.config.build import make_denoiser
 from msm.config.load import load_config
 from msm.data_step import Proximal
+from msm.denoiser import PartialDenoiser
 from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation
 from msm.evaluate.metrics import image_metrics
 from msm.mri_prior import ImagePrior
-from msm.network import ADMNetwork
 from msm.output.figures import Column, error_map, spread, write_comparison
 from msm.raw.coil_maps import calibration_size
 from msm.raw.prepare import Prepared, prepare
@@ -85,9 +85,7 @@ def best_of(found, score):
 def samples_of(options, prepared: Prepared, weight: float) -> tuple[Tensor, float]:
     """Posterior samples (K, 1, H, W) by the trained model at a likelihood weight, and the seconds they took."""
     config = load_config(options.weights / "config.yaml")
-    height, width = prepared.maps.shape[-2:]
-    masks = make_masks(config.data.mask, (height, width))
-    denoiser = make_denoiser(ADMNetwork.load(options.weights), config.diffusion, masks).eval()
+    denoiser = PartialDenoiser.load(options.weights).eval()
     start = time.perf_counter()
     with arithmetic("bf16"):
         samples = sample_scan(

@@ -19,13 +19,12 @@ from pathlib import Path
 import torch
 
 import msm
-from msm.config.build import make_denoiser, make_masks
 from msm.config.load import load_config
 from msm.data.images import photos, slices
+from msm.denoiser import PartialDenoiser
 from msm.evaluate.classical import bicubic, biharmonic, tune
 from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.tuning import MRI
-from msm.network import ADMNetwork
 from msm.sample.draw import posterior_samples
 from msm.sample.observe import observe
 from msm.system.files import write_text
@@ -95,8 +94,7 @@ def main() -> None:
     weights = options.weights or ASSETS / options.kind
     config = load_config(weights / "config.yaml")
     data, count = config.data, options.count or {"brain": 64, "faces": 35}[options.kind]
-    masks = make_masks(data.mask, data.image_size)
-    denoiser = make_denoiser(ADMNetwork.load(weights), config.diffusion, masks).eval()
+    denoiser = PartialDenoiser.load(weights).eval()
     if options.kind == "brain":
         found = slices(options.folder, "test", 0, data.image_size, data.coils, data.seed)
         items = list(itertools.islice(found, count + TUNING))

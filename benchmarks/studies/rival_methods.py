@@ -115,7 +115,7 @@ def ambient_loss(masks: Masks, keep: float, generator: Generator) -> Loss:
     """
 
     def loss(
-        denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, probe: Tensor | None = None
+        denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, **of_sure: Tensor
     ) -> Tensor:
         s, mask, transform = measurement.values, measurement.mask, measurement.transform
         sub = masks.submask(mask, torch.full((len(s),), keep), generator)
@@ -138,7 +138,7 @@ def ssdu_loss(share: float, generator: Generator) -> Loss:
     """
 
     def loss(
-        denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, probe: Tensor | None = None
+        denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, **of_sure: Tensor
     ) -> Tensor:
         s, transform = measurement.values, measurement.transform
         held = hold_out(measurement.mask, share, generator)

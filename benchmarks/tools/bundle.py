@@ -6,13 +6,12 @@ The rest of the sampler is the preset `best` in `msm demo` and `reconstruction.p
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import torch
 
 from msm.config.load import dump_asked, load_config
-from msm.network import ADMNetwork
+from msm.denoiser import PartialDenoiser
 from msm.system.files import write_text
 
 
@@ -22,8 +21,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--samples", type=int, default=8)
     options = parser.parse_args()
-    ADMNetwork.load(options.run / "weights").save(options.folder, dtype=torch.float16)
-    shutil.copy(options.run / "weights" / "denoiser.json", options.folder)
+    denoiser = PartialDenoiser.load(options.run / "weights")
+    denoiser.save(options.folder)
+    denoiser.network.save(options.folder, dtype=torch.float16)
     config = load_config(options.run / "config.yaml")
     setting = config.setting.model_copy(
         update={"save_dir": Path("runs/demo"), "dataset_dir": None, "pretrained_model_dir": None}

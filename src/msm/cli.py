@@ -34,7 +34,7 @@ OF_THE_MACHINE = {
 }
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="settings to change, as block.key=value; docs/settings.md lists them", show_default=False),
+    typer.Argument(help="settings to change, as block.key=value; see docs/reference/settings.md", show_default=False),
 ]
 
 

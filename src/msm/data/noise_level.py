@@ -1,4 +1,4 @@
-"""Acquisitions with another noise level than the store's: estimated from them, or assumed (docs/noise.md)."""
+"""Acquisitions with another noise level than the store's: estimated from them, or assumed (docs/how-to/noise.md)."""
 
 import json
 from collections.abc import Sequence

@@ -94,7 +94,7 @@ class Masks(ABC):
 
 
 class FullMask(Masks):
-    """Everything is measured: the law of complete measurements, such as a refined model is trained on (SPEC §14).
+    """Everything is measured: the law of complete measurements.
 
     Args:
         size: height and width of the masks.

@@ -101,7 +101,7 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
             shape = "whole columns" if columns else "points of a plane"
             warn(
                 f"{store.path}: its masks keep {kept:.1%}, {shape}; those of data.mask {expected:.1%}: "
-                f"set data.mask to what was measured, it is p(S) of sub-masks and of the sampler (docs/raw.md)"
+                "set data.mask to what was measured, it is p(S) of sub-masks and sampler (docs/how-to/raw_scans.md)"
             )
 
 
