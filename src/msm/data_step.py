@@ -22,8 +22,8 @@ class DataStep(Protocol):
 
     of_each_draw: ClassVar[bool]
 
-    def of(self, problem: Problem, prior: ImagePrior) -> Step:
-        """The step (ẑ, σ_t) -> ẑ for a problem; the prior is of MR images."""
+    def of(self, problem: Problem, prior: ImagePrior | None = None) -> Step:
+        """The step (ẑ, σ_t) -> ẑ for a problem; the prior is of MR images, None: what most are like."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class GradientStep:
         if not self.gamma > 0:
             raise ValueError(f"gamma must be above 0, got {self.gamma}")
 
-    def of(self, problem: Problem, prior: ImagePrior) -> Step:
+    def of(self, problem: Problem, prior: ImagePrior | None = None) -> Step:
         """The step (ẑ, σ_t) -> ẑ for a problem; it needs no prior."""
         y, operator = problem.y, problem.operator
         return lambda z_hat, sigma: z_hat - self.gamma * operator.A_dagger(operator.A(z_hat) - y)
@@ -76,7 +76,7 @@ class Proximal:
             found = f"{self.iterations} and {self.likelihood_weight}"
             raise ValueError(f"iterations must be at least 1 and likelihood_weight above 0, got {found}")
 
-    def of(self, problem: Problem, prior: ImagePrior) -> Step:
+    def of(self, problem: Problem, prior: ImagePrior | None = None) -> Step:
         """The step (ẑ, σ_t) -> ẑ for a problem; for MRI, y has the shape of z, and the prior is of the images."""
         y, operator, transform = problem.y, problem.operator, problem.transform
         noise_std = problem.noise_std / self.likelihood_weight**0.5
@@ -93,6 +93,7 @@ class Proximal:
 
         if not y.is_complex():
             return white
+        prior = prior or ImagePrior()
         phase = prior.phase(operator.A_adjoint(y), transform, noise_std)
         precision = prior.precision(y.shape[-2:], prior.phase_residual, y.device)
 

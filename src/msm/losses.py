@@ -53,23 +53,20 @@ def noisy_loss(
 ) -> Tensor:
     """Denoising loss for measurements with noise ρ, above and below ρ, plus λ·SURE at ρ (SPEC §4).
 
-    An item with σ_t ≤ ρ is replaced by its pseudo-clean estimate; from there on it has no noise. An item with
-    σ_t > ρ is topped up to σ_t, and what is compared with s is E[s | s_t], not ŝ. Without noise the result is that
-    of `noiseless_loss`, bit for bit.
+    An item with σ_t ≤ ρ is replaced by its pseudo-clean estimate. One with σ_t > ρ is topped up to σ_t, and s compared
+    with E[s | s_t]. Without noise this is `noiseless_loss`, bit for bit.
 
     Args:
         denoiser: D_θ.
         measurement: acquisitions s with their masks and noise ρ, which may differ between items.
         t: times on the 0…999 scale (B,).
         generator: source of the diffusion noise, then of SURE's probe.
-        noise: the diffusion noise itself (B, C or coils, H, W) of unit variance per real component, instead of
-            `generator`.
+        noise: as in `noiseless_loss`.
         probe: SURE's probe b, like `noise`.
-        sure_weight: λ, in units of the loss at level ρ, a number or one for each item (B,); an item of weight 0 is
-            spared SURE's two network passes.
+        sure_weight: λ, in units of the loss at level ρ, or one for each item (B,); 0 spares it two network passes.
         sure_tau: τ, size of the probe, in units of s.
-        target_denoiser: what makes the pseudo-clean estimates, for example D_θ with averaged weights; D_θ if None.
-        target_steps: how they are made, see `pseudo_clean`; 0 is the published rule.
+        target_denoiser: makes the pseudo-clean estimates, for example D_θ with averaged weights; None: D_θ.
+        target_steps: how, see `pseudo_clean`; 0 is the published rule.
 
     Returns:
         loss of each item (B,): a complex entry counts as two real ones in the mean.

@@ -17,7 +17,6 @@ from torch import Generator, Tensor
 from .data_step import DataStep, Proximal, Step
 from .denoiser import Denoiser, PartialDenoiser, mask_law
 from .masks import Chain, Masks
-from .mri_prior import ImagePrior
 from .operators import Problem
 from .schedule import Grid
 from .transforms import Identity, Transform
@@ -194,7 +193,7 @@ def reconstruct(
         raise ValueError("order 2 is to generate, for inverse problems use 1")
     eta, transform = RECONSTRUCT_ETA if sampler.eta is None else sampler.eta, problem.transform
     process = ReverseProcess(denoiser, problem.shape, seeds, transform, masks, sampler)
-    prior = denoiser.prior if isinstance(denoiser, PartialDenoiser) else ImagePrior()
+    prior = denoiser.prior if isinstance(denoiser, PartialDenoiser) else None
     towards_y = data_step.of(problem, prior)
     z, z_hat = process.start()
     if sampler.warm_start is not None:

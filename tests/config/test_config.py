@@ -195,7 +195,6 @@ def mangled(text, cuts):
 CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), SCRAPS | st.text(max_size=8)), min_size=1, max_size=4)
 
 
-@pytest.mark.filterwarnings("ignore::msm.config.load.ConfigWarning")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([MRI.read_text(), MADE_UP]), CUTS)
 @example("", [(0.0, 0, "train: &a {x: *a}")])

@@ -174,6 +174,15 @@ def test_a_stack_becomes_hdf5_nifti_and_pictures(tmp_path, monkeypatch, capsys):
     assert "3 slices" in capsys.readouterr().out
 
 
+def test_the_deviation_of_one_sample_is_not_said_to_be_zero(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd"))
+    assert run(monkeypatch, "sample", config, "sample.samples=1") == 0
+    assert not (tmp_path / "out" / "head_std.nii").exists() and (tmp_path / "out" / "head.nii").exists()
+    with h5py.File(tmp_path / "out" / "head.h5") as file:
+        assert "standard_deviation" not in file and file["reconstruction"][:].max() > 0
+    assert "_std" not in capsys.readouterr().out
+
+
 def test_the_recorded_config_of_a_training_run_gives_eight_samples(tmp_path, monkeypatch):
     """The example of `msm sample --help`: what training did not ask for is that of raw scans, so there is a spread."""
     pytest.importorskip("nibabel")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import reprlib
-import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +20,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ..errors import ConfigError
+from ..errors import ConfigError, one_line
+from ..system.console import note
 from .measured import (
     BoxMaskConfig,
     BoxProblem,
@@ -42,11 +42,7 @@ from .schema import Config, Setting
 from .trained import DiffusionConfig, NetworkConfig, TrainConfig
 from .yaml_text import dump, parse
 
-__all__ = ["Config", "ConfigError", "ConfigWarning", "dump_asked", "dump_config", "load_config"]
-
-
-class ConfigWarning(UserWarning):
-    """Something in a file was passed over."""
+__all__ = ["Config", "ConfigError", "dump_asked", "dump_config", "load_config"]
 
 
 _MASKS = (BoxMaskConfig, CartesianMaskConfig, VariableDensityMaskConfig, FullMaskConfig)
@@ -97,14 +93,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises:
         ConfigError: anything the user can mend, in one line.
-
-    Warns:
-        ConfigWarning: keys of a published file that have no counterpart here.
     """
     raw, origin, ignored = read(Path(path))
     if ignored:
-        message = ConfigError(f"{path}: published layout; keys passed over: {', '.join(ignored)}")
-        warnings.warn(str(message), ConfigWarning, stacklevel=2)
+        note(one_line(f"{path}: published layout; keys passed over: {', '.join(ignored)}"))
     for override in overrides:
         raw = _override(raw, override, f"{path} (override {override})")
         if override.partition("=")[0].strip() == "sample.preset":

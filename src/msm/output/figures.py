@@ -108,6 +108,6 @@ def error_map(x_hat: Tensor, x: Tensor) -> Tensor:
 
 
 def spread(samples: Tensor) -> Tensor:
-    """Standard deviation over posterior samples (B, K, C, H, W): of the magnitude for complex ones; (B, 1, H, W)."""
+    """Standard deviation (B, 1, H, W) over K > 1 samples (B, K, C, H, W), of the magnitude for complex ones."""
     shown = samples.abs() if samples.is_complex() else samples
-    return shown.std(1, correction=0 if samples.shape[1] == 1 else 1).mean(1, keepdim=True).to(torch.float32)
+    return shown.std(1).mean(1, keepdim=True).to(torch.float32)

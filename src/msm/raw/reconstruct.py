@@ -224,10 +224,11 @@ def _write(writer: VolumeWriter, prepared: Prepared, samples: Tensor) -> None:
     """Mean and standard deviation on the file's grid: into the volume, in the file's units, and as a PNG."""
     scan, number = prepared.scan, writer.done
     images = unfit(samples, scan)
-    mean, deviation = images.mean(0, keepdim=True), spread(images[None])
-    folder = writer.path.with_suffix("")
-    columns = [Column(f"mean of {len(images)} samples", mean), Column("std. deviation", deviation, is_map=True)]
-    write_comparison(folder / f"{number:04d}.png", scan.name, [""], columns)
+    mean, deviation = images.mean(0, keepdim=True), spread(images[None]) if len(images) > 1 else None
+    columns = [Column(f"mean of {len(images)} samples" if len(images) > 1 else "one sample", mean)]
+    if deviation is not None:
+        columns.append(Column("std. deviation", deviation, is_map=True))
+    write_comparison(writer.path.with_suffix("") / f"{number:04d}.png", scan.name, [""], columns)
     scale = scan.provenance["scale"]
     facts = {"noise_std": prepared.noise_std, "maps_residual": prepared.residual, "scale": scale}
-    writer.add(mean[0, 0].abs() / scale, deviation[0, 0] / scale, **facts)
+    writer.add(mean[0, 0].abs() / scale, None if deviation is None else deviation[0, 0] / scale, **facts)

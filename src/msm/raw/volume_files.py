@@ -1,7 +1,7 @@
 """Reconstructed volumes as files: HDF5 that grows slice by slice, and NIfTI.
 
     /reconstruction       (slices, H, W)   float32, magnitude of the mean of the samples, in the file's units
-    /standard_deviation   (slices, H, W)   float32, of the samples' magnitudes
+    /standard_deviation   (slices, H, W)   float32, of the samples' magnitudes; not there for one sample
     /noise_std, /maps_residual, /scale     (slices,)
     attributes            provenance (JSON), affine (4, 4) if known
 
@@ -9,6 +9,7 @@
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,33 +59,33 @@ class VolumeWriter:
         except OSError:
             return None  # cut off: made anew
 
-    def _create(self) -> None:
+    def _create(self, names: Sequence[str]) -> None:
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(self.partial, "w") as file:
             file.attrs.update(provenance=self._provenance, done=0)
-            for name in IMAGES:
-                file.create_dataset(name, self._size, np.float32, chunks=(1, *self._size[1:]))
-            for name in FACTS:
-                file.create_dataset(name, self._size[:1], np.float32)
+            for name in names:
+                shape = self._size[:1] if name in FACTS else self._size
+                file.create_dataset(name, shape, np.float32, chunks=None if name in FACTS else (1, *shape[1:]))
 
-    def add(self, mean: Tensor, deviation: Tensor, **facts: float) -> None:
+    def add(self, mean: Tensor, deviation: Tensor | None, **facts: float) -> None:
         """Write the next slice.
 
         Args:
             mean: magnitude (H, W).
-            deviation: standard deviation (H, W).
+            deviation: standard deviation (H, W); None, for every slice, if there is one sample.
             facts: noise_std, maps_residual and scale.
         """
+        images = dict(zip(IMAGES, (mean,) if deviation is None else (mean, deviation)))
         if self.done == 0:
-            self._create()
+            self._create([*images, *FACTS])
         with h5py.File(self.partial, "r+") as file:
-            for name, value in zip((*IMAGES, *FACTS), (mean.numpy(), deviation.numpy(), *(facts[n] for n in FACTS))):
+            for name, value in {**images, **facts}.items():
                 file[name][self.done] = value
             self.done += 1
             file.attrs["done"] = self.done
 
     def finish(self, affine: np.ndarray | None, voxel_mm: tuple[float, float, float] | None) -> None:
-        """Write NAME.nii and NAME_std.nii, and move the HDF5 file into place; all there: nothing is done.
+        """Write NAME.nii and, of several samples, NAME_std.nii, and move the HDF5 file into place, once.
 
         Args:
             affine: voxels to millimetres, from `msm.raw.geometry`; None if not known.
@@ -95,7 +96,7 @@ class VolumeWriter:
         with h5py.File(self.partial, "r+") as file:
             if affine is not None:
                 file.attrs["affine"] = affine
-            for name, suffix in zip(IMAGES, ("", "_std")):
+            for name, suffix in ((n, s) for n, s in zip(IMAGES, ("", "_std")) if n in file):
                 write_nifti(self.path.with_name(f"{self.path.stem}{suffix}.nii"), file[name], affine, voxel_mm)
         put(self.partial, self.path)
 

@@ -62,4 +62,5 @@ def reconstruct_raw(config: Config, denoiser: PartialDenoiser, on_start: Callabl
     for name, writer in writers.items():
         residual = writer.facts()["maps_residual"]
         outside = f"{residual.min():.1%} to {residual.max():.1%} of the calibration energy outside of the coil maps"
-        say(f"{folder / name}.h5, .nii, _std.nii, and PNGs in {name}/: {len(residual)} slices, {outside}")
+        files = ".h5, .nii, _std.nii" if settings.samples > 1 else ".h5, .nii"
+        say(f"{folder / name}{files}, and PNGs in {name}/: {len(residual)} slices, {outside}")
