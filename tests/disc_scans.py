@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from runs import save_weights
 
 from msm.data.acquire import simulate_scan
-from msm.network import ADMNetwork
 from msm.transforms import MultiCoil
 
 CONFIG = """
@@ -35,6 +35,6 @@ def undersampled(k_space):
 
 
 def write_config(root, file):
-    ADMNetwork(16, 2, 32, 1, [1, 1], [], 32).save(root / "weights")
+    save_weights(root / "weights", channels=2, levels=2)
     (root / "config.yaml").write_text(CONFIG.format(root=root, file=file))
     return str(root / "config.yaml")

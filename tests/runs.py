@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from msm.cli import main
+from msm.denoiser import PartialDenoiser
+from msm.network import ADMNetwork
+from msm.schedule import VPSchedule
 
 
 def msm(*arguments: object) -> int:
@@ -50,3 +53,10 @@ def write_config(root, **choices):
     path = root / "config.yaml"
     path.write_text(CONFIG.format(root=root, **choices))
     return str(path)
+
+
+def save_weights(folder, channels=3, levels=1):
+    """A denoiser with a small network as `write_config` has it, not trained; returns its folder."""
+    network = ADMNetwork(16, channels, 32, 1, [1] * levels, [], 32)
+    PartialDenoiser(network, VPSchedule()).save(folder)
+    return folder

@@ -38,8 +38,8 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from msm import BoxMasks, Identity, MultiCoil, VPSchedule, generate, reconstruct
-from msm.config.build import make_loss, make_masks
-from msm.config.load import Config, load_config
+from msm.config.build import make_denoiser, make_loss, make_masks
+from msm.config.load import Config, dump_config, load_config
 from msm.config.measured import (
     AnyMask,
     AnyProblem,
@@ -60,8 +60,9 @@ from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.tuning import MRI, fitting
 from msm.masks import Masks
+from msm.measurement import Measurement
+from msm.network import ADMNetwork
 from msm.operators import Problem
-from msm.output.run_folder import record_run
 from msm.runs.inputs import sources
 from msm.runs.weights import new_denoiser
 from msm.sample.observe import coil_maps, observe
@@ -86,13 +87,14 @@ PROBLEMS = {  # of each kind of data
 # Training
 
 
-def as_rival(kind: str, denoiser: PartialDenoiser, config: Config) -> PartialDenoiser:
-    """What a kind of network is trained and used as: MSM's own, or one whose loss reaches beyond its input."""
-    if kind not in ("ambient", "ssdu"):
-        return denoiser
-    iterations = config.diffusion.sense_iterations
-    form = Bounded(denoiser.prior, iterations=iterations) if config.data.is_mri else Inpainting()
-    return PartialDenoiser(denoiser.network, denoiser.schedule, form, denoiser.masks)
+def make_rival(kind: str, network: ADMNetwork, config: Config) -> PartialDenoiser:
+    """The denoiser that a kind of network trains: MSM's own, or one whose loss reaches beyond its input."""
+    denoiser = make_denoiser(network, config.diffusion)
+    if kind in ("ambient", "ssdu"):
+        iterations = config.diffusion.sense_iterations
+        sense = config.data.is_mri
+        denoiser.parametrisation = Bounded(denoiser.prior, iterations=iterations) if sense else Inpainting()
+    return denoiser
 
 
 def ambient_masks(config: Config) -> tuple[AnyMask, float]:
@@ -108,21 +110,34 @@ def ambient_masks(config: Config) -> tuple[AnyMask, float]:
     return mask.model_copy(update={"acceleration": mask.acceleration + 1}), mask.acceleration / (mask.acceleration + 1)
 
 
+def rival_loss(kind: str, config: Config) -> Callable[..., Tensor]:
+    """The loss of Ambient or SSDU, which sees the network through its own parametrisation; noise counts as image."""
+    generator = Generator().manual_seed(config.train.seed)
+    rival = make_rival(kind, torch.nn.Identity(), config)
+    own = ssdu_loss(HELD_OUT, generator)
+    if kind == "ambient":
+        own = ambient_loss(rival.masks, ambient_masks(config)[1], generator)
+
+    def loss(denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, **of_noisy) -> Tensor:
+        rival.network = denoiser.network
+        return own(rival, measurement, t, noise=noise)
+
+    return loss
+
+
 def train(kind: str, config: Config) -> None:
     """Train a network as `msm train` does; the same command again goes on from the newest checkpoint."""
     folder, settings = config.setting.save_dir, config.train
-    torch.manual_seed(settings.seed)
     denoiser, store = new_denoiser(config), MeasurementStore(config.setting.dataset_dir)
-    loss, generator = make_loss(settings, store.largest_noise_std), Generator().manual_seed(settings.seed)
-    if kind in ("ssdu", "ambient"):
-        keep = ambient_masks(config)[1]
-        own = ssdu_loss(HELD_OUT, generator) if kind == "ssdu" else ambient_loss(denoiser.masks, keep, generator)
-        loss = lambda denoiser, *given, **noise: own(as_rival(kind, denoiser, config), *given, **noise)  # noqa: E731
+    loss = make_loss(settings, store.largest_noise_std)
+    if kind in ("ambient", "ssdu"):
+        loss = rival_loss(kind, config)
+        denoiser.record["rival"] = kind
     grid = denoiser.schedule.training_grid(config.diffusion.train_steps, config.diffusion.train_grid)
     trainer = Trainer(denoiser, store, settings, grid=grid, loss=loss)
     cost = folder / "cost.json"
     before = json.loads(cost.read_text())["cpu_seconds"] if cost.exists() else 0
-    record_run(config, folder)
+    write_text(folder / "config.yaml", dump_config(config))
     trainer.run(folder)
     seconds = round(before + time.process_time())
     write_text(cost, json.dumps({"images": settings.images, "cpu_seconds": seconds}) + "\n")
@@ -283,8 +298,8 @@ def load(name: str, run: Path) -> tuple[Config, PartialDenoiser]:
     kind, _, noisy = name.partition("_")
     if config.data.noise_std != (TRAINING_NOISE if noisy else 0):
         raise SystemExit(f"{run}: trained on noise {config.data.noise_std:g}, which a run called {name} is not")
-    denoiser = PartialDenoiser.load(run / "weights").eval().requires_grad_(False)
-    return config, as_rival(kind, denoiser, config)
+    network = ADMNetwork.load(run / "weights").eval().requires_grad_(False)
+    return config, make_rival(kind, network, config)
 
 
 def posed(name: str, config: Config) -> AnyProblem:

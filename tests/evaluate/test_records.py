@@ -23,7 +23,7 @@ from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.records import read_evaluation, read_records, score, summary, write_scores
 from msm.evaluate.tuning import MRI, choose, fitting
 from msm.operators import Problem, colorization, gaussian_blur, random_inpainting, super_resolution
-from msm.output.run_folder import run_config
+from msm.output.run_folder import RESOLVED, run_config
 from msm.sample.observe import observe
 
 
@@ -197,7 +197,7 @@ def test_new_samples_make_an_old_evaluation_void(runs, tmp_path, capsys):
 
 def test_without_other_images_settings_are_fixed(runs, tmp_path):
     folder = shutil.copytree(runs / "mri", tmp_path / "mri")
-    config = folder / "config.yaml"
+    config = folder / RESOLVED
     config.write_text(config.read_text().replace(str(runs / "brains"), str(tmp_path / "gone")))
     assert msm("evaluate", folder) == 0
     assert read_evaluation(folder).settings["CG-SENSE"] == "λ = 0.01, 30 iterations (fixed)"
@@ -221,7 +221,7 @@ def test_network_calls_of_the_chain_are_counted(runs):
 
 
 def no_run(folder):
-    (folder / "config.yaml").unlink()
+    (folder / RESOLVED).unlink()
     return "no run folder"
 
 
@@ -287,10 +287,10 @@ def test_a_store_is_for_generated_images(runs, capsys):
 
 
 def test_raw_runs_are_refused(tmp_path, capsys):
-    (tmp_path / "config.yaml").write_text(
+    (tmp_path / RESOLVED).write_text(
         "{setting: {save_dir: a}, data: {kind: raw, image_size: 16, mask: {kind: cartesian, center: 4}},"
         " network: {image_size: 16, in_channels: 2, channel_mult: [1], attention_resolutions: [16]}}"
     )
-    assert load_config(tmp_path / "config.yaml").data.kind == "raw"
+    assert load_config(tmp_path / RESOLVED).data.kind == "raw"
     assert msm("evaluate", tmp_path) == 2
     assert "raw scans has no truth" in capsys.readouterr().err

@@ -12,12 +12,14 @@ import torch
 from disc_scans import COILS, H, W, disc, undersampled, write_config
 from helpers import scheduled
 from raw_files import header, noise, write_fastmri, write_ismrmrd
-from runs import run
+from runs import SLICES, run
+from runs import write_config as write_training
 
 from msm.data_step import GradientStep, Proximal
 from msm.errors import DataError
 from msm.masks import CartesianMasks
 from msm.noise import noise_covariance
+from msm.output.run_folder import run_config
 from msm.raw import prepare as preparing
 from msm.raw import reconstruct as raw_sampling
 from msm.raw.geometry import Geometry, affine
@@ -150,7 +152,8 @@ def test_a_stack_becomes_hdf5_nifti_and_pictures(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "sample", config) == 0
     out = tmp_path / "out"
     assert {p.name for p in out.iterdir()} == {
-        *("head", "head.h5", "head.nii", "head_std.nii", "config.yaml", "versions.json")
+        *("head", "head.h5", "head.nii", "head_std.nii"),
+        *("config.yaml", "resolved.yaml", "versions.json"),
     }
     assert sorted(p.name for p in (out / "head").iterdir()) == ["0000.png", "0001.png", "0002.png"]
     with h5py.File(out / "head.h5") as file:
@@ -169,6 +172,20 @@ def test_a_stack_becomes_hdf5_nifti_and_pictures(tmp_path, monkeypatch, capsys):
         np.testing.assert_allclose(image.header.get_zooms(), (1, 2, 7), atol=1e-5)
         assert image.header["sform_code"] == 1 and image.header["qform_code"] == 1
     assert "3 slices" in capsys.readouterr().out
+
+
+def test_the_recorded_config_of_a_training_run_gives_eight_samples(tmp_path, monkeypatch):
+    """The example of `msm sample --help`: what training did not ask for is that of raw scans, so there is a spread."""
+    pytest.importorskip("nibabel")
+    assert run(monkeypatch, "train", write_training(tmp_path, **SLICES)) == 0
+    np.save(tmp_path / "scan.npy", undersampled(disc("a")[0]).numpy())
+    given = [f"setting.dataset_dir={tmp_path}/scan.npy", f"setting.pretrained_model_dir={tmp_path}/run/weights"]
+    out = f"setting.save_dir={tmp_path}/out"
+    assert run(monkeypatch, "sample", tmp_path / "run" / "config.yaml", "data.kind=raw", *given, out) == 0
+    settings = run_config(tmp_path / "out").sample
+    assert (settings.samples, settings.eta, settings.data_step.kind) == (8, 0.85, "proximal")
+    with h5py.File(tmp_path / "out" / "scan.h5") as file:
+        assert file["standard_deviation"][:].max() > 0
 
 
 @pytest.mark.parametrize(("package", "module"), [("nibabel", "nibabel.nifti1"), ("sigpy", "sigpy.mri.app")])

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from runs import msm
 
-from msm.config.load import load_config
+from msm.config.load import dump_config, load_config
 from msm.evaluate.bootstrap import mean
 from msm.evaluate.calibration import intervals
 from msm.evaluate.records import read_records, read_run
+from msm.output.run_folder import RESOLVED
 from msm.report.gallery import viewer
 from msm.report.paper_numbers import MRI, paper_fid, paper_rows
 from msm.report.svg import Series, chart
@@ -135,10 +136,8 @@ def test_the_papers_numbers_stand_beside_the_same_setting_only():
 def test_the_papers_numbers_are_in_the_table_of_that_setting(runs, tmp_path):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
     settings = ["data.image_size=128", "network.image_size=128", "network.attention_resolutions=[32, 16]"]
-    config = load_config(folder / "config.yaml", [*settings, "inverse_problem.hole=64"])
-    from msm.config.load import dump_config
-
-    (folder / "config.yaml").write_text(dump_config(config))
+    config = load_config(folder / RESOLVED, [*settings, "inverse_problem.hole=64"])
+    (folder / RESOLVED).write_text(dump_config(config))
     assert msm("report", folder, "-o", tmp_path / "page.html") == 0
     found = tables((tmp_path / "page.html").read_text())
     assert found["Quality, convention published", 0]["A-DPS paper"][0] == "20.14"
@@ -172,13 +171,9 @@ def test_what_learned_is_told_by_its_kind_not_its_name(runs):
 
 def test_runs_that_differ_in_the_solver_share_a_section(runs, tmp_path):
     folder = shutil.copytree(runs / "mri", tmp_path / "other")
-    config = folder / "config.yaml"
-    solver = ["step_size: proximal", "proximal_iterations: 6", "likelihood_weight: 1.0"]
-    text = config.read_text()
-    assert all(setting in text for setting in solver)
-    for before, after in zip(solver, ("step_size: proximal", "proximal_iterations: 9", "likelihood_weight: 2.0")):
-        text = text.replace(before, after)
-    config.write_text(text)
+    other = "sample.data_step={kind: proximal, iterations: 9, likelihood_weight: 2}"
+    assert load_config(folder / RESOLVED).sample.data_step.iterations == 20
+    (folder / RESOLVED).write_text(dump_config(load_config(folder / RESOLVED, [other])))
     assert msm("report", runs / "mri", folder, "-o", tmp_path / "page.html") == 0
     assert "MSM, mean of 3 other" in tables((tmp_path / "page.html").read_text())["Quality, convention plain", 0]
 

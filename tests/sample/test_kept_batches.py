@@ -5,7 +5,7 @@ import errno
 import numpy as np
 import pytest
 import torch
-from runs import PHOTOS, PROBLEMS, run, write_config
+from runs import PHOTOS, PROBLEMS, run, save_weights, write_config
 
 import msm.sample.draw
 from msm.network import ADMNetwork
@@ -17,7 +17,7 @@ from msm.system.files import fingerprint
 def sample(tmp_path, monkeypatch):
     """sample(folder, *overrides, fail=n) -> (exit code, batches drawn); the n-th batch fails."""
     config = write_config(tmp_path, **PHOTOS)
-    ADMNetwork(16, 3, 32, 1, [1], [], 32).save(tmp_path / "w")
+    save_weights(tmp_path / "w")
 
     def command(folder, *overrides, fail=None):
         drawn = []
@@ -59,7 +59,7 @@ def test_nothing_is_taken_from_another_run(sample, tmp_path, change):
     assert len(sample("run", *settings, fail=2)[1]) == 2
     if change == "weights":
         torch.manual_seed(1)
-        ADMNetwork(16, 3, 32, 1, [1], [], 32).save(tmp_path / "w")
+        save_weights(tmp_path / "w")
     else:
         settings.append(change)
     assert len(sample("run", *settings)[1]) == 2
