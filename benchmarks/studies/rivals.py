@@ -116,7 +116,8 @@ def rival_loss(kind: str, config: Config) -> Callable[..., Tensor]:
     rival = make_rival(kind, torch.nn.Identity(), config)
     own = ssdu_loss(HELD_OUT, generator)
     if kind == "ambient":
-        own = ambient_loss(rival.masks, ambient_masks(config)[1], generator)
+        masks = make_masks(config.data.mask, config.data.image_size)
+        own = ambient_loss(masks, ambient_masks(config)[1], generator)
 
     def loss(denoiser: PartialDenoiser, measurement: Measurement, t: Tensor, *, noise: Tensor, **of_noisy) -> Tensor:
         rival.network = denoiser.network
