@@ -200,6 +200,28 @@ class PartialDenoiser(nn.Module):
         x_hat = self.parametrisation.estimate(self.network, z_t, mask, t, sigma, transform)
         return torch.where(mask, transform.forward(x_hat), 0)
 
+    def described(self) -> dict[str, Any]:
+        """All but the weights, in words, numbers and, of a set of measured masks, tensors: what `save` writes.
+
+        Raises:
+            ValueError: if the network is none that can be written (`msm.adapt` makes one of any module), or the
+                parametrisation is not one of ours.
+        """
+        kinds = [name for name, known in PARAMETRISATIONS.items() if type(self.parametrisation) is known]
+        if not isinstance(self.network, StoredNetwork) or not kinds:
+            found = f"{type(self.network).__name__} with {type(self.parametrisation).__name__}"
+            raise ValueError(f"{found} cannot be written: adapt the network by msm.adapt, parametrise it as we do")
+        chosen = {name: value for name, value in vars(self.parametrisation).items() if name != "prior"}
+        masks = self.masks if type(self.masks) in FAMILIES.values() else None
+        return {
+            "format": FORMAT,
+            "schedule": self.schedule.settings,
+            "parametrisation": {"kind": kinds[0], **chosen},
+            "prior": asdict(self.prior),
+            "masks": masks and {"kind": masks.kind, **masks.settings},
+            "record": self.record,
+        }
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write all that is needed to sample into one folder, for `load`.
 
@@ -207,29 +229,15 @@ class PartialDenoiser(nn.Module):
         law and record; the masks of a measured set lie in masks.safetensors. A law that is not one of ours is left out.
 
         Raises:
-            ValueError: if the network is none that can be written (`msm.adapt` makes one of any module), or the
-                parametrisation is not one of ours.
+            ValueError: as `described`.
         """
-        if not isinstance(self.network, StoredNetwork) or type(self.parametrisation) not in PARAMETRISATIONS.values():
-            kinds = f"{type(self.network).__name__} with {type(self.parametrisation).__name__}"
-            raise ValueError(f"{kinds} cannot be written: adapt the network by msm.adapt, parametrise it as we do")
-        folder, masks = Path(folder), self.masks
-        law = masks.settings if masks is not None and type(masks) in FAMILIES.values() else None
-        tensors = {name: value for name, value in (law or {}).items() if isinstance(value, Tensor)}
-        (kind,) = (name for name, known in PARAMETRISATIONS.items() if type(self.parametrisation) is known)
-        chosen = {n: v for n, v in vars(self.parametrisation).items() if n != "prior"}
-        about = {
-            "format": FORMAT,
-            "schedule": self.schedule.settings,
-            "parametrisation": {"kind": kind, **chosen},
-            "prior": asdict(self.prior),
-            "masks": masks and law and {"kind": masks.kind, **{n: v for n, v in law.items() if n not in tensors}},
-            "record": self.record,
-        }
+        folder, about = Path(folder), self.described()
+        assert isinstance(self.network, StoredNetwork)
         self.network.save(folder)
-        if tensors:
+        law = about["masks"] or {}
+        if tensors := {name: law.pop(name).cpu().contiguous() for name in list(law) if isinstance(law[name], Tensor)}:
             with whole(folder / MASKS_FILE) as temporary:
-                temporary.write_bytes(safetensors.torch.save({n: v.cpu().contiguous() for n, v in tensors.items()}))
+                temporary.write_bytes(safetensors.torch.save(tensors))
         write_text(folder / DENOISER_FILE, json.dumps(about, indent=1) + "\n")
 
     @classmethod

@@ -237,7 +237,7 @@ def test_weight_decay_may_change_and_does(store, tmp_path):
 
 def test_a_loss_that_does_not_know_of_noise_is_refused(noisy_store):
     denoiser = PartialDenoiser(nn.Identity(), VPSchedule(), masks=MASKS)
-    with pytest.raises(ValueError, match="needs the mask law of the data and a network"):
+    with pytest.raises(ValueError, match="Identity with Epsilon cannot be written"):
         Trainer(denoiser, MeasurementStore(noisy_store), TrainConfig())
     denoiser.network = adapt(nn.Conv2d(1, 1, 1))
     with pytest.raises(ValueError, match=r"the data hold noise, up to 2: train by noisy_loss"):

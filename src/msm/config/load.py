@@ -101,6 +101,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raw = _override(raw, override, f"{path} (override {override})")
         if override.partition("=")[0].strip() == "sample.preset":
             raw = _without_preset(raw)
+    for field, new in _MOVED.items():
+        block, _, name = field.partition(".")
+        if isinstance(raw.get(block), dict) and name in raw[block]:
+            raise ConfigError(f"{path}: {field}: has moved; write {new}")
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -177,8 +181,6 @@ def _explain(error: ErrorDetails) -> tuple[str, str]:
     field, hint = _dotted(loc), f" ({about.description})" if about and about.description else ""
     if kind == "refused":
         return field, context["reason"] + hint
-    if field in _MOVED:
-        return field, f"has moved; write {_MOVED[field]}"
     if kind in _UNKNOWN:
         return field, f"unknown key; {_nearest(loc)}"
     if kind == "missing":

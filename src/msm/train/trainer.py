@@ -77,8 +77,10 @@ class Trainer:
         on_start: Callable[[], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
     ):
-        if denoiser.masks is None or not isinstance(denoiser.network, StoredNetwork):
-            raise ValueError("to train, a denoiser needs the mask law of the data and a network of ours, or adapted")
+        denoiser.described()  # what cannot be written is found before it is trained
+        assert isinstance(denoiser.network, StoredNetwork)
+        if denoiser.masks is None:
+            raise ValueError("to train, a denoiser needs the mask law of the data: PartialDenoiser(…, masks=…)")
         if loss is noiseless_loss and data.largest_noise_std > 0:
             raise ValueError(f"the data hold noise, up to {data.largest_noise_std:.3g}: train by noisy_loss")
         self.accelerator = Accelerator(
