@@ -30,7 +30,7 @@ def test_messages_are_one_printable_line(kind):
 def test_a_missing_package_names_the_extra(monkeypatch):
     assert optional("numpy.linalg", "algebra", "mri") is np.linalg
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(MissingPackage, match=r"^FID needs torch-fidelity: pip install 'msm-diffusion\[fid\]'$"):
+    with pytest.raises(MissingPackage, match=r"^FID needs torch-fidelity: pip install 'msm-diffusion\[perceptual\]'$"):
         optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "perceptual")
 
 

@@ -58,15 +58,39 @@ class Masks(ABC):
 
     @abstractmethod
     def draw(self, u: Tensor, covering: bool = False) -> Tensor:
-        """Masks (B, draws, 1, H, W), bool, from uniform variates u (B, draws, `variates`)."""
+        """Masks from uniform variates.
+
+        Args:
+            u: variates in [0, 1), (B, draws, `variates`).
+            covering: whether the draws of an item together cover as much as they can, in the family's own way.
+
+        Returns:
+            masks (B, draws, 1, H, W), bool.
+        """
 
     @abstractmethod
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
-        """Random sub-masks (B, 1, H, W) of masks, keeping about a share `keep` (B,) of what can be left out."""
+        """Random sub-masks of measured masks: what they keep is measured too.
+
+        Args:
+            mask: masks of this family (B, 1, H, W), bool.
+            keep: about the share to keep of what can be left out (B,).
+            generator: source of randomness.
+
+        Returns:
+            sub-masks (B, 1, H, W), bool.
+        """
 
     @abstractmethod
     def covers(self, u: Tensor) -> Tensor:
-        """Ordered covers S_1 … S_K, masks or sub-masks of the family (B, K, 1, H, W), from variates (B, `variates`)."""
+        """Ordered covers S_1 … S_K, masks or sub-masks of the family, which together hold all that masks hold.
+
+        Args:
+            u: variates in [0, 1), (B, `variates`).
+
+        Returns:
+            covers (B, K, 1, H, W), bool.
+        """
 
     def chain(self, u: Tensor) -> Chain:
         """Covers and their separators, 2K − 1 masks, from uniform variates u (B, `variates`)."""

@@ -45,15 +45,10 @@ class BoxMasks(Masks):
         return self.boxes_kept / self.grid**2
 
     def draw(self, u: Tensor, covering: bool = False) -> Tensor:
-        """Masks from uniform variates.
+        """Masks from uniform variates (B, draws, `variates`).
 
-        Args:
-            u: variates in [0, 1), (B, draws, `variates`).
-            covering: draw k holds boxes k·K … (k+1)·K − 1 of one random order, taken cyclically (K boxes a
-                mask): the second draw holds all that the first left out.
-
-        Returns:
-            masks (B, draws, 1, H, W), bool.
+        Covering: draw k holds boxes k·K … (k+1)·K − 1 of one random order, taken cyclically (K boxes a mask):
+        the second draw holds all that the first left out.
         """
         batch, draws, _ = u.shape
         boxes = self.grid**2
@@ -72,12 +67,6 @@ class BoxMasks(Masks):
         of their boxes for context. All have the number of boxes of the family's masks. The context is those earlier
         boxes that touch the new ones most. At drop 0.4 of 16 boxes: two covers of 10, the second of 6 new boxes and
         4 of the first's, which are the separator.
-
-        Args:
-            u: variates in [0, 1), (B, `variates`).
-
-        Returns:
-            covers (B, K, 1, H, W), bool.
         """
         kept, boxes = self.boxes_kept, self.grid**2
         rank, shift = u[:, :boxes].argsort(1).argsort(1), u[:, boxes:]
@@ -121,16 +110,7 @@ class BoxMasks(Masks):
         return ((pixels - shift[:, None]) % length) // (length // self.grid)
 
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
-        """Random sub-mask: of the kept boxes of each mask, a share is kept.
-
-        Args:
-            mask: masks of this family (B, 1, H, W), bool.
-            keep: share of the kept boxes to keep (B,), rounded to whole boxes, at least one.
-            generator: source of randomness.
-
-        Returns:
-            sub-masks (B, 1, H, W), bool.
-        """
+        """Random sub-mask: of the kept boxes of each mask a share is kept, rounded to whole boxes, at least one."""
         shift = torch.stack([self._shift(mask[:, 0], axis) for axis in (1, 2)], 1)
         height, width = self.size
         rows = torch.arange(self.grid, device=mask.device) * (height // self.grid)

@@ -62,15 +62,10 @@ class CartesianMasks(Masks):
         return center + (1 - center) / self.acceleration
 
     def draw(self, u: Tensor, covering: bool = False) -> Tensor:
-        """Masks from uniform variates.
+        """Masks from uniform variates (B, draws, `variates`).
 
-        Args:
-            u: variates in [0, 1), (B, draws, `variates`).
-            covering: a column is kept by draw k if its variate, moved on by k/R around the circle, falls below
-                1/R: ⌈R⌉ draws cover every column.
-
-        Returns:
-            masks (B, draws, 1, H, W), bool.
+        Covering: a column is kept by draw k if its variate, moved on by k/R around the circle, falls below 1/R:
+        ⌈R⌉ draws cover every column.
         """
         height, width = self.size
         r = self.acceleration
@@ -88,12 +83,6 @@ class CartesianMasks(Masks):
         """Ordered covers: the centre, and one of K = ⌈R⌉ parts of the other columns, in any order.
 
         "random": each column is in one of the parts at random. "uniform": in the K parts that the offsets give.
-
-        Args:
-            u: variates in [0, 1), (B, `variates`).
-
-        Returns:
-            covers (B, K, 1, H, W), bool.
         """
         height, width = self.size
         number = ceil(self.acceleration)
@@ -114,16 +103,7 @@ class CartesianMasks(Masks):
         return Chain(columns.expand(-1, -1, -1, self.size[0], -1), weights)
 
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
-        """Random sub-mask: the centre, and each other measured column with probability `keep`.
-
-        Args:
-            mask: masks of this family (B, 1, H, W), bool.
-            keep: probability of keeping a column outside the centre (B,).
-            generator: source of randomness.
-
-        Returns:
-            sub-masks (B, 1, H, W), bool.
-        """
+        """Random sub-mask: the centre, and each other measured column with probability `keep`."""
         u = torch.rand(len(mask), self.size[1], generator=generator, device=mask.device)
         columns = (u < keep[:, None]) | self.center.to(mask.device)
         return mask & columns[:, None, None, :]

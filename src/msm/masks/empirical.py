@@ -53,15 +53,10 @@ class EmpiricalMasks(Masks):
         return self.masks.float().mean().item()
 
     def draw(self, u: Tensor, covering: bool = False) -> Tensor:
-        """Masks from uniform variates.
+        """Masks from uniform variates (B, draws, `variates`).
 
-        Args:
-            u: variates in [0, 1), (B, draws, 1).
-            covering: draws after the first take the mask that adds most to what is covered, so together they
-                cover all that the set can; only the first has the law p(S).
-
-        Returns:
-            masks (B, draws, 1, H, W), bool.
+        Covering: draws after the first take the mask that adds most to what is covered, so together they cover
+        all that the set can; only the first has the law p(S).
         """
         here = self._on(u.device)
         index = (u[..., 0] * len(self.masks)).long()
@@ -100,12 +95,6 @@ class EmpiricalMasks(Masks):
         Next is the mask that adds most of those that have a third of their entries for context, or else the one with
         the greatest share. What no mask of the set holds stays uncovered. K is that of the mask that needs most; the
         order of another ends with masks that add nothing, and cancel in the chain.
-
-        Args:
-            u: variates in [0, 1), (B, 1).
-
-        Returns:
-            covers (B, K, 1, H, W), bool.
         """
         here = self._on(u.device)
         return here.masks[here._orders[(u[:, 0] * len(self.masks)).long()]]
@@ -128,14 +117,6 @@ class EmpiricalMasks(Masks):
         """Random sub-mask: what all masks of the set share, and each other entry with probability `keep`.
 
         Masks that are made of whole columns or rows lose whole columns or rows.
-
-        Args:
-            mask: masks of this family (B, 1, H, W), bool.
-            keep: probability of keeping (B,).
-            generator: source of randomness.
-
-        Returns:
-            sub-masks (B, 1, H, W), bool.
         """
         here = self._on(mask.device)
         u = torch.rand(len(mask), 1, *here._blocks, generator=generator, device=mask.device)

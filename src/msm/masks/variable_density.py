@@ -84,15 +84,10 @@ class VariableDensityMasks(Masks):
         return self.probability.mean().item()
 
     def draw(self, u: Tensor, covering: bool = False) -> Tensor:
-        """Masks from uniform variates.
+        """Masks from uniform variates (B, draws, 3): shift down, shift across, u of the module's formula.
 
-        Args:
-            u: variates in [0, 1), (B, draws, 3): shift down, shift across, u of the module's formula.
-            covering: the draws have one shift, and u moves on by 1/draws from each to the next: no two keep a point
-                of which p(k) is at most 1/draws.
-
-        Returns:
-            masks (B, draws, 1, H, W), bool.
+        Covering: the draws have one shift, and u moves on by 1/draws from each to the next: no two keep a point
+        of which p(k) is at most 1/draws.
         """
         draws, u = u.shape[1], u.double()  # in float32 rounding may open a gap at a window's edge
         if covering:
@@ -106,12 +101,6 @@ class VariableDensityMasks(Masks):
         """Ordered covers: as many as the least dense point needs, each the next window of the same field.
 
         K is ⌈1 / min p⌉, 13 at R = 8 without corners: a chain takes 2K − 1 network calls.
-
-        Args:
-            u: variates in [0, 1), (B, 3).
-
-        Returns:
-            covers (B, K, 1, H, W), bool; together they hold every point that is ever measured.
         """
         probability, u, number = self.probability.to(u.device), u.double(), self.windows
         value = (self._shifted(u[:, :2]) + u[:, 2, None, None]) % 1
@@ -123,16 +112,7 @@ class VariableDensityMasks(Masks):
         return held[:, :, None]
 
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
-        """Random sub-mask: the centre, and each other measured point with probability `keep`.
-
-        Args:
-            mask: masks of this family (B, 1, H, W), bool.
-            keep: probability of keeping a point outside the centre (B,).
-            generator: source of randomness.
-
-        Returns:
-            sub-masks (B, 1, H, W), bool.
-        """
+        """Random sub-mask: the centre, and each other measured point with probability `keep`."""
         u = torch.rand(mask.shape, generator=generator, device=mask.device)
         return mask & ((u < keep[:, None, None, None]) | self.center.to(mask.device))
 
