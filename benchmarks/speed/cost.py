@@ -32,18 +32,19 @@ from msm import (
     CartesianMasks,
     Identity,
     Measurement,
+    MeasurementStore,
     MultiCoil,
     PartialDenoiser,
+    Sampler,
+    Trainer,
     VPSchedule,
     generate,
     noiseless_loss,
 )
 from msm.config.trained import TrainConfig
-from msm.data.store import MeasurementStore, StoreWriter
+from msm.data.store import StoreWriter
 from msm.denoiser import PARAMETRISATIONS
-from msm.sampling import Sampler
 from msm.system.memory import keep_memory
-from msm.train.trainer import Trainer
 
 RECORDS = Path(__file__).parents[2] / "docs/studies/results/cost.json"
 RUN = 4  # steps of the runs whose steps are compared with network calls

@@ -25,13 +25,13 @@ import h5py
 import numpy as np
 import torch
 
+from msm import MultiCoil
 from msm.data.acquire import simulate_scan
 from msm.data.store import StoreWriter
 from msm.raw.import_store import import_store
 from msm.raw.readers import import_scans
 from msm.raw.scan import fit
 from msm.system.files import write_text
-from msm.transforms import MultiCoil
 
 SIZE, COILS, SLICES = 256, 16, 50
 HEADER = """<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>

@@ -19,10 +19,10 @@ import torch
 from matplotlib.figure import Figure
 
 import msm
+from msm import PartialDenoiser
 from msm.config.build import make_data_step
 from msm.config.load import load_config
 from msm.data.images import slices
-from msm.denoiser import PartialDenoiser
 from msm.evaluate.calibration import foreground, intervals, rank_counts, spread_and_error
 from msm.evaluate.metrics import image_metrics
 from msm.sample.draw import posterior_samples

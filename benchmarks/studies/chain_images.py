@@ -27,15 +27,14 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid, save_image
 
-from msm import BoxMasks, Identity, generate
+from msm import BoxMasks, Identity, Masks, PartialDenoiser, Sampler, generate
 from msm.config.load import Config, dump_config, load_config
-from msm.denoiser import PartialDenoiser
 from msm.evaluate.bootstrap import of_sets
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
-from msm.masks import Chain, Masks
+from msm.masks import Chain
 from msm.runs.inputs import sources
 from msm.sample.kept_batches import Parts
-from msm.sampling import Level, Sampler, combine
+from msm.sampling import Level, combine
 from msm.system.files import fingerprint, write_text
 from msm.system.memory import keep_memory
 

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msm import BoxMasks, CartesianMasks, Masks, Measurement, estimate_noise
 from msm.data.acquire import Source, acquire, smooth_phase
 from msm.data.images import photos, slices
-from msm.masks import BoxMasks, CartesianMasks, Masks
-from msm.measurement import Measurement
-from msm.noise import edge_samples, estimate_noise, noise_covariance, pool_noise, whitening
+from msm.noise import edge_samples, noise_covariance, pool_noise, whitening
 from msm.system.files import write_text
 
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.2)

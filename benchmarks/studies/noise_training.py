@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
+from msm import PartialDenoiser
 from msm.config.load import load_config
 from msm.data.images import photos, slices
-from msm.denoiser import PartialDenoiser
 from msm.evaluate.metrics import image_metrics
 from msm.sample.draw import posterior_samples
 from msm.system.files import write_text

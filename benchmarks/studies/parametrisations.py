@@ -13,14 +13,11 @@ from pathlib import Path
 import h5py
 import torch
 
-from msm import Measurement, PartialDenoiser, reconstruct
-from msm.data.store import MeasurementStore
-from msm.data_step import GradientStep, Proximal
+from msm import GradientStep, Measurement, MeasurementStore, PartialDenoiser, Problem, Proximal, Sampler, reconstruct
 from msm.evaluate.classical import cg_sense, l1_wavelet
 from msm.evaluate.metrics import psnr
 from msm.losses import standard_normal
-from msm.operators import Problem, Undersampling
-from msm.sampling import Sampler
+from msm.operators import Undersampling
 
 
 def mean_psnr(x_hat, x) -> float:

@@ -35,11 +35,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msm import CartesianMasks, MultiCoil
+from msm import CartesianMasks, MultiCoil, PartialDenoiser, Proximal, Sampler
 from msm.config.build import make_denoiser
 from msm.config.load import load_config
-from msm.data_step import Proximal
-from msm.denoiser import PartialDenoiser
 from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation
 from msm.evaluate.metrics import image_metrics
 from msm.mri_prior import ImagePrior
@@ -49,7 +47,6 @@ from msm.raw.prepare import Prepared, prepare
 from msm.raw.readers import import_scans
 from msm.raw.reconstruct import sample_scan
 from msm.raw.scan import Scan, padded_size, unfit
-from msm.sampling import Sampler
 from msm.system.files import write_text
 from msm.system.processes import arithmetic
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 
 import msm
+from msm import PartialDenoiser
 from msm.config.load import load_config
 from msm.data.images import photos, slices
-from msm.denoiser import PartialDenoiser
 from msm.evaluate.classical import bicubic, biharmonic, tune
 from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.tuning import MRI

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from msm import EDM, Identity, Masks, Measurement, PartialDenoiser, Sense
 from msm.conjugate_gradient import conjugate_gradient
-from msm.denoiser import EDM, Network, PartialDenoiser, Sense
+from msm.denoiser import Network
 from msm.losses import mean_square
-from msm.masks import Masks
-from msm.measurement import Measurement
 from msm.operators import Operator
 from msm.sampling import Level, ddim, posterior_update
-from msm.transforms import Identity, Transform
+from msm.transforms import Transform
 
 Mean = Callable[[Tensor, Level], Tensor]  # x_t (B, C, H, W), level -> E[x | x_t]
 Loss = Callable[..., Tensor]

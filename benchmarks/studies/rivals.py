@@ -37,7 +37,23 @@ from rival_methods import (
 from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
-from msm import BoxMasks, Identity, MultiCoil, VPSchedule, generate, reconstruct
+from msm import (
+    ADMNetwork,
+    BoxMasks,
+    Identity,
+    Masks,
+    Measurement,
+    MeasurementStore,
+    MultiCoil,
+    PartialDenoiser,
+    Problem,
+    Sampler,
+    Trainer,
+    VPSchedule,
+    generate,
+    preset_data_step,
+    reconstruct,
+)
 from msm.config.build import make_denoiser, make_loss, make_masks
 from msm.config.load import Config, dump_config, load_config
 from msm.config.measured import (
@@ -50,26 +66,18 @@ from msm.config.measured import (
     UndersamplingProblem,
 )
 from msm.data.acquire import Source
-from msm.data.store import MeasurementStore
-from msm.data_step import preset_data_step
-from msm.denoiser import PartialDenoiser
 from msm.evaluate.bootstrap import mean, of_sets
 from msm.evaluate.calibration import foreground, intervals, rank_counts, residual_ratio, spread_and_error
 from msm.evaluate.classical import tune
 from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.tuning import MRI, fitting
-from msm.masks import Masks
-from msm.measurement import Measurement
-from msm.network import ADMNetwork
-from msm.operators import Problem
 from msm.runs.inputs import sources
 from msm.runs.weights import new_denoiser
 from msm.sample.observe import coil_maps, observe
-from msm.sampling import ReverseProcess, Sampler, ddim
+from msm.sampling import ReverseProcess, ddim
 from msm.schedule import Grid
 from msm.system.files import write_text
-from msm.train.trainer import Trainer
 from msm.transforms import Transform
 
 RECORDS = Path(__file__).parents[2] / "docs/studies/results/rivals.json"

@@ -17,9 +17,8 @@ from pathlib import Path
 import torch
 from chain_images import BATCH, PHOTOS, judge, load, markdown, start_process
 
-from msm import generate
+from msm import Sampler, generate
 from msm.runs.inputs import sources
-from msm.sampling import Sampler
 from msm.system.files import write_text
 
 LAST = 2000  # training images at the end whose loss counts

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from msm import PartialDenoiser
 from msm.config.load import dump_asked, load_config
-from msm.denoiser import PartialDenoiser
 from msm.system.files import write_text
 
 
