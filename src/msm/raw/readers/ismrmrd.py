@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.hdf5 import check_lengths, open_hdf5, refuse_claim
+from ...data.hdf5 import check_lengths, open_hdf5, own_dataset, refuse_claim
 from ...errors import DataError
 from ..scan import Scan, fft1c, ifft1c, resize, split_axis, split_volume
-from .guards import check_finite, raw_dataset
+from .guards import _tensor
 from .header import Header, read_header
 
 READ_ROWS = 1024  # heads of acquisitions read at a time
@@ -49,13 +49,12 @@ def ismrmrd_scans(path: Path) -> Iterator[Scan]:
     with open_hdf5(path, None, {}) as file:
         if not isinstance(file.get("dataset", getlink=True), h5py.HardLink) or "xml" not in file["dataset"]:
             raise DataError(f"{path}: holds neither kspace (fastMRI) nor dataset/xml (ISMRMRD); convert the scan")
-        xml = raw_dataset(path, file["dataset"], "xml")
-        header = read_header(path, xml)
+        header = read_header(path, own_dataset(path, file["dataset"], "xml"))
         if header.trajectory != "cartesian":
             raise DataError(
                 f"{path}: the trajectory is {header.trajectory[:40]!r}, only cartesian is read; grid it first"
             )
-        reader = _Reader(path, raw_dataset(path, file["dataset"], "data"), header)
+        reader = _Reader(path, own_dataset(path, file["dataset"], "data"), header)
         for number in range(len(reader.images)):
             yield from reader.scans(number)
 
@@ -168,8 +167,7 @@ class _Reader:
                 f"{where}: {values.size} numbers ({values.dtype}) for {coils} channels × {count} samples where the "
                 f"scan has {self.coils} channels; convert the scan again"
             )
-        samples = torch.from_numpy(values.view(np.complex64).reshape(coils, count).copy())
-        check_finite(where, samples)
+        samples = _tensor(where, values.view(np.complex64).reshape(coils, count))
         samples = samples[:, head["discard_pre"] : count - head["discard_post"]]
         return samples.flip(1) if head["flags"] & REVERSE else samples
 
