@@ -5,7 +5,7 @@ for up to 4 gigabytes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,16 +17,17 @@ from ..errors import DataError
 OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
 LARGEST_PACKING = 1032  # times smaller than it was: deflate packs nothing better
 LARGEST_CLAIM = 64  # a raw file may need so many times the memory that its data take: undersampling and compression
+NONE: Mapping[str, int] = {}
 
 
 def open_hdf5(
-    path: Path, file_format: str | None, fields: dict[str, int], optional: dict[str, int] | None = None
+    path: Path, file_format: str = "", fields: Mapping[str, int] = NONE, optional: Mapping[str, int] = NONE
 ) -> h5py.File:
     """Open an HDF5 file for reading and check that it holds the datasets that are needed, and the data they claim.
 
     Args:
         path: the file.
-        file_format: value that its attribute `format` must have, if any.
+        file_format: value that its attribute `format` must have, if given.
         fields: names of the datasets and how many axes each must have.
         optional: likewise, of datasets that need not be there.
 
@@ -43,11 +44,11 @@ def open_hdf5(
     try:
         with readable(path):
             found = file.attrs.get("format")
-            there = {name: axes for name, axes in (optional or {}).items() if name in file}
-        if file_format is not None and str(found) != file_format:
+            there = {name: axes for name, axes in optional.items() if name in file}
+        if file_format and str(found) != file_format:
             expected = f"expected a file of format {file_format}, found {ascii(found)[:40]}"
             raise DataError(f"{path}: {expected}; make it with `msm acquire`")
-        for name, axes in (fields | there).items():
+        for name, axes in {**fields, **there}.items():
             data = own_dataset(path, file, name, LARGEST_PACKING)
             if data.ndim != axes:
                 raise DataError(f"{path}: dataset {name} has {data.ndim} axes, expected {axes}; make it again")

@@ -147,7 +147,7 @@ def _open(folder: Path, kind: str, name: str, axes: int) -> h5py.File:
     path = folder / kind / name
     if not path.is_file():
         raise DataError(f"{path}: no such file; each volume needs one in x_hat and in smps_hat, prepare it")
-    file = open_hdf5(path, None, {kind: axes})
+    file = open_hdf5(path, fields={kind: axes})
     with readable(path):
         found = file[kind].dtype
     if found.kind != "c":
