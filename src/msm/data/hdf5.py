@@ -17,11 +17,11 @@ from ..errors import DataError
 OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
 LARGEST_PACKING = 1032  # times smaller than it was: deflate packs nothing better
 LARGEST_CLAIM = 64  # a raw file may need so many times the memory that its data take: undersampling and compression
-NONE: Mapping[str, int] = {}
+NO_FIELDS: Mapping[str, int] = {}
 
 
 def open_hdf5(
-    path: Path, file_format: str = "", fields: Mapping[str, int] = NONE, optional: Mapping[str, int] = NONE
+    path: Path, file_format: str = "", fields: Mapping[str, int] = NO_FIELDS, optional: Mapping[str, int] = NO_FIELDS
 ) -> h5py.File:
     """Open an HDF5 file for reading and check that it holds the datasets that are needed, and the data they claim.
 

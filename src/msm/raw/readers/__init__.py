@@ -83,6 +83,7 @@ def _hdf5_scans(path: Path) -> Iterator[Scan]:
 
 READERS: dict[str, Callable[[Path], Iterator[Scan]]] = {
     **dict.fromkeys((".h5", ".hdf5", ".mrd"), _hdf5_scans),
-    **{".npy": npy_scans, ".mat": mat_scans},
+    ".npy": npy_scans,
+    ".mat": mat_scans,
     **dict.fromkeys((".cfl", ".hdr"), bart_scans),
 }

@@ -55,10 +55,9 @@ def _bart_shape(path: Path) -> tuple[int, ...]:
 def _open_cfl(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """The data, mapped into memory: nothing is read yet."""
     held = path.stat().st_size if path.is_file() else 0
-    if held != 8 * (count := math.prod(shape)):
-        raise DataError(
-            f"{path}: has {held} bytes, the .hdr states {count} complex numbers of 8; copy both files again"
-        )
+    if held != 8 * math.prod(shape):
+        stated = f"the .hdr states {math.prod(shape)} complex numbers of 8"
+        raise DataError(f"{path}: has {held} bytes, {stated}; copy both files again")
     return np.memmap(path, dtype=np.complex64, mode="r", shape=shape, order="F")
 
 

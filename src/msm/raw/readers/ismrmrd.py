@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -113,7 +112,9 @@ class _Reader:
         directions = tuple(tuple(head[name].tolist()) for name in ("read_dir", "phase_dir", "slice_dir"))
         order = (0, 1, 2) if axis == 2 else (2, 1, 0)  # which of readout, phase, slice lie along H, W and across
         provenance = {
-            **{"format": "ISMRMRD", "file": self.path.name, **key},
+            "format": "ISMRMRD",
+            "file": self.path.name,
+            **key,
             **({"plane": index} if self.is_volume else {}),
             "position_mm": head["position"].tolist(),
             "averages": self._averages(lines),
