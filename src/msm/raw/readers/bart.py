@@ -47,8 +47,7 @@ def _bart_shape(path: Path) -> tuple[int, ...]:
         if not 1 <= len(sizes) <= BART_AXES or min(sizes) < 1:
             raise ValueError(f"dimensions {sizes}")
     except (OSError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a BART header ({reason}); give a .cfl with its .hdr beside it") from None
+        raise DataError(f"{path}: not a BART header ({error}); give a .cfl with its .hdr beside it") from None
     return (*sizes, *[1] * (BART_AXES - len(sizes)))
 
 

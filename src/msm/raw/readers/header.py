@@ -68,8 +68,7 @@ def read_header(path: Path, data: h5py.Dataset) -> Header:
             raise ValueError("encoding is missing")
         return _header(root, encoding)
     except (ValueError, ET.ParseError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a usable ISMRMRD header ({reason}); convert the scan again") from None
+        raise DataError(f"{path}: not a usable ISMRMRD header ({error}); convert the scan again") from None
 
 
 def _header(root: ET.Element, encoding: ET.Element) -> Header:

@@ -67,7 +67,10 @@ class _Reader:
             raise DataError(f"{path}: dataset/data holds no acquisitions; convert the scan again")
         check_lengths(path, data, "data")
         self._data = data.fields("data")
-        self.heads = _heads(path, data)
+        rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
+        self.heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
+        if missing := [name for name in HEAD_FIELDS if name not in (self.heads.dtype.names or ())]:
+            raise DataError(f"{path}: acquisitions have no {', '.join(missing)}; convert the scan again")
         flags = self.heads["flags"]
         embedded = CALIBRATION_AND_IMAGING | (CALIBRATION if header.calibration == "embedded" else 0)
         noise = flags & NOISE != 0
@@ -110,6 +113,8 @@ class _Reader:
         lines, key = self.images[number], dict(zip(COUNTERS, self.keys[number].tolist()))
         head, voxel = self.heads[lines[0]], self.header.voxel_mm
         directions = tuple(tuple(head[name].tolist()) for name in ("read_dir", "phase_dir", "slice_dir"))
+        steps = np.stack([self.heads["idx"][f"kspace_encode_step_{i}"][lines] for i in (1, 2)], 1)
+        repeats = np.unique(steps, axis=0, return_counts=True)[1]
         order = (0, 1, 2) if axis == 2 else (2, 1, 0)  # which of readout, phase, slice lie along H, W and across
         provenance = {
             "format": "ISMRMRD",
@@ -117,7 +122,7 @@ class _Reader:
             **key,
             **({"plane": index} if self.is_volume else {}),
             "position_mm": head["position"].tolist(),
-            "averages": self._averages(lines),
+            "averages": [int(repeats.min()), int(repeats.max())],  # how often a line was measured
             "oversampling_removed": self._size(lines) < self.header.matrix[0],
             "lines_left_out": self.left_out,
         }
@@ -137,12 +142,6 @@ class _Reader:
             tuple(directions[i] for i in order) if all(map(any, directions)) else None,
         )
 
-    def _averages(self, lines: np.ndarray) -> list[int]:
-        """How often a line was measured, least and most."""
-        steps = np.stack([self.heads["idx"][f"kspace_encode_step_{i}"][lines] for i in (1, 2)], 1)
-        repeats = np.unique(steps, axis=0, return_counts=True)[1]
-        return [int(repeats.min()), int(repeats.max())]
-
     def _line(self, line: int) -> Tensor:
         """Samples of one acquisition (coils, samples), without those to be discarded, in order of k."""
         head = self.heads[line]
@@ -161,8 +160,7 @@ class _Reader:
     def _extent(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First position on the readout's grid, and the one after the last, of each line."""
         heads, nx = self.heads[lines], self.header.matrix[0]
-        total = heads["number_of_samples"].astype(int)
-        center = heads["center_sample"].astype(int)
+        total, center = heads["number_of_samples"].astype(int), heads["center_sample"].astype(int)
         center[(center == 0) & (total == nx)] = nx // 2  # some converters leave it empty
         reverse = heads["flags"] & REVERSE != 0
         before, after = heads["discard_pre"].astype(int), heads["discard_post"].astype(int)
@@ -231,12 +229,3 @@ class _Reader:
         measured = np.zeros((ny, nz), dtype=bool)
         measured[self._position("1", lines), self._position("2", lines)] = True
         return rows, measured
-
-
-def _heads(path: Path, data: h5py.Dataset) -> np.ndarray:
-    """The heads of all acquisitions, without their data."""
-    rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
-    heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
-    if missing := [name for name in HEAD_FIELDS if name not in (heads.dtype.names or ())]:
-        raise DataError(f"{path}: acquisitions have no {', '.join(missing)}; convert the scan again")
-    return heads
