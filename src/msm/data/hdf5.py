@@ -5,7 +5,7 @@ for up to 4 gigabytes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,16 +17,17 @@ from ..errors import DataError
 OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
 LARGEST_PACKING = 1032  # times smaller than it was: deflate packs nothing better
 LARGEST_CLAIM = 64  # a raw file may need so many times the memory that its data take: undersampling and compression
+NO_FIELDS: Mapping[str, int] = {}
 
 
 def open_hdf5(
-    path: Path, file_format: str | None, fields: dict[str, int], optional: dict[str, int] | None = None
+    path: Path, file_format: str = "", fields: Mapping[str, int] = NO_FIELDS, optional: Mapping[str, int] = NO_FIELDS
 ) -> h5py.File:
     """Open an HDF5 file for reading and check that it holds the datasets that are needed, and the data they claim.
 
     Args:
         path: the file.
-        file_format: value that its attribute `format` must have, if any.
+        file_format: value that its attribute `format` must have, if given.
         fields: names of the datasets and how many axes each must have.
         optional: likewise, of datasets that need not be there.
 
@@ -41,37 +42,30 @@ def open_hdf5(
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again") from None
     try:
-        _check_kind(path, file, file_format, fields, optional or {})
+        with readable(path):
+            found = file.attrs.get("format")
+            there = {name: axes for name, axes in optional.items() if name in file}
+        if file_format and str(found) != file_format:
+            expected = f"expected a file of format {file_format}, found {ascii(found)[:40]}"
+            raise DataError(f"{path}: {expected}; make it with `msm acquire`")
+        for name, axes in {**fields, **there}.items():
+            data = own_dataset(path, file, name, LARGEST_PACKING)
+            if data.ndim != axes:
+                raise DataError(f"{path}: dataset {name} has {data.ndim} axes, expected {axes}; make it again")
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _check_kind(
-    path: Path, file: h5py.File, file_format: str | None, fields: dict[str, int], optional: dict[str, int]
-) -> None:
-    with readable(path):
-        found = file.attrs.get("format")
-        there = {name: axes for name, axes in optional.items() if name in file}
-    if file_format is not None and str(found) != file_format:
-        found = ascii(found)[:40]
-        raise DataError(f"{path}: expected a file of format {file_format}, found {found}; make it with `msm acquire`")
-    for name, axes in (fields | there).items():
-        data = own_dataset(path, file, name)
-        if data.ndim != axes:
-            raise DataError(f"{path}: dataset {name} has {data.ndim} axes, expected {axes}; make it again")
-        with readable(path):
-            refuse_size(path, data, LARGEST_PACKING)
-
-
-def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset whose data lie in this file: links and storage that lead into other files are not followed.
+def own_dataset(path: Path, group: h5py.Group, name: str, largest: int = LARGEST_CLAIM) -> h5py.Dataset:
+    """A dataset whose data lie in this file, and are enough for its size: nothing that leads elsewhere is followed.
 
     Args:
         path: the file, for the message.
         group: the open file, or a group of it.
         name: name in the group.
+        largest: how many times what is stored the dataset, or a chunk of it, may take.
 
     Raises:
         DataError: if there is none.
@@ -85,11 +79,13 @@ def own_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
             raise DataError(f"{path}: dataset {name} points into other files; copy the data into this one")
         layout = data.id.get_create_plist()
         foreign = {layout.get_filter(i)[0] for i in range(layout.get_nfilters())} - OWN_FILTERS
-    if foreign:
-        raise DataError(
-            f"{path}: dataset {name} is packed by filter {min(foreign)}, a plugin; h5repack -f {name}:GZIP=4 it"
-        )
-    return data
+        if foreign:
+            raise DataError(
+                f"{path}: dataset {name} is packed by filter {min(foreign)}, a plugin; h5repack -f {name}:GZIP=4 it"
+            )
+        claimed = data.size and max(data.size, math.prod(data.chunks or ())) * data.dtype.itemsize
+        refuse_claim(f"{path}: dataset {data.name.strip('/')}", claimed, data.id.get_storage_size(), largest)
+        return data
 
 
 def refuse_claim(where: str, claimed: int, held: int, largest: int = LARGEST_CLAIM) -> None:
@@ -111,12 +107,6 @@ def refuse_claim(where: str, claimed: int, held: int, largest: int = LARGEST_CLA
         )
 
 
-def refuse_size(path: Path, data: h5py.Dataset, largest: int) -> None:
-    """Refuse a dataset far larger, itself or by its chunks, than what is stored of it; see `refuse_claim`."""
-    claimed = data.size and max(data.size, math.prod(data.chunks or ())) * data.dtype.itemsize
-    refuse_claim(f"{path}: dataset {data.name.strip('/')}", claimed, data.id.get_storage_size(), largest)
-
-
 def check_lengths(path: Path, data: h5py.Dataset, field: str | None = None) -> None:
     """Refuse values of variable length that claim more than the file holds: HDF5 takes the memory first.
 
@@ -130,18 +120,17 @@ def check_lengths(path: Path, data: h5py.Dataset, field: str | None = None) -> N
     Raises:
         DataError: if one does, or the lengths are packed away by a filter.
     """
-    kind, places = data.id.get_type(), []
-    row, offset = kind.get_size(), 0
-    if field is not None:
-        offset = kind.get_member_offset(kind.get_member_index(field.encode()))
+    kind = data.id.get_type()
+    row, offset = kind.get_size(), kind.get_member_offset(kind.get_member_index(field.encode())) if field else 0
+    count, places = math.prod(data.chunks or data.shape), []
     if data.chunks is None:
-        places.append((data.id.get_offset(), data.size))
+        places.append(data.id.get_offset())
     else:
-        data.id.chunk_iter(lambda chunk: places.append((chunk.byte_offset, math.prod(data.chunks))))
-    if data.compression is not None or None in (place for place, _ in places):
+        data.id.chunk_iter(lambda chunk: places.append(chunk.byte_offset))
+    if data.compression is not None or None in places:
         raise DataError(f"{path}: {data.name} is stored packed; write it plainly: h5repack -l CONTI or -f NONE")
     content = np.memmap(path, np.uint8, mode="r")
-    for place, count in places:
+    for place in places:
         rows = content[place : place + count * row].reshape(count, row)
         longest = int(np.ascontiguousarray(rows[:, offset : offset + 4]).view("<u4").max(initial=0))
         refuse_claim(f"{path}: a value of {data.name}", longest, content.size // LARGEST_CLAIM)

@@ -17,32 +17,21 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # whatever a file is named: Pi
 Split = Literal["train", "test"]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Image files of a folder and its sub-folders, sorted by path.
+def _items(folder: Path, split: Split, held_out: int) -> dict[str, Path]:
+    """Names and image files of a folder and its sub-folders, sorted by path.
 
-    Raises:
-        DataError: if the folder is missing or holds none.
+    The first `held_out` files are for testing, the rest train; of fewer than 100 files all serve both.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; set setting.dataset_dir to the folder with the images")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.name[0] != ".")
     if not files:
         raise DataError(f"{folder}: holds no images ({', '.join(sorted(SUFFIXES))}); point to a folder that does")
-    return files
-
-
-def split_files(files: list[Path], split: Split, held_out: int) -> list[Path]:
-    """The first `held_out` files are for testing, the rest train; of fewer than 100 files all serve both.
-
-    Raises:
-        DataError: if nothing is left to train on.
-    """
-    if held_out == 0 or len(files) < 100:
-        return files
-    chosen = files[:held_out] if split == "test" else files[held_out:]
+    is_split = held_out > 0 and len(files) >= 100
+    chosen = files if not is_split else files[:held_out] if split == "test" else files[held_out:]
     if not chosen:
         raise DataError(f"{files[0].parent}: all {len(files)} images are held out for testing; set data.held_out lower")
-    return chosen
+    return {path.relative_to(folder).as_posix(): path for path in chosen}
 
 
 def load_image(path: Path, size: int, channels: int) -> Tensor:
@@ -84,21 +73,21 @@ def _of_bytes(image: Image.Image, channels: int) -> Image.Image:
 
 def item_names(folder: Path, split: Split, held_out: int) -> list[str]:
     """Names of the items that `photos` and `slices` give, without reading them."""
-    return [path.relative_to(folder).as_posix() for path in split_files(image_files(folder), split, held_out)]
+    return list(_items(folder, split, held_out))
 
 
 def photos(folder: Path, split: Split, held_out: int, size: int, channels: int) -> Iterator[Source]:
     """Photos of a folder, ready to be measured."""
-    for path in split_files(image_files(folder), split, held_out):
-        yield Source(path.relative_to(folder).as_posix(), load_image(path, size, channels))
+    for name, path in _items(folder, split, held_out).items():
+        yield Source(name, load_image(path, size, channels))
 
 
 def slices(
     folder: Path, split: Split, held_out: int, size: int, coils: int, seed: int, phase_detail: float = 0.0
 ) -> Iterator[Source]:
     """Magnitude slices of a folder, made into multi-coil scans; each slice's maximum is scaled to 1."""
-    for path in split_files(image_files(folder), split, held_out):
+    for name, path in _items(folder, split, held_out).items():
         magnitude = (load_image(path, size, 1)[0] + 1) / 2
         if magnitude.max() <= 0:
             raise DataError(f"{path}: the image is black; remove it")
-        yield simulate_scan(path.relative_to(folder).as_posix(), magnitude / magnitude.max(), coils, seed, phase_detail)
+        yield simulate_scan(name, magnitude / magnitude.max(), coils, seed, phase_detail)

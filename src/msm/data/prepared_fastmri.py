@@ -17,8 +17,7 @@ from .acquire import Source
 from .hdf5 import open_hdf5, readable
 from .images import Split
 
-TRAIN_VOLUMES = range(0, 1355)
-TEST_VOLUMES = range(1355, 1377)
+VOLUMES: dict[Split, range] = {"train": range(0, 1355), "test": range(1355, 1377)}
 LAST_SLICES_DROPPED = 5
 
 
@@ -44,24 +43,16 @@ def scans(folder: Path, split: Split, size: int) -> Iterator[Source]:
             _open(folder, "smps_hat", volume.file, 4) as maps_file,
         ):
             images, maps = images_file["x_hat"], maps_file["smps_hat"]
-            if maps.shape[0] != images.shape[0] or maps.shape[2:] != images.shape[1:]:
-                raise DataError(
-                    f"{maps_file.filename}: smps_hat {maps.shape} does not fit x_hat {images.shape}; "
-                    "prepare both from the same scan"
-                )
-            if min(images.shape[1:]) < size:
-                height, width = images.shape[1:]
-                raise DataError(
-                    f"{images_file.filename}: slices of {height}×{width} are smaller than data.image_size = {size}; "
-                    "set it lower"
-                )
-            for i in volume.slices(len(images)):
-                image = _complex(images, i)
-                yield Source(
-                    f"{volume.file.removesuffix('.h5')}:{i}",
-                    scale_magnitude(_center_crop(image, size))[None],
-                    _center_crop(_complex(maps, i), size),
-                )
+            count, height, width = images.shape
+            if maps.shape[0] != count or maps.shape[2:] != (height, width):
+                what = f"smps_hat {maps.shape} does not fit x_hat {images.shape}"
+                raise DataError(f"{maps_file.filename}: {what}; prepare both from the same scan")
+            if min(height, width) < size:
+                what = f"slices of {height}×{width} are smaller than data.image_size = {size}"
+                raise DataError(f"{images_file.filename}: {what}; set it lower")
+            for i in volume.slices(count):
+                name, image = f"{volume.file.removesuffix('.h5')}:{i}", scale_magnitude(_middle(images, i, size))
+                yield Source(name, image[None], _middle(maps, i, size))
 
 
 def scale_magnitude(image: Tensor) -> Tensor:
@@ -104,8 +95,7 @@ def _volumes(folder: Path, split: Split) -> list[_Volume]:
         volumes = [_Volume(f.name, number) for number, f in enumerate(sorted((folder / "x_hat").glob("*.h5")))]
     if not volumes:
         raise DataError(f"{tables[0] if tables else folder / 'x_hat'}: names no .h5 files; prepare the scans first")
-    wanted = TRAIN_VOLUMES if split == "train" else TEST_VOLUMES
-    return [v for v in volumes if not v.drop and (len(volumes) < 100 or v.number in wanted)]
+    return [v for v in volumes if not v.drop and (len(volumes) < 100 or v.number in VOLUMES[split])]
 
 
 def _read_table(path: Path) -> list[_Volume]:
@@ -147,7 +137,7 @@ def _open(folder: Path, kind: str, name: str, axes: int) -> h5py.File:
     path = folder / kind / name
     if not path.is_file():
         raise DataError(f"{path}: no such file; each volume needs one in x_hat and in smps_hat, prepare it")
-    file = open_hdf5(path, None, {kind: axes})
+    file = open_hdf5(path, fields={kind: axes})
     with readable(path):
         found = file[kind].dtype
     if found.kind != "c":
@@ -156,17 +146,12 @@ def _open(folder: Path, kind: str, name: str, axes: int) -> h5py.File:
     return file
 
 
-def _complex(dataset: h5py.Dataset, index: int) -> Tensor:
+def _middle(dataset: h5py.Dataset, index: int, size: int) -> Tensor:
+    """Middle of the last two axes of an item, complex64."""
     path = Path(dataset.file.filename)
     with readable(path):
         tensor = torch.from_numpy(dataset[index]).to(torch.complex64)
     if not torch.isfinite(tensor.abs()).all():
         raise DataError(f"{path}: holds values that are not finite; prepare the file again")
-    return tensor
-
-
-def _center_crop(array: Tensor, size: int) -> Tensor:
-    """Middle of the last two axes."""
-    height, width = array.shape[-2:]
-    top, left = (height - size) // 2, (width - size) // 2
-    return array[..., top : top + size, left : left + size].contiguous()
+    top, left = ((n - size) // 2 for n in tensor.shape[-2:])
+    return tensor[..., top : top + size, left : left + size].contiguous()

@@ -18,7 +18,6 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 import h5py
@@ -34,6 +33,7 @@ from .hdf5 import check_lengths, open_hdf5, readable
 FORMAT, VERSION = "msm-measurements", 1
 TRUTH_FORMAT = "msm-truth"
 COMPRESSED = ("values", "mask", "images")  # zeros where nothing was measured; maps have none to speak of
+AXES = {"values": 4, "mask": 4, "noise_std": 1, "name": 1}
 KINDS = {"values": "fc", "mask": "biu", "noise_std": "f", "name": "O", "maps": "c"}  # of NumPy's types
 
 
@@ -71,10 +71,12 @@ Writer = TypeVar("Writer", bound="_Writer")
 class _Writer:
     """An HDF5 file that grows item by item and appears when it is complete."""
 
-    def __init__(self, path: Path, file_format: str, provenance: dict[str, Any]):
+    format: str
+
+    def __init__(self, path: Path, provenance: dict[str, Any]):
         self.path = Path(path)
         check_target(self.path)
-        self._about = {"format": file_format, "version": VERSION, "provenance": json.dumps(provenance)}
+        self._about = {"format": self.format, "version": VERSION, "provenance": json.dumps(provenance)}
         self._open = ExitStack()
 
     def __enter__(self: Writer) -> Writer:
@@ -85,29 +87,23 @@ class _Writer:
             self._open = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        return self._open.__exit__(kind, value, traceback)
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._open.__exit__(*error)
 
-    def _append(self, field: str, item: np.ndarray) -> None:
-        """Add one item as one chunk: random access reads that item only."""
-        dataset = self._grown(field, item.shape, item.dtype, 1)
-        dataset[-1] = item
+    def _append(self, name: str, **fields: Any) -> None:
+        """Add one item, of each field as one chunk: random access reads that item only."""
+        for field, item in {"name": np.array(name, dtype=object), **fields}.items():
+            if item is not None:
+                array = np.asarray(item)
+                self._grown(field, array.shape, array.dtype, 1)[-1] = array
 
     def _grown(self, field: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> h5py.Dataset:
         """The dataset of a field with room for so many more items; it is made for the first."""
-        compression = "lzf" if field in COMPRESSED else None
         if field not in self.file:
+            packed = {"compression": "lzf", "shuffle": True} if field in COMPRESSED else {}
+            chunks = (1, *shape) if shape else (1024,)  # fletcher32: a flipped bit is an error, not another pixel
             self.file.create_dataset(
-                field,
-                (0, *shape),
-                dtype,
-                maxshape=(None, *shape),
-                chunks=(1, *shape) if shape else (1024,),
-                compression=compression,
-                shuffle=compression is not None,
-                fletcher32=True,  # a flipped bit is an error, not another pixel
+                field, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks, fletcher32=True, **packed
             )
         dataset = self.file[field]
         if dataset.shape[1:] != shape or dataset.dtype != dtype:
@@ -117,11 +113,6 @@ class _Writer:
             )
         dataset.resize(len(dataset) + count, axis=0)
         return dataset
-
-    def _append_name(self, name: str) -> None:
-        names = self.file["name"]
-        names.resize(len(names) + 1, axis=0)
-        names[-1] = name
 
 
 class StoreWriter(_Writer):
@@ -135,8 +126,7 @@ class StoreWriter(_Writer):
         DataError: if it cannot be written there.
     """
 
-    def __init__(self, path: Path, provenance: dict[str, Any]):
-        super().__init__(path, FORMAT, provenance)
+    format = FORMAT
 
     def add(self, name: str, values: Tensor, mask: Tensor, maps: Tensor | None, noise_std: float) -> None:
         """Add one acquisition.
@@ -148,12 +138,7 @@ class StoreWriter(_Writer):
             maps: (coils, H, W), complex, or None for photos.
             noise_std: ρ per real component.
         """
-        self._append_name(name)
-        self._append("values", torch.where(mask, values, 0).numpy())
-        self._append("mask", mask.numpy())
-        if maps is not None:
-            self._append("maps", maps.numpy())
-        self._append("noise_std", np.array(noise_std, dtype=np.float32))
+        self._append(name, values=torch.where(mask, values, 0), mask=mask, maps=maps, noise_std=np.float32(noise_std))
 
     def extend(self, path: Path) -> None:
         """Add all items of another store; chunks are copied as they lie there.
@@ -164,28 +149,25 @@ class StoreWriter(_Writer):
         Raises:
             DataError: if it is no such file, or its items have another shape.
         """
-        with open_hdf5(path, FORMAT, {"values": 4, "mask": 4, "noise_std": 1, "name": 1}) as other:
+        with open_hdf5(path, FORMAT, AXES) as other:
             for name, noise_std in zip(other["name"], other["noise_std"]):
-                self._append_name(name.decode())
-                self._append("noise_std", np.array(noise_std))
+                self._append(name.decode(), noise_std=noise_std)
             for field in (name for name in ("values", "mask", "maps") if name in other):
                 source = other[field]
                 dataset = self._grown(field, source.shape[1:], source.dtype, len(source))
-                for i, place in zip(range(len(source)), range(len(dataset) - len(source), len(dataset))):
-                    filters, chunk = source.id.read_direct_chunk((i, 0, 0, 0))
-                    dataset.id.write_direct_chunk((place, 0, 0, 0), chunk, filters)
+                for i in range(-len(source), 0):
+                    filters, chunk = source.id.read_direct_chunk((len(source) + i, 0, 0, 0))
+                    dataset.id.write_direct_chunk((len(dataset) + i, 0, 0, 0), chunk, filters)
 
 
 class TruthWriter(_Writer):
     """Write the ground truth of simulated acquisitions; use as a context manager."""
 
-    def __init__(self, path: Path, provenance: dict[str, Any]):
-        super().__init__(path, TRUTH_FORMAT, provenance)
+    format = TRUTH_FORMAT
 
     def add(self, name: str, image: Tensor) -> None:
         """Add one image (C, H, W)."""
-        self._append_name(name)
-        self._append("images", image.numpy())
+        self._append(name, images=image)
 
 
 class MeasurementStore(torch.utils.data.Dataset[Measurement]):
@@ -216,9 +198,8 @@ class MeasurementStore(torch.utils.data.Dataset[Measurement]):
 
     def _open(self) -> h5py.File:
         if self._file is None or self._file[0] != os.getpid():
-            file = open_hdf5(self.path, FORMAT, {"values": 4, "mask": 4, "noise_std": 1, "name": 1}, {"maps": 4})
+            file = open_hdf5(self.path, FORMAT, AXES, {"maps": 4})
             with readable(self.path):
-                _check_shapes(self.path, file)
                 _check_content(self.path, file)
             self._file = (os.getpid(), file)
         return self._file[1]
@@ -250,13 +231,8 @@ class MeasurementStore(torch.utils.data.Dataset[Measurement]):
         for i in indices:
             if not 0 <= i < self._length:
                 raise IndexError(f"{self.path} has {self._length} items, there is no number {i}")
-        values = torch.from_numpy(_read(file["values"], indices))
-        mask = torch.from_numpy(_read(file["mask"], indices) != 0)
-        noise_std = torch.from_numpy(_read(file["noise_std"], indices))
-        maps = None
-        if self.is_mri:
-            rows = indices if len(file["maps"]) > 1 else [0]
-            maps = torch.from_numpy(_read(file["maps"], rows))
+        values, mask, noise_std = (_read(file[name], indices) for name in ("values", "mask", "noise_std"))
+        maps = _read(file["maps"], indices if len(file["maps"]) > 1 else [0]) if self.is_mri else None
         measurement = Measurement(values, mask, maps, noise_std)
         self._check(measurement, indices)
         return measurement
@@ -277,10 +253,7 @@ class MeasurementStore(torch.utils.data.Dataset[Measurement]):
         bad = ~torch.isfinite(measurement.values.abs()).flatten(1).all(1)
         if measurement.maps is not None:
             bad |= ~torch.isfinite(measurement.maps.abs()).flatten(1).all(1)
-        for failed, what in (
-            (empty, "a mask of zeros: nothing was measured"),
-            (bad, "values or maps not finite"),
-        ):
+        for failed, what in ((empty, "a mask of zeros: nothing was measured"), (bad, "values or maps not finite")):
             if failed.any():
                 index = indices[int(failed.nonzero()[0])]
                 raise DataError(
@@ -288,27 +261,21 @@ class MeasurementStore(torch.utils.data.Dataset[Measurement]):
                 )
 
 
-def _check_shapes(path: Path, file: h5py.File) -> None:
+def _check_content(path: Path, file: h5py.File) -> None:
+    """Refuse shapes that do not go together, other types, and names of a length that the file does not hold."""
     count, channels, height, width = file["values"].shape
-    expected: dict[str, set[tuple[int, ...]]] = {
-        "mask": {(count, 1, height, width)},
-        "noise_std": {(count,)},
-        "name": {(count,)},
-    }
+    expected = {"mask": (count, 1, height, width), "noise_std": (count,), "name": (count,)}
     if "maps" in file:
-        expected["maps"] = {(n, channels, height, width) for n in (1, count)}
-    for name, shapes in expected.items():
-        if file[name].shape not in shapes:
+        expected["maps"] = (1 if len(file["maps"]) == 1 else count, channels, height, width)
+    for name, shape in expected.items():
+        if file[name].shape != shape:
             raise DataError(
-                f"{path}: {name} has shape {file[name].shape}, expected {max(shapes)} to go with values; "
+                f"{path}: {name} has shape {file[name].shape}, expected {shape} to go with values; "
                 "write values, mask and maps of one size"
             )
     if count == 0:
         raise DataError(f"{path}: holds no items; acquire some first")
 
-
-def _check_content(path: Path, file: h5py.File) -> None:
-    """Refuse types that are not those of the format, and names of a length that the file does not hold."""
     for name in (name for name in KINDS if name in file):
         data = file[name]
         if data.dtype.kind not in KINDS[name]:
@@ -318,9 +285,9 @@ def _check_content(path: Path, file: h5py.File) -> None:
         raise DataError(f"{path}: complex values and maps go together, only one is there; acquire the items again")
 
 
-def _read(dataset: h5py.Dataset, indices: Sequence[int]) -> np.ndarray:
+def _read(dataset: h5py.Dataset, indices: Sequence[int]) -> Tensor:
     """Items of a dataset in any order."""
     with readable(Path(f"{dataset.file.filename}: {dataset.name.strip('/')}")):
         items = np.stack([dataset[i] for i in indices])
-    kind = np.complex64 if items.dtype.kind == "c" else np.float32
-    return items.astype(kind, copy=False) if items.dtype.kind in "fc" else items
+    kind = {"c": np.complex64, "f": np.float32}.get(items.dtype.kind, np.bool_)
+    return torch.from_numpy(items.astype(kind, copy=False))

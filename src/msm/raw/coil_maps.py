@@ -4,7 +4,6 @@ Source: Uecker et al., Magn. Reson. Med. 71 (2014), as in sigpy; coil compressio
 Med. 57 (2007).
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,9 +111,7 @@ def _finer(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def compress(scan: Scan, coils: int) -> Scan:
-    """Fewer coils: the directions that hold most of the calibration region's energy.
-
-    They are orthonormal, so white noise stays white, of the same level.
+    """Fewer coils: orthonormal combinations that hold most of the calibration region's energy; white noise stays so.
 
     Args:
         scan: a slice.
@@ -126,18 +123,7 @@ def compress(scan: Scan, coils: int) -> Scan:
     if coils >= len(scan.k_space):
         return scan
     kept = _strongest(calibration_data(scan), coils)
-
-    def combine(values: Tensor) -> Tensor:
-        return torch.tensordot(kept, values, dims=1)
-
-    calibration = scan.calibration
-    return replace(
-        scan,
-        k_space=combine(scan.k_space),
-        noise=None if scan.noise is None else combine(scan.noise),
-        calibration=None if calibration is None else replace(calibration, k_space=combine(calibration.k_space)),
-        provenance=scan.provenance | {"coils": [len(scan.k_space), coils]},
-    )
+    return scan.map(lambda values: torch.tensordot(kept, values, dims=1), coils=[len(scan.k_space), coils])
 
 
 def _strongest(region: Tensor, coils: int) -> Tensor:

@@ -36,9 +36,7 @@ class Geometry:
     def of(cls, scan: Scan) -> "Geometry":
         """The geometry of a slice on the file's own grid."""
         position = scan.provenance.get("position_mm")
-        return cls(
-            scan.voxel_mm, scan.directions, None if position is None else tuple(position), "plane" in scan.provenance
-        )
+        return cls(scan.voxel_mm, scan.directions, position and tuple(position), "plane" in scan.provenance)
 
 
 def affine(shape: tuple[int, int], slices: Sequence[Geometry]) -> np.ndarray | None:

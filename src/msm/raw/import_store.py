@@ -12,8 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,10 +83,8 @@ def import_store(
     parts = path.with_name(path.name + ".parts")
     prefixes = [file.absolute().parent.relative_to(common).as_posix() for file in files]
     jobs = [_Job(f, parts, "" if p == "." else p + "/", size, coils) for f, p in zip(files, prefixes)]
-    lines: list[dict[str, Any]] = []
     try:
-        for line in _in_parallel(_import_file, jobs, workers, "importing"):
-            lines.append(line)
+        lines = list(_in_parallel(_import_file, jobs, workers, "importing"))
         _join(path, jobs, lines)
     finally:
         if parts.is_dir() and not any(parts.glob("*.h5")):  # nothing that could be gone on with
@@ -105,8 +102,7 @@ def _join(path: Path, jobs: Sequence[_Job], lines: list[dict[str, Any]]) -> None
             store.extend(job.parts / f"{line['key']}.h5")
             relative = Path(os.path.relpath(job.file.absolute(), path.absolute().parent)).as_posix()
             manifest.append({"file": relative, **{k: v for k, v in line.items() if k not in ("file", "key")}})
-        text = "".join(json.dumps(line) + "\n" for line in manifest)
-        write_text(manifest_path(path), text)
+        write_text(manifest_path(path), "".join(json.dumps(line) + "\n" for line in manifest))
 
 
 def manifest_path(store: Path) -> Path:
@@ -117,7 +113,7 @@ def manifest_path(store: Path) -> Path:
 def _import_file(job: _Job) -> dict[str, Any]:
     """Make the part of one file, if it is not there; returns its line of the manifest, with `key`."""
     sha256 = digest(job.file)
-    how = {**{k: v for k, v in asdict(job).items() if k not in ("file", "parts")}, "version": VERSION}
+    how = {"prefix": job.prefix, "size": job.size, "coils": job.coils, "version": VERSION}
     key = hashlib.sha256(json.dumps([sha256, job.file.stem, how]).encode()).hexdigest()[:32]
     part, record = job.parts / f"{key}.h5", job.parts / f"{key}.json"
     if part.exists():
@@ -153,10 +149,8 @@ def _check_coils(files: Sequence[Path], counts: Sequence[int], coils: int | None
     """Refuse files of different numbers of coils, unless all have enough to be compressed to `coils`."""
     (fewest, small), (most, large) = (choose(zip(counts, files)) for choose in (min, max))
     if coils is None and fewest != most:
-        raise DataError(
-            f"{large}: has {most} coils, {small} has {fewest}; compress all to the same number "
-            f"(--coils {fewest}), or make two stores"
-        )
+        remedy = f"compress all to the same number (--coils {fewest}), or make two stores"
+        raise DataError(f"{large}: has {most} coils, {small} has {fewest}; {remedy}")
     if coils is not None and coils > fewest:
         raise DataError(f"{small}: has {fewest} coils, --coils asks for {coils}; ask for at most {fewest}")
 
@@ -171,8 +165,7 @@ def _in_parallel(work: Callable[[Any], Result], items: Sequence[Any], workers: i
         finally:
             torch.set_num_threads(threads)
         return
-    start = partial(torch.set_num_threads, 1)
-    pool = ProcessPoolExecutor(min(workers, len(items)), get_context("spawn"), initializer=start)
+    pool = ProcessPoolExecutor(min(workers, len(items)), get_context("spawn"), torch.set_num_threads, (1,))
     try:
         yield from track(pool.map(work, items), label, total=len(items))
     except BrokenProcessPool:

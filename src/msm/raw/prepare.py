@@ -1,6 +1,6 @@
 """From a scan to what a sampler or a store takes: white noise, fewer coils, one size, coil maps, noise level."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from ..errors import DataError
 from ..measurement import Measurement
 from ..noise import estimate_noise, noise_covariance, whitening
 from .coil_maps import calibration_size, compress, espirit_app, espirit_maps, outside_span
-from .scan import Scan, fft1c, fit, ifft1c, normalise, resize
+from .scan import Scan, fit, normalise, resize, resize_image
 
 HIGH_RESIDUAL = 0.05  # share of the calibration region's energy outside of the maps' span that is worth a warning
 NOISE_ROWS = 16  # rows of the image that the noise level is estimated from
@@ -54,9 +54,7 @@ def prepare(scan: Scan, size: tuple[int, int], coils: int | None = None) -> Prep
         DataError: if there is no calibration region, or too little was measured for an estimate of the noise.
     """
     scan = prewhiten(scan)
-    if coils is not None:
-        scan = compress(scan, coils)
-    scan = fit(scan, size)
+    scan = fit(scan if coils is None else compress(scan, coils), size)
     maps = espirit_maps(scan)
     return Prepared(scan, maps, noise_level(scan, maps), outside_span(scan, maps) if len(maps) > 1 else 0.0)
 
@@ -79,7 +77,7 @@ def noise_level(scan: Scan, maps: Tensor) -> float:
     columns = mask[0].any(0)
     if torch.equal(mask[0], columns.expand_as(mask[0])):
         rows = min(height, NOISE_ROWS)
-        k_space = fft1c(resize(ifft1c(k_space, -2), rows, -2), -2)
+        k_space = resize_image(k_space, rows, -2)
         step = max(1, int(columns.sum()) * coils // (2 * width))
         chosen = torch.zeros_like(columns)
         chosen[columns.nonzero()[::step, 0]] = True
@@ -109,19 +107,7 @@ def prewhiten(scan: Scan) -> Scan:
         matrix = whitening(noise_covariance(scan.noise / scale))
     except ValueError as error:
         raise DataError(f"{scan.name}: the noise scan cannot be used: {error}") from None
-
-    def mix(values: Tensor) -> Tensor:
-        return torch.tensordot(matrix, values / scale, dims=1)
-
-    calibration = scan.calibration
-    whitened = replace(
-        scan,
-        k_space=mix(scan.k_space),
-        noise=mix(scan.noise),
-        calibration=None if calibration is None else replace(calibration, k_space=mix(calibration.k_space)),
-        provenance=scan.provenance | {"whitened": True},
-    )
-    return normalise(whitened)
+    return normalise(scan.map(lambda values: torch.tensordot(matrix, values / scale, dims=1), whitened=True))
 
 
 def check_calibration(scan: Scan) -> None:

@@ -1,11 +1,4 @@
-"""From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written.
-
-    scan = next(import_scans([path]))
-    prepared = prepare(scan, padded_size(scan, 8))
-    samples = sample_scan(denoiser, prepared, seeds=range(8))
-
-`reconstruct_volumes` does so for whole files, one slice at a time.
-"""
+"""From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written."""
 
 from __future__ import annotations
 
@@ -143,16 +136,11 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
     Raises:
         ConfigError: if a volume is there already and was made in another way.
     """
-    how = {**identity.samples(config), "weights_sha256": weights}
-    writers = {
-        name: VolumeWriter(
-            config.setting.save_dir / f"{name}.h5",
-            len(volume.slices),
-            volume.shape,
-            {"file": volume.file.name, "sha256": digest(volume.file), **how},
-        )
-        for name, volume in volumes.items()
-    }
+    writers, how = {}, {**identity.samples(config), "weights_sha256": weights}
+    for name, volume in volumes.items():
+        about = {"file": volume.file.name, "sha256": digest(volume.file), **how}
+        path = config.setting.save_dir / f"{name}.h5"
+        writers[name] = VolumeWriter(path, len(volume.slices), volume.shape, about)
     found = gather_object([{name: writer.done for name, writer in writers.items()}])[0]  # before anyone writes
     for name, writer in writers.items():
         writer.done = found[name]

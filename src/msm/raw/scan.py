@@ -1,10 +1,10 @@
 """A raw scan: one slice of measured k-space, whatever file it comes from, put on the grid and scale of SPEC §1.
 
-Readers (`formats`, `ismrmrd`) yield `Scan`s in the file's own units. `normalise` brings the image's magnitude to
-about 1, `fit` brings the grid to the size a network takes; both write what they did into the provenance, so that
-`unfit` and the recorded scale lead back.
+`msm.raw.readers` yield `Scan`s in the file's own units. `normalise` brings the image's magnitude to about 1, `fit`
+the grid to a network's size; what both write into the provenance leads back.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,6 +45,21 @@ class Scan:
     directions: tuple[tuple[float, float, float], ...] | None = None
     calibration: "Scan | None" = None
 
+    def map(self, change: Callable[[Tensor], Tensor], **note: Any) -> "Scan":
+        """The scan with a linear change made to all samples.
+
+        Args:
+            change: takes k-space (coils, H, W), and noise (coils, samples).
+            note: what to add to the provenance.
+        """
+        return replace(
+            self,
+            k_space=change(self.k_space),
+            provenance=self.provenance | note,
+            noise=None if self.noise is None else change(self.noise),
+            calibration=self.calibration and self.calibration.map(change, **note),
+        )
+
 
 def normalise(scan: Scan) -> Scan:
     """Scale a scan so that the image's magnitude is at most about 1; `provenance["scale"]` is the factor.
@@ -63,18 +78,7 @@ def normalise(scan: Scan) -> Scan:
     if not bright > 0:
         raise DataError(f"{scan.name}: the image is black, all that was measured is zero; leave this slice out")
     scale = BRIGHT_LEVEL / bright
-    return _scaled(scan, scale, {"scale": scale})
-
-
-def _scaled(scan: Scan, factor: float, note: dict[str, Any]) -> Scan:
-    """All that carries the units of k-space, times a factor."""
-    return replace(
-        scan,
-        k_space=scan.k_space * factor,
-        noise=None if scan.noise is None else scan.noise * factor,
-        provenance=scan.provenance | note,
-        calibration=None if scan.calibration is None else _scaled(scan.calibration, factor, note),
-    )
+    return scan.map(lambda values: values * scale, scale=scale)
 
 
 def padded_size(scan: Scan, multiple: int) -> tuple[int, int]:
@@ -100,32 +104,27 @@ def fit(scan: Scan, size: tuple[int, int]) -> Scan:
     """
     mask = scan.mask[0]
     by = ["image" if torch.equal(mask.all(i), mask.any(i)) else "k-space" for i in (0, 1)]
-    factor = 1.0
-    for old, new, kind in zip(mask.shape, size, by):
-        factor *= (new / old) ** 0.5 if kind == "k-space" else 1
-    note = {"fit": {"from": list(mask.shape), "by": by}}
-    return _scaled(_resized(scan, size, by), factor, note)
+    factor = math.prod((new / old) ** 0.5 for old, new, kind in zip(mask.shape, size, by) if kind == "k-space")
+    return _resized(scan, size, by).map(lambda values: values * factor, fit={"from": list(mask.shape), "by": by})
 
 
 def _resized(scan: Scan, size: tuple[int, int], by: list[str]) -> Scan:
     """The arrays and voxels of `fit`, without its factor."""
-    k_space, mask, voxel = scan.k_space, scan.mask, scan.voxel_mm
+    k_space, mask, voxel, stretch = scan.k_space, scan.mask, scan.voxel_mm, [1.0, 1.0]
     for axis, kind in zip((-2, -1), by):
-        old, new = k_space.shape[axis], size[axis]
         if kind == "image":
-            k_space = fft1c(resize(ifft1c(k_space, axis), new, axis), axis)
-            shape = list(mask.shape)
-            shape[axis] = new
-            mask = mask.any(axis, keepdim=True).expand(shape)
+            k_space = resize_image(k_space, size[axis], axis)
+            mask = mask.any(axis, keepdim=True).expand_as(k_space[:1])
         else:
-            k_space, mask = resize(k_space, new, axis), resize(mask, new, axis)
-            if voxel is not None:
-                ratio = old / new
-                height, width, across = voxel
-                voxel = (height * ratio, width, across) if axis == -2 else (height, width * ratio, across)
-    calibration = None if scan.calibration is None else _resized(scan.calibration, size, by)
-    k_space = torch.where(mask, k_space, 0)
-    return replace(scan, k_space=k_space, mask=mask.contiguous(), voxel_mm=voxel, calibration=calibration)
+            stretch[axis] = k_space.shape[axis] / size[axis]
+            k_space, mask = resize(k_space, size[axis], axis), resize(mask, size[axis], axis)
+    return replace(
+        scan,
+        k_space=torch.where(mask, k_space, 0),
+        mask=mask.contiguous(),
+        voxel_mm=voxel and (voxel[0] * stretch[0], voxel[1] * stretch[1], voxel[2]),
+        calibration=scan.calibration and _resized(scan.calibration, size, by),
+    )
 
 
 def unfit(image: Tensor, scan: Scan) -> Tensor:
@@ -153,14 +152,14 @@ def unfit(image: Tensor, scan: Scan) -> Tensor:
 
 def resize(array: Tensor, size: int, axis: int) -> Tensor:
     """Crop an axis, or pad it with zeros (false), with the entry at n // 2 kept at the new n // 2."""
-    old = array.shape[axis]
-    if size <= old:
-        return array.narrow(axis, old // 2 - size // 2, size)
-    shape = list(array.shape)
-    shape[axis] = size
-    padded = array.new_zeros(shape)
-    padded.narrow(axis, size // 2 - old // 2, old).copy_(array)
-    return padded
+    old, behind = array.shape[axis], array.ndim - 1 - axis % array.ndim  # axes behind this one
+    before = size // 2 - old // 2
+    return torch.nn.functional.pad(array, [0, 0] * behind + [before, size - old - before])
+
+
+def resize_image(k_space: Tensor, size: int, axis: int) -> Tensor:
+    """Crop or pad the image, whatever its k-space, along one axis; white noise stays white, of the same level."""
+    return fft1c(resize(ifft1c(k_space, axis), size, axis), axis)
 
 
 def fft1c(x: Tensor, axis: int) -> Tensor:

@@ -9,7 +9,6 @@
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +41,11 @@ class VolumeWriter:
     def __init__(self, path: Path, count: int, shape: tuple[int, int], provenance: dict[str, Any]):
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self._size, self._provenance = (count, *shape), json.dumps(provenance, sort_keys=True)
-        self.done = count if path.exists() else self._found()
-        if path.exists() and self._attribute(path, "provenance") != self._provenance:
+        made, begun = _attributes(path), _attributes(self.partial)
+        if path.exists() and made.get("provenance") != self._provenance:
             raise ConfigError(f"{path}: was made with other settings or data; use another setting.save_dir")
-
-    def _found(self) -> int:
-        """Slices that an earlier run left."""
-        usable = self.partial.exists() and self._attribute(self.partial, "provenance") == self._provenance
-        return int(self._attribute(self.partial, "done")) if usable else 0
-
-    @staticmethod
-    def _attribute(path: Path, name: str) -> Any:
-        try:
-            with h5py.File(path, "r") as file:
-                return file.attrs.get(name)
-        except OSError:
-            return None  # cut off: made anew
-
-    def _create(self, names: Sequence[str]) -> None:
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(self.partial, "w") as file:
-            file.attrs.update(provenance=self._provenance, done=0)
-            for name in names:
-                shape = self._size[:1] if name in FACTS else self._size
-                file.create_dataset(name, shape, np.float32, chunks=None if name in FACTS else (1, *shape[1:]))
+        left = int(begun.get("done", 0)) if begun.get("provenance") == self._provenance else 0
+        self.done = count if path.exists() else left
 
     def add(self, mean: Tensor, deviation: Tensor | None, **facts: float) -> None:
         """Write the next slice.
@@ -76,9 +56,14 @@ class VolumeWriter:
             facts: noise_std, maps_residual and scale.
         """
         images = dict(zip(IMAGES, (mean,) if deviation is None else (mean, deviation)))
-        if self.done == 0:
-            self._create([*images, *FACTS])
-        with h5py.File(self.partial, "r+") as file:
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(self.partial, "r+" if self.done else "w") as file:
+            if self.done == 0:
+                file.attrs["provenance"] = self._provenance
+                for name in images:
+                    file.create_dataset(name, self._size, np.float32, chunks=(1, *self._size[1:]))
+                for name in FACTS:
+                    file.create_dataset(name, self._size[:1], np.float32)
             for name, value in {**images, **facts}.items():
                 file[name][self.done] = value
             self.done += 1
@@ -104,6 +89,15 @@ class VolumeWriter:
         """noise_std, maps_residual and scale of each slice of the finished file (slices,)."""
         with h5py.File(self.path, "r") as file:
             return {name: file[name][:] for name in FACTS}
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """Those of an HDF5 file; none if it is missing, or cut off: then it is made anew."""
+    try:
+        with h5py.File(path, "r") as file:
+            return dict(file.attrs)
+    except OSError:
+        return {}
 
 
 def nifti_image() -> Any:
@@ -133,8 +127,8 @@ def write_nifti(
     grid = np.diag([*(voxel_mm or (1.0, 1.0, 1.0)), 1.0]) if affine is None else affine
     empty = np.broadcast_to(np.float32(0), (height, width, count))  # takes no memory
     header = nifti_image()(empty, grid).header
-    header.set_sform(grid, code=0 if affine is None else 1)
-    header.set_qform(grid, code=0 if affine is None else 1)
+    header.set_sform(grid, code=int(affine is not None))
+    header.set_qform(grid, code=int(affine is not None))
     header.set_xyzt_units("mm")
     header.set_data_offset(352)
     with whole(path) as temporary, temporary.open("wb") as file:

@@ -1,4 +1,12 @@
-"""Which raw files a command was given, and their hashes."""
+"""Readers of raw k-space by file type.
+
+    .h5 .hdf5 .mrd   fastMRI (kspace, ismrmrd_header) or ISMRMRD (dataset/xml, dataset/data)
+    .npy             (H, W), (coils, H, W) or (slices, coils, H, W)
+    .mat             the variable kdata, kspace or data, likewise
+    .cfl .hdr        BART: read, phase 1, phase 2, coils, …, slices
+
+No reader trusts a size that the file's data do not justify, runs anything, or follows a link out of the file.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -69,17 +77,13 @@ def read_scans(path: Path) -> Iterator[Scan]:
 
 
 def _hdf5_scans(path: Path) -> Iterator[Scan]:
-    with open_hdf5(path, None, {}) as file:
-        is_fastmri = "kspace" in file
-    return fastmri_scans(path) if is_fastmri else ismrmrd_scans(path)
+    with open_hdf5(path) as file:
+        return fastmri_scans(path) if "kspace" in file else ismrmrd_scans(path)
 
 
 READERS: dict[str, Callable[[Path], Iterator[Scan]]] = {
-    ".h5": _hdf5_scans,
-    ".hdf5": _hdf5_scans,
-    ".mrd": _hdf5_scans,
+    **dict.fromkeys((".h5", ".hdf5", ".mrd"), _hdf5_scans),
     ".npy": npy_scans,
     ".mat": mat_scans,
-    ".cfl": bart_scans,
-    ".hdr": bart_scans,
+    **dict.fromkeys((".cfl", ".hdr"), bart_scans),
 }

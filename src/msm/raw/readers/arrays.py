@@ -1,12 +1,4 @@
-"""Readers of raw k-space by file type, and `import_scans`, which reads any of them.
-
-    .h5 .hdf5 .mrd   fastMRI (kspace, ismrmrd_header) or ISMRMRD (dataset/xml, dataset/data)
-    .npy             (H, W), (coils, H, W) or (slices, coils, H, W)
-    .mat             the variable kdata, kspace or data, likewise
-    .cfl .hdr        BART: read, phase 1, phase 2, coils, …, slices
-
-No reader trusts a size that the file's data do not justify, runs anything, or follows a link out of the file.
-"""
+"""Arrays that no header explains: NumPy and MATLAB files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,12 +37,9 @@ def _array_scans(path: Path, kind: str, array: np.ndarray) -> Iterator[Scan]:
 
 
 def _guess_mask(k_space: Tensor) -> Tensor:
-    """What was measured (1, H, W), where the file does not say: what is not exactly zero in all coils.
-
-    If all lines along an axis are either empty or full but for a few zeros, those zeros were measured too.
-    """
+    """What was measured (1, H, W), where the file does not say: what is not exactly zero in all coils."""
     mask = (k_space != 0).any(0, keepdim=True)
-    for axis in (1, 2):
+    for axis in (1, 2):  # a few zeros in lines that are else full were measured too
         share = mask.float().mean(axis, keepdim=True)
         if ((share == 0) | (share > FULL_LINE)).all():
             return (share > 0).expand(mask.shape)

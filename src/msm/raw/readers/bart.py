@@ -12,10 +12,7 @@ from ..scan import Scan, split_axis, split_volume
 from .arrays import _array_scans
 from .guards import _tensor
 
-BART_AXES = 16
-
-
-BART_SLICES = 13
+BART_AXES, BART_SLICES = 16, 13  # how many there are, and which counts slices
 
 
 def bart_scans(path: Path) -> Iterator[Scan]:
@@ -45,14 +42,12 @@ def _bart_shape(path: Path) -> tuple[int, ...]:
     """The 16 dimensions that a .hdr states."""
     try:
         with path.open(encoding="ascii") as file:
-            text = file.read(2**16)
-        lines = text.splitlines()
+            lines = file.read(2**16).splitlines()
         sizes = [int(n) for n in lines[lines.index("# Dimensions") + 1].split()]
         if not 1 <= len(sizes) <= BART_AXES or min(sizes) < 1:
             raise ValueError(f"dimensions {sizes}")
     except (OSError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a BART header ({reason}); give a .cfl with its .hdr beside it") from None
+        raise DataError(f"{path}: not a BART header ({error}); give a .cfl with its .hdr beside it") from None
     return (*sizes, *[1] * (BART_AXES - len(sizes)))
 
 
@@ -60,9 +55,8 @@ def _open_cfl(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """The data, mapped into memory: nothing is read yet."""
     held = path.stat().st_size if path.is_file() else 0
     if held != 8 * math.prod(shape):
-        raise DataError(
-            f"{path}: has {held} bytes, the .hdr states {math.prod(shape)} complex numbers of 8; copy both files again"
-        )
+        stated = f"the .hdr states {math.prod(shape)} complex numbers of 8"
+        raise DataError(f"{path}: has {held} bytes, {stated}; copy both files again")
     return np.memmap(path, dtype=np.complex64, mode="r", shape=shape, order="F")
 
 

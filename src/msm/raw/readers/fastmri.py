@@ -7,10 +7,10 @@ import h5py
 import torch
 from torch import Tensor
 
-from ...data.hdf5 import open_hdf5
+from ...data.hdf5 import open_hdf5, own_dataset
 from ...errors import DataError
 from ..scan import Scan
-from .guards import _check_array, _measured, _tensor, raw_dataset
+from .guards import _check_array, _measured, _tensor
 from .header import Header, read_header
 from .ismrmrd import remove_oversampling
 
@@ -29,17 +29,16 @@ def fastmri_scans(path: Path) -> Iterator[Scan]:
 
     Source: Zbontar et al., arXiv 1811.08839.
     """
-    with open_hdf5(path, None, {}) as file:
-        data = raw_dataset(path, file, "kspace")
+    with open_hdf5(path) as file:
+        data = own_dataset(path, file, "kspace")
         _check_array(f"{path}: dataset kspace", data, axes=(3, 4), coil_axis=-3 if data.ndim == 4 else -4)
-        header = read_header(path, raw_dataset(path, file, "ismrmrd_header"))
+        header = read_header(path, own_dataset(path, file, "ismrmrd_header"))
         columns = _fastmri_columns(path, file, header, data.shape[-1])
         size = min(header.recon_x * data.shape[-2] // header.matrix[0], data.shape[-2])
         for i in range(len(data)):
-            k_space = _tensor(f"{path}: slice {i}", data[i])
-            k_space = k_space if k_space.ndim == 3 else k_space[None]
+            k_space = _tensor(f"{path}: slice {i}", data[i]).reshape(-1, *data.shape[-2:])
             mask = columns & (k_space != 0).any(0).any(0)
-            k_space = torch.where(mask, remove_oversampling(k_space, size, 1), 0)
+            k_space = torch.where(mask, remove_oversampling(k_space, size), 0)
             yield Scan(
                 f"{path.stem}:{i}",
                 k_space,
@@ -51,13 +50,11 @@ def fastmri_scans(path: Path) -> Iterator[Scan]:
 
 def _fastmri_columns(path: Path, file: h5py.File, header: Header, width: int) -> Tensor:
     """Columns that were measured as far as the header and the mask say (W,), bool."""
-    columns = torch.zeros(width, dtype=torch.bool)
-    step = "kspace_encoding_step_1"
+    columns, step = torch.zeros(width, dtype=torch.bool), "kspace_encoding_step_1"
     first = header.shift(step, width)
-    last = first + header.maximum.get(step, width - 1) + 1
-    columns[max(first, 0) : max(last, 0)] = True
+    columns[max(first, 0) : max(first + header.limits.get(f"{step}/maximum", width - 1) + 1, 0)] = True
     if "mask" in file:
-        mask = raw_dataset(path, file, "mask")
+        mask = own_dataset(path, file, "mask")
         if mask.shape != (width,) or mask.dtype.kind not in "biuf":
             raise DataError(f"{path}: mask is {mask.dtype} {mask.shape}, expected ({width},); correct or remove it")
         columns &= torch.from_numpy(mask[:] != 0)

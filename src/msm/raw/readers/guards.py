@@ -7,38 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.hdf5 import LARGEST_CLAIM, own_dataset, refuse_size
 from ...errors import DataError
-
-
-def raw_dataset(path: Path, group: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset of an HDF5 file whose size, and that of its chunks, the stored data justify.
-
-    Args:
-        path: the file, for the message.
-        group: the open file, or a group of it.
-        name: name in the group.
-
-    Raises:
-        DataError: if it is missing, lies in another file, or claims too much.
-    """
-    data = own_dataset(path, group, name)
-    refuse_size(path, data, LARGEST_CLAIM)
-    return data
-
-
-def check_finite(where: str, values: Tensor) -> None:
-    """Refuse values that are not finite: a scanner writes none, so they hide a fault or mean "not measured".
-
-    Raises:
-        DataError: if there are any.
-    """
-    bad = int((~torch.isfinite(torch.view_as_real(values)).all(-1)).sum())
-    if bad:
-        raise DataError(
-            f"{where}: {bad} values are not finite; set what was not measured to zero, or acquire the scan again"
-        )
-
 
 CORNER_RATIO = 4  # so much more energy at the corners than in the middle is no accident
 
@@ -61,10 +30,13 @@ def _check_array(where: str, array: np.ndarray | h5py.Dataset, axes: tuple[int, 
 
 
 def _tensor(where: str, array: np.ndarray) -> Tensor:
-    """Complex64 values, all finite."""
+    """Complex64 values, all finite: a scanner writes no others, they hide a fault or mean "not measured"."""
     with np.errstate(over="ignore"):  # found out below
         values = torch.from_numpy(np.array(array, dtype=np.complex64, order="C"))
-    check_finite(where, values)
+    if bad := int((~torch.isfinite(torch.view_as_real(values)).all(-1)).sum()):
+        raise DataError(
+            f"{where}: {bad} values are not finite; set what was not measured to zero, or acquire the scan again"
+        )
     return values
 
 

@@ -24,8 +24,7 @@ class Header:
     matrix: tuple[int, int, int]
     field_of_view: tuple[float, float, float]
     recon_x: int
-    center: dict[str, int]
-    maximum: dict[str, int]
+    limits: dict[str, int]  # "kspace_encoding_step_1/center" and the like
     trajectory: str
     calibration: str
     noise_bandwidth: float
@@ -38,7 +37,7 @@ class Header:
 
     def shift(self, step: str, size: int) -> int:
         """What to add to a counter so that the centre of k-space comes to size // 2."""
-        return size // 2 - self.center.get(step, size // 2)
+        return size // 2 - self.limits.get(f"{step}/center", size // 2)
 
 
 def read_header(path: Path, data: h5py.Dataset) -> Header:
@@ -62,13 +61,14 @@ def read_header(path: Path, data: h5py.Dataset) -> Header:
             raise ValueError(f"{len(text)} characters, more than {LARGEST_HEADER}")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("it declares a document type or entities, which no such header needs")
-        encoding = ET.fromstring(text).find("{*}encoding")
-        if encoding is None:
+        root = ET.fromstring(text)
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]  # whatever namespace
+        if (encoding := root.find("encoding")) is None:
             raise ValueError("encoding is missing")
-        return _header(ET.fromstring(text), encoding)
+        return _header(root, encoding)
     except (ValueError, ET.ParseError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: not a usable ISMRMRD header ({reason}); convert the scan again") from None
+        raise DataError(f"{path}: not a usable ISMRMRD header ({error}); convert the scan again") from None
 
 
 def _header(root: ET.Element, encoding: ET.Element) -> Header:
@@ -79,30 +79,21 @@ def _header(root: ET.Element, encoding: ET.Element) -> Header:
     recon_size = _number(encoding, "reconSpace/fieldOfView_mm/x", 0, 1e5)
     if size_x > 0 and recon_size > 0:  # the matrix may be interpolated, the fields of view tell the oversampling
         recon = round(nx * recon_size / size_x)
-    limits = {
-        (step, kind): int(_number(encoding, f"encodingLimits/{step}/{kind}", 0, LARGEST_SIDE))
-        for step in ("kspace_encoding_step_1", "kspace_encoding_step_2")
-        for kind in ("center", "maximum")
-        if encoding.find(_path(f"encodingLimits/{step}/{kind}")) is not None
-    }
+    steps = [f"kspace_encoding_step_{i}/{kind}" for i in (1, 2) for kind in ("center", "maximum")]
+    found = [step for step in steps if encoding.find(f"encodingLimits/{step}") is not None]
     return Header(
         (nx, ny, nz),
         (size_x, size_y, size_z),
         min(max(recon, 1), nx),
-        {step: value for (step, kind), value in limits.items() if kind == "center"},
-        {step: value for (step, kind), value in limits.items() if kind == "maximum"},
-        (encoding.findtext("{*}trajectory") or "cartesian").strip().lower(),
-        (encoding.findtext(_path("parallelImaging/calibrationMode")) or "").strip().lower(),
-        float(root.findtext(_path("acquisitionSystemInformation/relativeReceiverNoiseBandwidth")) or 1),
+        {step: int(_number(encoding, f"encodingLimits/{step}", 0, LARGEST_SIDE)) for step in found},
+        (encoding.findtext("trajectory") or "cartesian").strip().lower(),
+        (encoding.findtext("parallelImaging/calibrationMode") or "").strip().lower(),
+        float(root.findtext("acquisitionSystemInformation/relativeReceiverNoiseBandwidth") or 1),
     )
 
 
-def _path(names: str) -> str:
-    return "/".join("{*}" + name for name in names.split("/"))
-
-
 def _number(element: ET.Element, names: str, low: float, high: float) -> float:
-    text = element.findtext(_path(names))
+    text = element.findtext(names)
     if text is None:
         raise ValueError(f"{names} is missing")
     value = float(text)

@@ -8,18 +8,18 @@ Source: Inati et al., Magn. Reson. Med. 77 (2017); https://ismrmrd.readthedocs.i
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.hdf5 import check_lengths, open_hdf5, refuse_claim
+from ...data.hdf5 import check_lengths, open_hdf5, own_dataset, refuse_claim
 from ...errors import DataError
-from ..scan import Scan, fft1c, ifft1c, resize, split_axis, split_volume
-from .guards import check_finite, raw_dataset
+from ..scan import Scan, resize, resize_image, split_axis, split_volume
+from .guards import _tensor
 from .header import Header, read_header
 
 READ_ROWS = 1024  # heads of acquisitions read at a time
@@ -32,9 +32,9 @@ NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (n - 1) for n in (1
 OTHER = sum(1 << (n - 1) for n in (23, 24, 26, 27, 28, 29, 30, 31))  # navigators, phase correction, dummies, …
 
 
-def remove_oversampling(k_space: Tensor, size: int, axis: int) -> Tensor:
-    """Keep the middle `size` pixels of the image along the readout; white noise stays white, of the same level."""
-    return k_space if size >= k_space.shape[axis] else fft1c(resize(ifft1c(k_space, axis), size, axis), axis)
+def remove_oversampling(k_space: Tensor, size: int) -> Tensor:
+    """Keep the middle `size` pixels of the image along the readout, of k-space (coils, readout, …)."""
+    return k_space if size >= k_space.shape[1] else resize_image(k_space, size, 1)
 
 
 def ismrmrd_scans(path: Path) -> Iterator[Scan]:
@@ -46,28 +46,20 @@ def ismrmrd_scans(path: Path) -> Iterator[Scan]:
     Raises:
         DataError: if it is damaged, or of a kind that is not read.
     """
-    with open_hdf5(path, None, {}) as file:
+    with open_hdf5(path) as file:
         if not isinstance(file.get("dataset", getlink=True), h5py.HardLink) or "xml" not in file["dataset"]:
             raise DataError(f"{path}: holds neither kspace (fastMRI) nor dataset/xml (ISMRMRD); convert the scan")
-        xml = raw_dataset(path, file["dataset"], "xml")
-        header = read_header(path, xml)
+        header = read_header(path, own_dataset(path, file["dataset"], "xml"))
         if header.trajectory != "cartesian":
-            raise DataError(
-                f"{path}: the trajectory is {header.trajectory[:40]!r}, only cartesian is read; grid it first"
-            )
-        reader = _Reader(path, raw_dataset(path, file["dataset"], "data"), header)
+            found = header.trajectory[:40]
+            raise DataError(f"{path}: the trajectory is {found!r}, only cartesian is read; grid it first")
+        reader = _Reader(path, own_dataset(path, file["dataset"], "data"), header)
         for number in range(len(reader.images)):
             yield from reader.scans(number)
 
 
 class _Reader:
-    """The acquisitions of a file: heads in memory, data read line by line.
-
-    Args:
-        path: the file, for messages.
-        data: the acquisitions.
-        header: the XML header.
-    """
+    """The acquisitions of a file: heads in memory, data read line by line."""
 
     def __init__(self, path: Path, data: h5py.Dataset, header: Header):
         self.path, self.header, self.is_volume = path, header, header.matrix[2] > 1
@@ -75,7 +67,10 @@ class _Reader:
             raise DataError(f"{path}: dataset/data holds no acquisitions; convert the scan again")
         check_lengths(path, data, "data")
         self._data = data.fields("data")
-        self.heads = _heads(path, data)
+        rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
+        self.heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
+        if missing := [name for name in HEAD_FIELDS if name not in (self.heads.dtype.names or ())]:
+            raise DataError(f"{path}: acquisitions have no {', '.join(missing)}; convert the scan again")
         flags = self.heads["flags"]
         embedded = CALIBRATION_AND_IMAGING | (CALIBRATION if header.calibration == "embedded" else 0)
         noise = flags & NOISE != 0
@@ -90,15 +85,22 @@ class _Reader:
         counters = np.stack([self.heads["idx"][name][imaging] for name in COUNTERS], 1)
         self.keys, group = np.unique(counters, axis=0, return_inverse=True)
         self.images = np.split(imaging[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group.ravel()))[:-1])
-        self.noise = self._noise()
+        samples = [self._line(int(line)) for line in self.noise_lines]
+        self.noise = torch.cat(samples, 1) if samples else None
 
     def scans(self, number: int) -> Iterator[Scan]:
         """The slices of image `number`: one, or those of a volume."""
         lines, calibration = self.images[number], self.calibration_lines
         calibration = calibration[self.heads["idx"]["slice"][calibration] == self.keys[number][0]]
-        self._justify(lines)
+        held = 8 * self.coils * int(self.heads["number_of_samples"][lines].astype(int).sum())
+        refuse_claim(f"{self.path}: a matrix of {self.header.matrix}", 8 * self.coils * prod(self.header.matrix), held)
         size = self._size(lines)
-        axis = self._split(lines, size) if self.is_volume else 2
+        axis = split_axis(*self._grid(lines, size)) if self.is_volume else 2
+        if axis is None:
+            raise DataError(
+                f"{self.path}: neither the readout nor the second phase encoding is measured whole, so the volume "
+                "cannot be split into slices; fill one of them first"
+            )
         groups = [group for group in (lines, calibration) if len(group)]
         for index, (own, *other) in enumerate(zip(*(self._slices(group, size, axis) for group in groups))):
             scan = self._scan(number, index, axis, *own)
@@ -111,6 +113,8 @@ class _Reader:
         lines, key = self.images[number], dict(zip(COUNTERS, self.keys[number].tolist()))
         head, voxel = self.heads[lines[0]], self.header.voxel_mm
         directions = tuple(tuple(head[name].tolist()) for name in ("read_dir", "phase_dir", "slice_dir"))
+        steps = np.stack([self.heads["idx"][f"kspace_encode_step_{i}"][lines] for i in (1, 2)], 1)
+        repeats = np.unique(steps, axis=0, return_counts=True)[1]
         order = (0, 1, 2) if axis == 2 else (2, 1, 0)  # which of readout, phase, slice lie along H, W and across
         provenance = {
             "format": "ISMRMRD",
@@ -118,11 +122,14 @@ class _Reader:
             **key,
             **({"plane": index} if self.is_volume else {}),
             "position_mm": head["position"].tolist(),
-            "averages": self._averages(lines),
+            "averages": [int(repeats.min()), int(repeats.max())],  # how often a line was measured
             "oversampling_removed": self._size(lines) < self.header.matrix[0],
             "lines_left_out": self.left_out,
-            **self._dwell(lines[0]),
         }
+        if self.noise is not None:  # the level of the noise in k-space follows from that in the noise scan by these
+            times = self.heads["sample_time_us"]
+            provenance |= {"dwell_us": float(times[lines[0]]), "noise_dwell_us": float(times[self.noise_lines[0]])}
+            provenance["noise_bandwidth"] = self.header.noise_bandwidth
         varying = [name for i, name in enumerate(COUNTERS) if len(np.unique(self.keys[:, i])) > 1]
         parts = [f"{name}{key[name]}" for name in varying if self.is_volume or name != "slice"]
         return Scan(
@@ -135,28 +142,6 @@ class _Reader:
             tuple(directions[i] for i in order) if all(map(any, directions)) else None,
         )
 
-    def _averages(self, lines: np.ndarray) -> list[int]:
-        """How often a line was measured, least and most."""
-        steps = np.stack([self.heads["idx"][f"kspace_encode_step_{i}"][lines] for i in (1, 2)], 1)
-        repeats = np.unique(steps, axis=0, return_counts=True)[1]
-        return [int(repeats.min()), int(repeats.max())]
-
-    def _dwell(self, line: int) -> dict[str, Any]:
-        """Sampling times: the level of the noise in k-space follows from that in the noise scan by these."""
-        if self.noise is None:
-            return {}
-        times = self.heads["sample_time_us"]
-        return {
-            "dwell_us": float(times[line]),
-            "noise_dwell_us": float(times[self.noise_lines[0]]),
-            "noise_bandwidth": self.header.noise_bandwidth,
-        }
-
-    def _noise(self) -> Tensor | None:
-        """Samples of the noise scans (coils, samples)."""
-        samples = [self._line(int(line)) for line in self.noise_lines]
-        return torch.cat(samples, 1) if samples else None
-
     def _line(self, line: int) -> Tensor:
         """Samples of one acquisition (coils, samples), without those to be discarded, in order of k."""
         head = self.heads[line]
@@ -168,16 +153,14 @@ class _Reader:
                 f"{where}: {values.size} numbers ({values.dtype}) for {coils} channels × {count} samples where the "
                 f"scan has {self.coils} channels; convert the scan again"
             )
-        samples = torch.from_numpy(values.view(np.complex64).reshape(coils, count).copy())
-        check_finite(where, samples)
+        samples = _tensor(where, values.view(np.complex64).reshape(coils, count))
         samples = samples[:, head["discard_pre"] : count - head["discard_post"]]
         return samples.flip(1) if head["flags"] & REVERSE else samples
 
     def _extent(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First position on the readout's grid, and the one after the last, of each line."""
         heads, nx = self.heads[lines], self.header.matrix[0]
-        total = heads["number_of_samples"].astype(int)
-        center = heads["center_sample"].astype(int)
+        total, center = heads["number_of_samples"].astype(int), heads["center_sample"].astype(int)
         center[(center == 0) & (total == nx)] = nx // 2  # some converters leave it empty
         reverse = heads["flags"] & REVERSE != 0
         before, after = heads["discard_pre"].astype(int), heads["discard_post"].astype(int)
@@ -228,13 +211,13 @@ class _Reader:
 
             def plane(number: int) -> Tensor:
                 k_space, _ = self._assemble(lines[y == number], z[y == number], nz)
-                return remove_oversampling(k_space, size, 1)
+                return remove_oversampling(k_space, size)
 
             yield from split_volume(plane, *self._grid(lines, size), self.coils, axis)
         else:
             k_space, mask = self._assemble(lines, y, ny)
             mask = resize(mask, size, 0)  # all rows are alike where oversampling goes
-            yield torch.where(mask, remove_oversampling(k_space, size, 1), 0), mask[None]
+            yield torch.where(mask, remove_oversampling(k_space, size), 0), mask[None]
 
     def _grid(self, lines: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Which samples of a readout (x) and which lines (y, z) of a volume were measured."""
@@ -246,28 +229,3 @@ class _Reader:
         measured = np.zeros((ny, nz), dtype=bool)
         measured[self._position("1", lines), self._position("2", lines)] = True
         return rows, measured
-
-    def _split(self, lines: np.ndarray, size: int) -> int:
-        """Axis along which a volume is split."""
-        axis = split_axis(*self._grid(lines, size))
-        if axis is None:
-            raise DataError(
-                f"{self.path}: neither the readout nor the second phase encoding is measured whole, so the volume "
-                "cannot be split into slices; fill one of them first"
-            )
-        return axis
-
-    def _justify(self, lines: np.ndarray) -> None:
-        """Refuse a matrix that the lines of the image do not justify, before memory is taken for it."""
-        held = 8 * self.coils * int(self.heads["number_of_samples"][lines].astype(int).sum())
-        claimed = 8 * self.coils * int(np.prod(self.header.matrix, dtype=object))
-        refuse_claim(f"{self.path}: a matrix of {self.header.matrix}", claimed, held)
-
-
-def _heads(path: Path, data: h5py.Dataset) -> np.ndarray:
-    """The heads of all acquisitions, without their data."""
-    rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
-    heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
-    if missing := [name for name in HEAD_FIELDS if name not in (heads.dtype.names or ())]:
-        raise DataError(f"{path}: acquisitions have no {', '.join(missing)}; convert the scan again")
-    return heads
