@@ -55,10 +55,9 @@ from msm.data_step import preset_data_step
 from msm.denoiser import PartialDenoiser
 from msm.evaluate.bootstrap import mean, of_sets
 from msm.evaluate.calibration import foreground, intervals, rank_counts, residual_ratio, spread_and_error
-from msm.evaluate.classical import tune
+from msm.evaluate.classical import MRI, fitting, tune
 from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
-from msm.evaluate.tuning import MRI, fitting
 from msm.masks import Masks
 from msm.measurement import Measurement
 from msm.network import ADMNetwork

@@ -25,16 +25,8 @@ class PaperRow:
     lpips: float
 
 
-BOX = (
-    PaperRow("input", 18.26, 0.304),
-    PaperRow("A-DPS", 20.14, 0.305),
-    PaperRow("MSM", 24.71, 0.076),
-)
-TIMES_4 = (
-    PaperRow("input", 23.21, 0.459),
-    PaperRow("A-DPS", 22.61, 0.277),
-    PaperRow("MSM", 28.11, 0.117),
-)
+BOX = (PaperRow("input", 18.26, 0.304), PaperRow("A-DPS", 20.14, 0.305), PaperRow("MSM", 24.71, 0.076))
+TIMES_4 = (PaperRow("input", 23.21, 0.459), PaperRow("A-DPS", 22.61, 0.277), PaperRow("MSM", 28.11, 0.117))
 MRI = {
     4: (
         PaperRow("input", 22.75, 0.306),
