@@ -1,11 +1,6 @@
 """Classical reconstructions to compare with: no learning, one or two parameters each.
 
-MRI, from multi-coil k-space y = M T x + ν (T = F C, M the mask; SPEC §1), with A = M T:
-
-    CG-SENSE      x̂ = argmin ½‖A x − y‖² + λ/2 ‖x‖²       (Pruessmann et al. 2001)
-    L1-wavelet    x̂ = argmin ½‖A x − y‖² + λ ‖Ψ x‖₁       (Lustig et al. 2007), Ψ an orthonormal wavelet
-    TV            x̂ = argmin ½‖A x − y‖² + λ Σ |∇x|       (Block et al. 2007), differences to the next pixels
-
+MRI, from multi-coil k-space y = A x + ν with A = M T (T = F C, M the mask; SPEC §1): CG-SENSE, L1-wavelet and TV.
 Photos: biharmonic inpainting of missing pixels, bicubic enlargement.
 
 λ of L1-wavelet and TV is in units of the image: tuned at magnitude 1, it does not carry over to raw scanner units.
@@ -237,15 +232,11 @@ def _gradient_adjoint(edges: Tensor) -> Tensor:
 def _wavelet_shrinkage(
     size: tuple[int, int], name: str
 ) -> tuple[Callable[[Tensor, float], Tensor], Callable[[Tensor], Tensor]]:
-    """The proximal map of λ‖Ψ·‖₁, Ψᴴ soft(Ψ·, λ), and the padding to the field on which Ψ is orthonormal.
-
-    Periodised filters of an orthogonal wavelet are orthonormal if both sides divide by 2^levels; there are as
-    many levels as the shorter side allows for the filter's length.
-    """
+    """The proximal map of λ‖Ψ·‖₁, Ψᴴ soft(Ψ·, λ), and the padding to the field on which Ψ is orthonormal."""
     if name not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(name).orthogonal:
         raise ValueError(f"{name!r} is not an orthogonal wavelet of PyWavelets: try 'haar', 'db4' or 'sym8'")
     levels = pywt.dwt_max_level(min(size), name)
-    rows, columns = (-side % 2**levels for side in size)
+    rows, columns = (-side % 2**levels for side in size)  # periodised filters are orthonormal on whole blocks only
     axes, mode = (-2, -1), "periodization"
 
     def shrink(image: Tensor, threshold: float) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -20,9 +19,9 @@ from ..errors import DataError, MissingPackage
 from ..operators import Problem, Undersampling
 from ..output.figures import spread
 from ..output.files import read_arrays, write_arrays
-from ..output.run_folder import CONFIG, EVALUATION, GALLERY, IMAGES, MEASURED, RECORDS, SAMPLES, forget
+from ..output.run_folder import CONFIG, EVALUATION, GALLERY, IMAGES, MEASURED, RECORDS, SAMPLES, forget, versions
 from ..sample.observe import observe
-from ..system.console import Advance
+from ..system.console import Advance, progress
 from ..system.files import write_text
 from . import perceptual
 from .bootstrap import Estimate, of_sets
@@ -31,7 +30,6 @@ from .classical import Method, choose, fitting
 from .memorisation import nearest
 from .records import Distance, Evaluation, Kind, PictureKind, Record, remark_of_training, score
 
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Classical = dict[str, Callable[[Problem], Tensor]]  # by name
 Features = Callable[[Tensor], Tensor]
 Pictures = dict[str, tuple[PictureKind, Tensor]]  # by title
@@ -45,12 +43,7 @@ AGAIN = "run the same `msm sample` command again"
 
 
 def evaluate_reconstruction(
-    folder: Path,
-    config: Config,
-    more: Iterable[Source],
-    versions: dict[str, str],
-    progress: Progress,
-    trained: Collection[str] = (),
+    folder: Path, config: Config, more: Iterable[Source], trained: Collection[str]
 ) -> list[Record]:
     """Judge the reconstructions of a run folder, and classical ones of the same measurements.
 
@@ -58,8 +51,6 @@ def evaluate_reconstruction(
         folder: the run folder; records.jsonl, evaluation.json and gallery.npz are written into it.
         config: its config.
         more: test images after those of the run, to choose the classical methods' settings on; may be none.
-        versions: of the packages, for the record.
-        progress: shows a bar.
         trained: names of images that the model was trained on.
 
     Raises:
@@ -84,26 +75,16 @@ def evaluate_reconstruction(
             advance(len(items[part]))
     pictures = {t: (kind, torch.cat([part[t][1] for part in shown])[:SHOWN]) for t, (kind, _) in shown[0].items()}
     notes = (*remark_of_training(names, trained), *no_lpips)
+    _, pixels = _counted(first)
     facts = Evaluation(
-        kind="reconstruction",
-        layers=_kinds(pictures),
-        pixels=_counted(first)[1],
-        settings=words,
-        notes=notes,
-        versions=versions,
+        kind="reconstruction", layers=_kinds(pictures), pixels=pixels, settings=words, notes=notes, versions=versions()
     )
     _write(folder, records, facts, pictures, names[:SHOWN])
     return records
 
 
 def evaluate_generation(
-    folder: Path,
-    config: Config,
-    real: Sequence[Source],
-    store: MeasurementStore | None,
-    versions: dict[str, str],
-    progress: Progress,
-    trained: Collection[str] = (),
+    folder: Path, config: Config, real: Sequence[Source], store: MeasurementStore | None, trained: Collection[str]
 ) -> list[Record]:
     """Judge generated images as a set, and look for each among the training measurements.
 
@@ -112,8 +93,6 @@ def evaluate_generation(
         config: its config.
         real: real images, of which those trained on do not count as held out; may be none.
         store: what the model was trained on, if it is there.
-        versions: of the packages, for the record.
-        progress: shows a bar.
         trained: as in `evaluate_reconstruction`.
 
     Raises:
@@ -137,7 +116,7 @@ def evaluate_generation(
             records, seen = _with_nearest(records, images[:NEIGHBOURS], real[:NEIGHBOURS], store, advance)
         pictures["nearest training measurement"] = "neighbour", seen
     facts = Evaluation(
-        kind="generation", layers=_kinds(pictures), distances=distances, notes=tuple(notes), versions=versions
+        kind="generation", layers=_kinds(pictures), distances=distances, notes=tuple(notes), versions=versions()
     )
     _write(folder, records, facts, pictures, names[:SHOWN])
     return records

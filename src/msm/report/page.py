@@ -1,8 +1,4 @@
-"""Evaluated runs → one self-contained HTML page: what `msm report` does (page.html is its template).
-
-Runs of the same measurements stand in one section, so that they can be compared; every interval is a 95 % bootstrap
-interval over images (`msm.evaluate.bootstrap`).
-"""
+"""Evaluated runs → one self-contained HTML page, with a section for runs of the same measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from ..config import identity
 from ..config.load import Config, dump_config
 from ..config.measured import CartesianMaskConfig, UndersamplingProblem
 from ..evaluate.records import Run, read_run
-from ..output.run_folder import LOG, RECORDS
+from ..output.run_folder import LOG, RECORDS, versions
 from ..system.files import write_text
 from .charts import calibration_chart, cost_chart, loss_chart, neighbour_chart
 from .gallery import Viewer, viewer
@@ -36,14 +32,13 @@ class Section:
     charts: list[tuple[str, str]] = field(default_factory=list)
 
 
-def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict[str, str]) -> None:
+def write_page(path: Path, folders: Sequence[Path], command: str) -> None:
     """Write the page of some runs.
 
     Args:
         path: the HTML file.
         folders: evaluated runs; training runs, for their loss curve, may be among them.
         command: how the page was asked for.
-        versions: of the packages, for the record.
 
     Raises:
         DataError: a folder holds neither records nor a training log, or files of it are damaged.
@@ -66,7 +61,7 @@ def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict
         losses=[loss_chart(log) for log in dict.fromkeys(logs) if log.is_file()],
         runs=[(run.label, run.made, dump_config(run.config)) for run in runs],
         command=command,
-        versions=versions,
+        versions=versions(),
     )
     write_text(path, html)
 

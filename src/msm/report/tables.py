@@ -121,11 +121,8 @@ def cell(e: Estimate, digits: int, best: bool = False, sign: str = "") -> Cell:
 
 def calibration_table(group: Sequence[Run]) -> Table | None:
     """Expected and observed coverage of the central intervals; None without several samples a measurement."""
-    ranked = {key: records for key, records in methods(group).items() if records[0].ranks}
-    if not ranked:
-        return None
     rows = []
-    for (method, label), records in ranked.items():
+    for (method, label), records in methods(group).items():
         for share, observed in coverage(records):
             expected = f"{100 * share:.0f} %"
             rows.append(Row(f"{expected} interval", [Cell(expected), _percent(observed)], label or method))
@@ -134,12 +131,12 @@ def calibration_table(group: Sequence[Run]) -> Table | None:
         f"Counted over {pixels}. K samples have intervals of (K + 1 − 2r)/(K + 1): K = 19 gives 50, 80 "
         "and 90 %, K = 39 also 95 %. Observed below expected: the samples are too sure."
     )
-    return Table("Calibration", ["Expected", "Holds the truth"], rows, note)
+    return Table("Calibration", ["Expected", "Holds the truth"], rows, note) if rows else None
 
 
 def coverage(records: Sequence[Record]) -> list[tuple[float, Estimate]]:
-    """Expected coverage of each central interval, the widest first, and the observed one over images."""
-    levels = zip(*(intervals(record.ranks or ()) for record in records))
+    """Expected coverage of each central interval, the widest first, and the observed one over images, if known."""
+    levels = zip(*(intervals(record.ranks) for record in records if record.ranks))
     return [(level[0].expected, mean([c.observed for c in level])) for level in levels]
 
 
