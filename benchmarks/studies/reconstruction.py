@@ -22,9 +22,8 @@ import msm
 from msm import PartialDenoiser
 from msm.config.load import load_config
 from msm.data.images import photos, slices
-from msm.evaluate.classical import bicubic, biharmonic, tune
+from msm.evaluate.classical import MRI, bicubic, biharmonic, tune
 from msm.evaluate.metrics import image_metrics, psnr
-from msm.evaluate.tuning import MRI
 from msm.sample.draw import posterior_samples
 from msm.sample.observe import observe
 from msm.system.files import write_text

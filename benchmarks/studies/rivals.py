@@ -68,10 +68,9 @@ from msm.config.measured import (
 from msm.data.acquire import Source
 from msm.evaluate.bootstrap import mean, of_sets
 from msm.evaluate.calibration import foreground, intervals, rank_counts, residual_ratio, spread_and_error
-from msm.evaluate.classical import tune
+from msm.evaluate.classical import MRI, fitting, tune
 from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
-from msm.evaluate.tuning import MRI, fitting
 from msm.runs.inputs import sources
 from msm.runs.weights import new_denoiser
 from msm.sample.observe import coil_maps, observe

@@ -163,9 +163,8 @@ def evaluate(
     from itertools import islice
 
     from .evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
-    from .output.run_folder import run_config, versions
+    from .output.run_folder import run_config
     from .runs.inputs import other_items, seen_in_training, trained_names, trained_on
-    from .system.console import progress
 
     config = run_config(run)
     if config.data.kind == "raw":
@@ -174,12 +173,11 @@ def evaluate(
         if store is not None:
             raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
         more = other_items(config, config.sample.count)
-        records = evaluate_reconstruction(run, config, more, versions(), progress, seen_in_training(config))
+        records = evaluate_reconstruction(run, config, more, seen_in_training(config))
     else:
         real = list(islice(other_items(config, 0), HELD_OUT))
         seen = trained_on(config, store)
-        trained = trained_names(config, seen)
-        records = evaluate_generation(run, config, real, seen, versions(), progress, trained)
+        records = evaluate_generation(run, config, real, seen, trained_names(config, seen))
     say(f"{run}: {len(records)} lines in records.jsonl; a page of it: msm report {run}")
 
 
@@ -196,11 +194,10 @@ def report(
 
     Example: msm report runs/box15 runs/box50 -o box.html
     """
-    from .output.run_folder import versions
     from .report.page import write_page
 
     path = output or runs[0] / "report.html"
-    write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}", versions())
+    write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}")
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 

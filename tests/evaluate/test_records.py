@@ -15,13 +15,12 @@ from msm.data.images import photos, slices
 from msm.data.store import MeasurementStore
 from msm.evaluate import perceptual
 from msm.evaluate.calibration import foreground, rank_counts, residual_ratio, spread_and_error
-from msm.evaluate.classical import biharmonic, cg_sense, total_variation
+from msm.evaluate.classical import MRI, biharmonic, cg_sense, choose, fitting, total_variation
 from msm.evaluate.judge import _distances, network_calls
 from msm.evaluate.memorisation import nearest
 from msm.evaluate.metrics import image_metrics
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.records import read_evaluation, read_records, score, summary, write_scores
-from msm.evaluate.tuning import MRI, choose, fitting
 from msm.operators import Problem, colorization, gaussian_blur, random_inpainting, super_resolution
 from msm.output.run_folder import RESOLVED, run_config
 from msm.sample.observe import observe

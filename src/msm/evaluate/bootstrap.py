@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-    from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from ..errors import DataError
 
@@ -65,33 +64,17 @@ def of_sets(distance: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor, r
     Resampled sets have fewer distinct images, which biases a Fréchet distance upwards once more; the basic interval
     takes that off, the percentile one would keep it. It may thus lie below the value, which is itself biased.
     """
-    import numpy as np
-
-    value = distance(a, b)
-    first, second = (np.arange(len(x)) for x in (a, b))
-    low, high = _bootstrap(
-        [first, second], lambda i, j: distance(a[i.tolist()], b[j.tolist()]), "basic", resamples, vectorized=False
-    )
-    return Estimate(value, max(0.0, low), high, len(a))
+    numbers = [np.arange(len(x)) for x in (a, b)]
+    low, high = _bootstrap(numbers, lambda i, j: distance(a[i.tolist()], b[j.tolist()]), "basic", resamples)
+    return Estimate(distance(a, b), max(0.0, low), high, len(a))
 
 
 def _bootstrap(
-    data: Sequence[ArrayLike],
-    statistic: Callable[..., ArrayLike],
-    method: str,
-    resamples: int = RESAMPLES,
-    vectorized: bool = True,
+    data: Sequence[ArrayLike], statistic: Callable[..., ArrayLike], method: str, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    import numpy as np
+    """Both ends of the interval; a statistic with an argument `axis` is given all resamples at once."""
     from scipy.stats import bootstrap
 
-    result = bootstrap(
-        data,
-        statistic,
-        confidence_level=LEVEL,
-        n_resamples=resamples,
-        method=method,
-        vectorized=vectorized,
-        rng=np.random.default_rng(SEED),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    rng = np.random.default_rng(SEED)
+    found = bootstrap(data, statistic, confidence_level=LEVEL, n_resamples=resamples, method=method, rng=rng)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -55,10 +55,9 @@ def rank_counts(samples: Tensor, truth: Tensor, where: Tensor | None = None) -> 
             f"samples must be (B, K, C, H, W) for a truth (B, C, H, W), "
             f"got {tuple(samples.shape)} and {tuple(truth.shape)}"
         )
-    if samples.is_complex():
-        samples, truth = samples.abs(), truth.abs()
-    below, ties = ((relation(samples, truth[:, None])).sum(1) for relation in (torch.lt, torch.eq))
-    counted = torch.ones_like(truth, dtype=torch.bool) if where is None else where.expand(truth.shape)
+    samples, truth = _magnitudes(samples, truth)
+    below, ties = (relation(samples, truth[:, None]).sum(1) for relation in (torch.lt, torch.eq))
+    counted = _all_or(where, truth)
     ranks = torch.arange(samples.shape[1] + 1, device=samples.device).view(-1, 1, 1, 1, 1)
     weight = ((ranks >= below) & (ranks <= below + ties) & counted) / (ties + 1).double()
     return weight.sum((2, 3, 4)).T
@@ -97,23 +96,14 @@ def spread_and_error(samples: Tensor, truth: Tensor, where: Tensor | None = None
     number = samples.shape[1]
     if number < 2:
         raise ValueError("the spread of a single sample is unknown; draw more (sample.samples)")
-    if samples.is_complex():
-        samples, truth = samples.abs(), truth.abs()
+    samples, truth = _magnitudes(samples, truth)
     announced, actual = (1 + 1 / number) * samples.var(1), (samples.mean(1) - truth).square()
-    found = []
-    for index, (a, b) in enumerate(zip(announced, actual)):
-        counted = torch.ones_like(b, dtype=torch.bool) if where is None else where[index].expand(b.shape)
-        found.append((a[counted].mean().sqrt().item(), b[counted].mean().sqrt().item()))
-    return found
+    items = zip(announced, actual, _all_or(where, truth))
+    return [(a[counted].mean().sqrt().item(), b[counted].mean().sqrt().item()) for a, b, counted in items]
 
 
 def residual_ratio(
-    images: Tensor,
-    y: Tensor,
-    operator: Operator,
-    transform: Transform,
-    noise_std: float,
-    mask: Tensor | None = None,
+    images: Tensor, y: Tensor, operator: Operator, transform: Transform, noise_std: float, mask: Tensor | None = None
 ) -> list[float]:
     """Root-mean-square of y − H T x over what was measured, in units of the noise: 1 for a sample of the posterior.
 
@@ -137,7 +127,7 @@ def residual_ratio(
         raise ValueError("the residual has no unit: the measurement is without noise (noise_std is 0)")
     residual = (y - operator.A(transform.forward(images))).abs().square()
     parts = 2 if y.is_complex() else 1
-    measured = torch.ones_like(residual, dtype=torch.bool) if mask is None else mask.expand(residual.shape)
+    measured = _all_or(mask, residual)
     energy = torch.where(measured, residual, 0).flatten(1).sum(1) / (parts * measured.flatten(1).sum(1))
     return (energy.sqrt() / noise_std).tolist()
 
@@ -146,3 +136,12 @@ def foreground(inputs: Tensor, share: float = 0.1) -> Tensor:
     """Pixels of an MRI input image (B, 1, H, W) above a share of its largest magnitude: the object, without the air."""
     magnitude = inputs.abs()
     return magnitude > share * magnitude.amax((1, 2, 3), keepdim=True)
+
+
+def _magnitudes(samples: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    return (samples.abs(), truth.abs()) if samples.is_complex() else (samples, truth)
+
+
+def _all_or(where: Tensor | None, like: Tensor) -> Tensor:
+    """Which entries count, in the shape of `like`; None: all."""
+    return torch.ones_like(like, dtype=torch.bool) if where is None else where.expand(like.shape)

@@ -1,31 +1,34 @@
 """Classical reconstructions to compare with: no learning, one or two parameters each.
 
-MRI, from multi-coil k-space y = M T x + ν (T = F C, M the mask; SPEC §1), with A = M T:
-
-    CG-SENSE      x̂ = argmin ½‖A x − y‖² + λ/2 ‖x‖²       (Pruessmann et al. 2001)
-    L1-wavelet    x̂ = argmin ½‖A x − y‖² + λ ‖Ψ x‖₁       (Lustig et al. 2007), Ψ an orthonormal wavelet
-    TV            x̂ = argmin ½‖A x − y‖² + λ Σ |∇x|       (Block et al. 2007), differences to the next pixels
-
+MRI, from multi-coil k-space y = A x + ν with A = M T (T = F C, M the mask; SPEC §1): CG-SENSE, L1-wavelet and TV.
 Photos: biharmonic inpainting of missing pixels, bicubic enlargement.
 
 λ of L1-wavelet and TV is in units of the image: tuned at magnitude 1, it does not carry over to raw scanner units.
-`tune` picks λ on slices kept apart for it.
+`choose` picks the parameters of each on images kept apart for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import TypeVar
 
+import numpy as np
 import pywt
 import torch
+from skimage import restoration
 from torch import Tensor
 
 from ..conjugate_gradient import conjugate_gradient
 from ..errors import DataError
+from ..operators import Convolution, Problem, Undersampling
 from ..transforms import Transform
+from .metrics import psnr
 
 Parameter = TypeVar("Parameter")
+Setting = tuple[float | str, ...]
 
 
 @torch.no_grad()
@@ -87,11 +90,14 @@ def l1_wavelet(
     height, width = y.shape[-2:]
     shrink, pad = _wavelet_shrinkage((height, width), wavelet)
 
-    def gradient(v: Tensor) -> Tensor:
-        return pad(transform.adjoint(mask * (transform.forward(v[..., :height, :width]) - y)))
-
-    start = pad(torch.zeros_like(transform.adjoint(y)))
-    return _fista(gradient, lambda v: shrink(v, regularisation), start, iterations)[..., :height, :width]
+    x = v = pad(torch.zeros_like(transform.adjoint(y)))
+    momentum = 1.0
+    for _ in range(iterations):
+        residual = mask * (transform.forward(v[..., :height, :width]) - y)
+        x_before, x = x, shrink(v - pad(transform.adjoint(residual)), regularisation)
+        momentum_before, momentum = momentum, (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        v = x + (momentum_before - 1) / momentum * (x - x_before)
+    return x[..., :height, :width]
 
 
 @torch.no_grad()
@@ -146,9 +152,6 @@ def biharmonic(y: Tensor, mask: Tensor) -> Tensor:
 
     Source: Damelin, Hoang, Int. J. Math. Math. Sci. (2018); the solver is scikit-image's.
     """
-    import numpy as np
-    from skimage.restoration import inpaint_biharmonic
-
     _check(y, mask)
     filled = y.detach().clone()
     for index, (image, known) in enumerate(zip(y.detach().cpu(), mask[:, 0].cpu())):
@@ -156,7 +159,7 @@ def biharmonic(y: Tensor, mask: Tensor) -> Tensor:
             raise DataError(f"image {index}: the mask keeps no pixel, nothing to fill from")
         if not known.all():
             values = np.where(known, image.numpy(), 0)  # a NaN off the mask must not spread
-            solved = torch.from_numpy(inpaint_biharmonic(values, ~known.numpy(), channel_axis=0))
+            solved = torch.from_numpy(restoration.inpaint_biharmonic(values, ~known.numpy(), channel_axis=0))
             filled[index] = torch.where(known, image, solved.to(image.dtype)).to(y.device)
     return filled
 
@@ -212,10 +215,7 @@ def tune(
 
 def _gradient(x: Tensor) -> Tensor:
     """Forward differences of images (B, 1, H, W) down and across: (2, B, 1, H, W), 0 at the far border."""
-    down, across = torch.zeros_like(x), torch.zeros_like(x)
-    down[..., :-1, :] = x[..., 1:, :] - x[..., :-1, :]
-    across[..., :-1] = x[..., 1:] - x[..., :-1]
-    return torch.stack([down, across])
+    return torch.stack([x.diff(dim=-2, append=x[..., -1:, :]), x.diff(dim=-1, append=x[..., -1:])])
 
 
 def _gradient_adjoint(edges: Tensor) -> Tensor:
@@ -229,34 +229,15 @@ def _gradient_adjoint(edges: Tensor) -> Tensor:
     return x
 
 
-def _fista(
-    gradient: Callable[[Tensor], Tensor], prox: Callable[[Tensor], Tensor], x: Tensor, iterations: int
-) -> Tensor:
-    """Accelerated proximal gradient steps of length 1 from x (Beck, Teboulle 2009)."""
-    v, momentum = x, 1.0
-    for _ in range(iterations):
-        x_before, x = x, prox(v - gradient(v))
-        momentum_before, momentum = momentum, (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        v = x + (momentum_before - 1) / momentum * (x - x_before)
-    return x
-
-
 def _wavelet_shrinkage(
     size: tuple[int, int], name: str
 ) -> tuple[Callable[[Tensor, float], Tensor], Callable[[Tensor], Tensor]]:
-    """The proximal map of λ‖Ψ·‖₁, Ψᴴ soft(Ψ·, λ), and the padding to the field on which Ψ is orthonormal.
-
-    Periodised filters of an orthogonal wavelet are orthonormal if both sides divide by 2^levels; there are as
-    many levels as the shorter side allows for the filter's length.
-    """
+    """The proximal map of λ‖Ψ·‖₁, Ψᴴ soft(Ψ·, λ), and the padding to the field on which Ψ is orthonormal."""
     if name not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(name).orthogonal:
         raise ValueError(f"{name!r} is not an orthogonal wavelet of PyWavelets: try 'haar', 'db4' or 'sym8'")
     levels = pywt.dwt_max_level(min(size), name)
-    rows, columns = (-side % 2**levels for side in size)
+    rows, columns = (-side % 2**levels for side in size)  # periodised filters are orthonormal on whole blocks only
     axes, mode = (-2, -1), "periodization"
-
-    def pad(image: Tensor) -> Tensor:
-        return torch.nn.functional.pad(image, (0, columns, 0, rows))
 
     def shrink(image: Tensor, threshold: float) -> Tensor:
         coefficients = pywt.wavedec2(image.cpu().numpy(), name, mode=mode, level=levels, axes=axes)
@@ -266,7 +247,7 @@ def _wavelet_shrinkage(
         coefficients = pywt.array_to_coeffs(w.numpy(), slices, output_format="wavedec2")
         return torch.from_numpy(pywt.waverec2(coefficients, name, mode=mode, axes=axes)).to(image.device)
 
-    return shrink, pad
+    return shrink, torch.nn.ZeroPad2d((0, columns, 0, rows))
 
 
 def _check(y: Tensor, mask: Tensor, regularisation: float = 0.0, iterations: int = 1) -> None:
@@ -279,3 +260,76 @@ def _check(y: Tensor, mask: Tensor, regularisation: float = 0.0, iterations: int
         raise ValueError(f"regularisation must be 0 or more, got {regularisation}")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A classical method.
+
+    Args:
+        solve: (observation, *setting) -> images (B, C, H, W).
+        grid: the settings to choose from.
+        usual: the setting where there is nothing to choose on; good for 64 px slices of magnitude 1, noise 0.01.
+        words: what a setting means, to be formatted with its values.
+    """
+
+    solve: Callable[..., Tensor]
+    grid: tuple[Setting, ...] = ((),)
+    usual: Setting = ()
+    words: str = ""
+
+    def run(self, seen: Problem, setting: Setting) -> Tensor:
+        """The images (B, C, H, W) of an observation."""
+        return self.solve(seen, *setting)
+
+
+def fitting(seen: Problem) -> dict[str, Method]:
+    """The classical methods that fit an observation, by name; none for blur and colourisation."""
+    operator = seen.operator
+    if seen.y.is_complex():
+        return MRI
+    if isinstance(operator, Undersampling):
+        return {"biharmonic": Method(lambda seen: biharmonic(seen.y, _mask(seen)))}
+    if isinstance(operator, Convolution) and operator.factor > 1:
+        return {"bicubic": Method(lambda seen: bicubic(seen.y, operator.factor))}
+    return {}
+
+
+def choose(method: Method, apart: Problem | None, truth: Tensor | None) -> Setting:
+    """The setting of the highest mean PSNR (plain) on images kept apart; without them the usual one."""
+    if apart is None or truth is None or len(method.grid) == 1:
+        return method.usual
+    return tune(partial(method.run, apart), method.grid, truth, partial(psnr, convention="plain"))
+
+
+def _mask(seen: Problem) -> Tensor:
+    """What was measured, (B, 1, H, W)."""
+    assert isinstance(seen.operator, Undersampling)
+    return seen.operator.mask.expand(len(seen.y), -1, -1, -1)
+
+
+def _seen(problem: Problem) -> tuple[Tensor, Tensor, Transform]:
+    """What the methods of MRI take: y, mask, transform."""
+    return problem.y, _mask(problem), problem.transform
+
+
+MRI = {
+    "CG-SENSE": Method(
+        lambda seen, weight, steps: cg_sense(*_seen(seen), regularisation=weight, iterations=steps),
+        grid=tuple(product((1e-3, 1e-2, 3e-2, 0.1), (4, 10, 30))),
+        usual=(0.01, 30),
+        words="λ = {:g}, {} iterations",
+    ),
+    "TV": Method(
+        lambda seen, weight: total_variation(*_seen(seen), regularisation=weight, iterations=200),
+        grid=((5e-4,), (1e-3,), (2e-3,), (4e-3,), (8e-3,)),
+        usual=(1e-3,),
+        words="λ = {:g}",
+    ),
+    "L1-wavelet": Method(
+        lambda seen, weight, name: l1_wavelet(*_seen(seen), regularisation=weight, iterations=100, wavelet=name),
+        grid=tuple(product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3), ("db4", "sym8"))),
+        usual=(0.001, "sym8"),
+        words="λ = {:g}, {}",
+    ),
+}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -20,18 +19,19 @@ from ..errors import DataError, MissingPackage
 from ..operators import Problem, Undersampling
 from ..output.figures import spread
 from ..output.files import read_arrays, write_arrays
-from ..output.run_folder import CONFIG, EVALUATION, GALLERY, IMAGES, MEASURED, RECORDS, SAMPLES, forget
+from ..output.run_folder import CONFIG, EVALUATION, GALLERY, IMAGES, MEASURED, RECORDS, SAMPLES, forget, versions
 from ..sample.observe import observe
+from ..system.console import Advance, progress
 from ..system.files import write_text
 from . import perceptual
 from .bootstrap import Estimate, of_sets
 from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
+from .classical import Method, choose, fitting
 from .memorisation import nearest
 from .records import Distance, Evaluation, Kind, PictureKind, Record, remark_of_training, score
-from .tuning import Method, choose, fitting
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 Classical = dict[str, Callable[[Problem], Tensor]]  # by name
+Features = Callable[[Tensor], Tensor]
 Pictures = dict[str, tuple[PictureKind, Tensor]]  # by title
 
 SHOWN = 12  # images in the gallery
@@ -43,12 +43,7 @@ AGAIN = "run the same `msm sample` command again"
 
 
 def evaluate_reconstruction(
-    folder: Path,
-    config: Config,
-    more: Iterable[Source],
-    versions: dict[str, str],
-    progress: Progress,
-    trained: Collection[str] = (),
+    folder: Path, config: Config, more: Iterable[Source], trained: Collection[str]
 ) -> list[Record]:
     """Judge the reconstructions of a run folder, and classical ones of the same measurements.
 
@@ -56,8 +51,6 @@ def evaluate_reconstruction(
         folder: the run folder; records.jsonl, evaluation.json and gallery.npz are written into it.
         config: its config.
         more: test images after those of the run, to choose the classical methods' settings on; may be none.
-        versions: of the packages, for the record.
-        progress: shows a bar.
         trained: names of images that the model was trained on.
 
     Raises:
@@ -82,26 +75,16 @@ def evaluate_reconstruction(
             advance(len(items[part]))
     pictures = {t: (kind, torch.cat([part[t][1] for part in shown])[:SHOWN]) for t, (kind, _) in shown[0].items()}
     notes = (*remark_of_training(names, trained), *no_lpips)
+    _, pixels = _counted(first)
     facts = Evaluation(
-        kind="reconstruction",
-        layers=_kinds(pictures),
-        pixels=_counted(first)[1],
-        settings=words,
-        notes=notes,
-        versions=versions,
+        kind="reconstruction", layers=_kinds(pictures), pixels=pixels, settings=words, notes=notes, versions=versions()
     )
     _write(folder, records, facts, pictures, names[:SHOWN])
     return records
 
 
 def evaluate_generation(
-    folder: Path,
-    config: Config,
-    real: Sequence[Source],
-    store: MeasurementStore | None,
-    versions: dict[str, str],
-    progress: Progress,
-    trained: Collection[str] = (),
+    folder: Path, config: Config, real: Sequence[Source], store: MeasurementStore | None, trained: Collection[str]
 ) -> list[Record]:
     """Judge generated images as a set, and look for each among the training measurements.
 
@@ -110,8 +93,6 @@ def evaluate_generation(
         config: its config.
         real: real images, of which those trained on do not count as held out; may be none.
         store: what the model was trained on, if it is there.
-        versions: of the packages, for the record.
-        progress: shows a bar.
         trained: as in `evaluate_reconstruction`.
 
     Raises:
@@ -135,27 +116,20 @@ def evaluate_generation(
             records, seen = _with_nearest(records, images[:NEIGHBOURS], real[:NEIGHBOURS], store, advance)
         pictures["nearest training measurement"] = "neighbour", seen
     facts = Evaluation(
-        kind="generation", layers=_kinds(pictures), distances=distances, notes=tuple(notes), versions=versions
+        kind="generation", layers=_kinds(pictures), distances=distances, notes=tuple(notes), versions=versions()
     )
     _write(folder, records, facts, pictures, names[:SHOWN])
     return records
 
 
 def _with_nearest(
-    records: list[Record],
-    images: Tensor,
-    real: Sequence[Source],
-    store: MeasurementStore,
-    advance: Callable[[int], None],
+    records: list[Record], images: Tensor, real: Sequence[Source], store: MeasurementStore, advance: Advance
 ) -> tuple[list[Record], Tensor]:
     """Records with the nearest training measurement of each image, then those of real ones; and what it shows."""
-    both = torch.cat([images, *(item.image[None] for item in real)])
-    found = nearest(both, store, advance=advance)
-    near, held_out = found[: len(images)], found[len(images) :]
+    found = nearest(torch.cat([images, *(item.image[None] for item in real)]), store, advance=advance)
+    near, held_out = found[: len(images)], zip(real, found[len(images) :])
     records = [record.model_copy(update={"nearest": n}) for record, n in zip_longest(records, near)]
-    records += [
-        Record(image=item.name, kind="held-out", method="held-out", nearest=n) for item, n in zip(real, held_out)
-    ]
+    records += [Record(image=item.name, kind="held-out", method="held-out", nearest=n) for item, n in held_out]
     seen = store.batch([n.index for n in near[:SHOWN]])
     return records, seen.transform.adjoint(seen.values)
 
@@ -169,16 +143,16 @@ def _reconstructed(folder: Path, config: Config) -> tuple[list[Source], Tensor, 
     """Items, inputs (B, C, H, W) and samples (B, K, C, H, W) of a run."""
     kept = read_arrays(folder / MEASURED, AGAIN)
     samples = torch.from_numpy(read_arrays(folder / SAMPLES, AGAIN)["array"])
-    names = kept.pop("names", None)
+    names = kept.pop("names", ())
     arrays = {key: torch.from_numpy(value) for key, value in kept.items()}
     fits = (
-        names is not None
+        len(names) > 0
         and {"truth", "inputs"} <= arrays.keys()
         and ("maps" in arrays) == config.data.is_mri
         and samples.shape == (len(names), config.sample.samples, *arrays["truth"].shape[1:])
         and arrays["inputs"].shape == arrays["truth"].shape
     )
-    if not fits or names is None:
+    if not fits:
         raise DataError(f"{folder}: {MEASURED}, {SAMPLES} and {CONFIG} do not fit together; {AGAIN}")
     maps = arrays.get("maps", [None] * len(names))
     items = [Source(str(name), image, coils) for name, image, coils in zip(names, arrays["truth"], maps)]
@@ -191,7 +165,7 @@ def _observe(items: Sequence[Source], config: Config) -> Problem:
 
 
 def _settled(
-    methods: dict[str, Method], apart: list[Source], config: Config, advance: Callable[[int], None]
+    methods: dict[str, Method], apart: list[Source], config: Config, advance: Advance
 ) -> tuple[Classical, dict[str, str]]:
     """Each method at its setting, and what that is and how it was come by."""
     seen, truth = (_observe(apart, config), _images(apart)) if apart else (None, None)
@@ -275,20 +249,21 @@ def _distances(images: Tensor, real: Sequence[Source]) -> tuple[tuple[Distance, 
     if count < FEW:
         few = f"needs {FEW} generated and {2 * FEW} held-out images, there are {len(images)} and {len(real)}"
         return (), [f"Fréchet distance: {few}"]
-    held_out = _images(real)
+    held_out, found = _images(real), list[Distance]()
     sets: dict[Literal["generated", "held-out"], Tensor]
     sets = {"generated": images[:count], "held-out": held_out[:count]}
-    features = perceptual.wavelet_features
-    reference, found = features(held_out[count:]), []
-    for kind, chosen in sets.items():
-        e = of_sets(perceptual.wavelet_distance, features(chosen), reference)
-        found.append(Distance(name="FD-wavelet", kind=kind, estimate=e, reference=len(reference)))
-    try:
-        features = perceptual.inception_features
+
+    def compare(name: Literal["FD-wavelet", "FID"], features: Features, estimate: Callable[..., Estimate]) -> None:
         reference = features(held_out[count:])
         for kind, chosen in sets.items():
-            e = Estimate(perceptual.frechet_distance(features(chosen), reference), count=count)
-            found.append(Distance(name="FID", kind=kind, estimate=e, reference=len(reference)))
+            e = estimate(features(chosen), reference)
+            found.append(Distance(name=name, kind=kind, estimate=e, reference=len(reference)))
+
+    compare("FD-wavelet", perceptual.wavelet_features, partial(of_sets, perceptual.wavelet_distance))
+    try:
+        compare(
+            "FID", perceptual.inception_features, lambda a, b: Estimate(perceptual.frechet_distance(a, b), count=count)
+        )
     except (perceptual.MissingWeights, MissingPackage) as reason:
         return tuple(found), [str(reason)]
     return tuple(found), []

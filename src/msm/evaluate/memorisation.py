@@ -60,12 +60,9 @@ def nearest(
         numbers = range(first, min(first + batch_size, len(store)))
         rows.append(distances(images, store.batch(numbers)))
         advance(len(numbers))
-    found = torch.cat(rows, 1)
-    values, indices = found.topk(min(2, len(store)), 1, largest=False)
-    first_of_all = indices[:, 0].tolist()
-    return [
-        Nearest(name, index, *v) for name, index, v in zip(store.names(first_of_all), first_of_all, values.tolist())
-    ]
+    values, indices = torch.cat(rows, 1).topk(min(2, len(store)), 1, largest=False)
+    closest = indices[:, 0].tolist()
+    return [Nearest(name, index, *near) for name, index, near in zip(store.names(closest), closest, values.tolist())]
 
 
 def distances(images: Tensor, measurement: Measurement) -> Tensor:

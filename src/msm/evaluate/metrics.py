@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
+import numpy as np
 import torch
+from skimage import metrics
 from torch import Tensor
 
 from ..errors import DataError
-
-if TYPE_CHECKING:
-    from numpy import ndarray
 
 Convention = Literal["plain", "published"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
@@ -52,32 +51,23 @@ def image_metrics(
         ValueError: other shapes or kinds, values that are not finite, a truth without contrast, an unknown
             convention, a missing or unusable data_range, images smaller than the SSIM window.
     """
-    return {
-        name: metric(x_hat, x, convention=convention, data_range=data_range)
-        for name, metric in (("psnr", psnr), ("ssim", ssim), ("nmse", nmse))
-    }
+    by_name = {"psnr": psnr, "ssim": ssim, "nmse": nmse}
+    return {name: of(x_hat, x, convention=convention, data_range=data_range) for name, of in by_name.items()}
 
 
 def psnr(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
     """Peak signal-to-noise ratio of every image in dB, infinite if they are equal. Arguments as in `image_metrics`."""
-    import numpy as np
-    from skimage.metrics import peak_signal_noise_ratio
-
+    pairs = _pairs(x_hat, x, convention, data_range)
     with np.errstate(divide="ignore"):  # equal images: infinity, without a warning
-        return [
-            float(peak_signal_noise_ratio(truth, image, data_range=peak))
-            for truth, image, peak in _pairs(x_hat, x, convention, data_range)
-        ]
+        return [float(metrics.peak_signal_noise_ratio(*images, data_range=span)) for *images, span in pairs]
 
 
 def ssim(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
     """Structural similarity of every image; 1 where the two are equal. Arguments as in `image_metrics`."""
-    from skimage.metrics import structural_similarity
-
     if min(x.shape[-2:]) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW}×{SSIM_WINDOW}, got {tuple(x.shape)}")
     return [
-        float(structural_similarity(truth, image, win_size=SSIM_WINDOW, data_range=span, channel_axis=0))
+        float(metrics.structural_similarity(truth, image, win_size=SSIM_WINDOW, data_range=span, channel_axis=0))
         for truth, image, span in _pairs(x_hat, x, convention, data_range)
     ]
 
@@ -87,31 +77,26 @@ def nmse(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float 
 
     data_range changes nothing here: it is taken, and checked, so that the three metrics are called alike.
     """
-    from skimage.metrics import normalized_root_mse
-
-    return [
-        float(normalized_root_mse(truth, image, normalization="euclidean")) ** 2
-        for truth, image, _ in _pairs(x_hat, x, convention, data_range)
-    ]
+    pairs = _pairs(x_hat, x, convention, data_range)
+    return [float(metrics.normalized_root_mse(*images, normalization="euclidean")) ** 2 for *images, _ in pairs]
 
 
 def _pairs(
     x_hat: Tensor, x: Tensor, convention: Convention, data_range: float | None
-) -> Iterator[tuple[ndarray, ndarray, float]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """Yield (truth, reconstruction, range L), (C, H, W) each, in double precision and scaled as asked."""
     _check(x_hat, x, convention, data_range)
-    is_complex = x.is_complex()
-    for index, (truth, image) in enumerate(zip(_magnitude(x), _magnitude(x_hat))):
+    x, x_hat, is_complex = x.detach().cpu(), x_hat.detach().cpu(), x.is_complex()
+    if is_complex:
+        x, x_hat = x.abs(), x_hat.abs()
+    for index, (truth, image) in enumerate(zip(x.double(), x_hat.double())):
         # Without contrast the published scaling, and without energy NMSE, would divide by zero.
         if truth.max() == truth.min() and (convention == "published" or truth.max() == 0):
             raise DataError(f"image {index}: the truth is constant, {convention} metrics are undefined")
         if convention == "published":
-            truth, image, span = _min_max(truth), _min_max(image), 1.0
-        elif data_range is not None:
-            span = float(data_range)
+            yield _min_max(truth), _min_max(image), 1.0
         else:
-            span = float(truth.max()) if is_complex else 2.0
-        yield truth.numpy(), image.numpy(), span
+            yield truth.numpy(), image.numpy(), data_range or (float(truth.max()) if is_complex else 2.0)
 
 
 def _check(x_hat: Tensor, x: Tensor, convention: str, data_range: float | None) -> None:
@@ -124,22 +109,16 @@ def _check(x_hat: Tensor, x: Tensor, convention: str, data_range: float | None) 
     for name, value in (("reconstruction", x_hat), ("truth", x)):
         if not torch.isfinite(value).all():
             raise DataError(f"the {name} holds values that are not finite (NaN or infinity)")
-    if data_range is not None and convention == "published":
-        raise ValueError("data_range belongs to the plain convention; published scales each image to [0, 1]")
-    if data_range is not None and not (math.isfinite(data_range) and data_range > 0):
-        raise ValueError(f"data_range must be a positive number, got {data_range}")
-    needs_range = convention == "plain" and data_range is None and not x.is_complex()
-    if needs_range and x.numel() and x.abs().max() > 1.001:  # 1.001: rounding, not another scale
+    if data_range is not None:
+        if convention == "published":
+            raise ValueError("data_range belongs to the plain convention; published scales each image to [0, 1]")
+        if not (math.isfinite(data_range) and data_range > 0):
+            raise ValueError(f"data_range must be a positive number, got {data_range}")
+    elif convention == "plain" and not x.is_complex() and (x.abs() > 1.001).any():  # 1.001: rounding, not another scale
         raise ValueError(f"the truth reaches {x.abs().max():.4g}, outside [-1, 1]: give data_range")
 
 
-def _magnitude(x: Tensor) -> Tensor:
-    """The image on the CPU in double precision, by its magnitude if it is complex."""
-    x = x.detach().cpu()
-    return (x.abs() if x.is_complex() else x).double()
-
-
-def _min_max(image: Tensor) -> Tensor:
+def _min_max(image: Tensor) -> np.ndarray:
     """Scale to [0, 1] over all pixels; a constant image becomes 0."""
     low, high = image.min(), image.max()
-    return (image - low) / (high - low) if high > low else torch.zeros_like(image)
+    return ((image - low) / (high - low) if high > low else torch.zeros_like(image)).numpy()

@@ -16,13 +16,9 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from ..errors import DataError, MsmError, optional
 
@@ -51,19 +47,17 @@ def lpips(x_hat: Tensor, x: Tensor) -> list[float]:
 
     Source: Zhang et al., CVPR 2018; the implementation is torchmetrics'.
     """
-    distance = _lpips(cached(LPIPS_WEIGHTS, "LPIPS"))
+    network = _lpips(cached(LPIPS_WEIGHTS, "LPIPS"))
     pairs = zip(torch.split(_rgb(x_hat), 1), torch.split(_rgb(x), 1))
-    found = [float(distance(image, truth)) for image, truth in pairs]
-    distance.reset()  # it keeps all distances, for a mean that is not asked for
-    return found
+    return [float(network(image, truth)) for image, truth in pairs]
 
 
 @cache
-def _lpips(path: Path) -> LearnedPerceptualImagePatchSimilarity:
-    """The metric LPIPS with AlexNet's weights, which it looks for at this path itself."""
+def _lpips(path: Path) -> nn.Module:
+    """The network of LPIPS with AlexNet's weights, which it looks for at this path itself."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    return LearnedPerceptualImagePatchSimilarity(net_type="alex", reduction="mean")
+    return LearnedPerceptualImagePatchSimilarity(net_type="alex").net
 
 
 @torch.no_grad()
@@ -151,13 +145,10 @@ def wavelet_distance(features: Tensor, reference: Tensor) -> float:
         ValueError: fewer than two images in a set, a reference without spread.
     """
     channels = reference.shape[1] // sum(GROUPS)
-    units = []
-    for group in torch.split(reference.std(0).view(channels, sum(GROUPS)), list(GROUPS), 1):
-        unit = group.square().mean().sqrt()
-        if not unit > 0:
-            raise DataError("the reference images are all alike: the Fréchet distance has no unit; give more of them")
-        units.append(unit.expand_as(group))
-    scale = torch.cat(units, 1).flatten()
+    groups = torch.split(reference.std(0).view(channels, sum(GROUPS)), list(GROUPS), 1)
+    scale = torch.cat([group.square().mean().sqrt().expand_as(group) for group in groups], 1).flatten()
+    if not (scale > 0).all():
+        raise DataError("the reference images are all alike: the Fréchet distance has no unit; give more of them")
     return frechet_distance(features / scale, reference / scale)
 
 

@@ -141,10 +141,8 @@ def score(kind: Kind, method: str, x_hat: Tensor, truth: Tensor, names: Sequence
         [Scores(psnr=p, ssim=s, nmse=e) for p, s, e in zip(*image_metrics(x_hat, truth, convention=c).values())]
         for c in CONVENTIONS
     )
-    return [
-        Record(image=name, kind=kind, method=method, plain=a, published=b)
-        for name, a, b in zip(names, plain, published)
-    ]
+    given = zip(names, plain, published)
+    return [Record(image=name, kind=kind, method=method, plain=p, published=q) for name, p, q in given]
 
 
 def write_scores(path: Path, records: Sequence[Record]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..evaluate.bootstrap import Estimate, mean
-from ..evaluate.calibration import intervals
 from ..evaluate.records import LEARNED, Record, Run
 from .svg import Series, chart
 from .tables import coverage, methods, neighbour_distances
@@ -20,15 +19,10 @@ POINTS = 200  # of a loss curve
 
 def calibration_chart(group: Sequence[Run]) -> str | None:
     """Observed against expected coverage, with intervals over images; None without several samples a measurement."""
-    lines = []
-    for (method, label), records in methods(group).items():
-        if records[0].ranks:
-            found = [coverage(records, level) for level in range(len(intervals(records[0].ranks)))]
-            lines.append(_series(label or method, found))
-    if not lines:
-        return None
+    ranked = {key: records for key, records in methods(group).items() if records[0].ranks}
+    lines = [_series(label or method, coverage(records)) for (method, label), records in ranked.items()]
     title = "Calibration: observed against expected coverage; on the dotted diagonal all is well"
-    return chart(title, "expected coverage", "observed coverage", lines, diagonal=True)
+    return chart(title, "expected coverage", "observed coverage", lines, diagonal=True) if lines else None
 
 
 def cost_chart(group: Sequence[Run]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -15,14 +16,13 @@ from ..output.figures import displayable, error_map, png
 LAST = {"truth": 1, "deviation": 2}  # places after the reconstructions
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One picture of one image: its error, where the truth is known, and a line on each."""
+class Layer(TypedDict):
+    """One picture of one image: its error, where the truth is known, else "", and a line on each."""
 
     picture: str
     note: str
-    error: str = ""
-    error_note: str = ""
+    error: str
+    error_note: str
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Viewer:
         names: of the images.
         layers: titles of the pictures of each image.
         images: the pictures.
-        left, right: what is shown first, by number.
+        right: what is shown first beside the first layer, by number.
         thumb: what is shown small: the truth, or the generated image.
         has_errors: whether there is a truth to be wrong against.
     """
@@ -41,14 +41,9 @@ class Viewer:
     names: list[str]
     layers: list[str]
     images: list[list[Layer]]
-    left: int
     right: int
     thumb: int
     has_errors: bool
-
-    def data(self) -> list[list[dict[str, str]]]:
-        """The pictures, for the page's script."""
-        return [[asdict(layer) for layer in layers] for layers in self.images]
 
 
 @dataclass(frozen=True)
@@ -68,20 +63,17 @@ def viewer(runs: Sequence[Run]) -> Viewer:
         for title, kind in run.evaluation.layers.items():
             own = len(runs) > 1 and (kind in LEARNED or kind == "deviation")
             shown = (r for r in run.records if (r.kind == "generated" if kind == "neighbour" else r.method == title))
-            stack = _Stack(
-                kind, torch.from_numpy(run.gallery[title]), {r.image: _note(r) for r in shown}, run is runs[0]
-            )
-            stacks.setdefault(f"{title}, {run.label}" if own else title, stack)
+            images, notes = torch.from_numpy(run.gallery[title]), {r.image: _note(r) for r in shown}
+            stacks.setdefault(f"{title}, {run.label}" if own else title, _Stack(kind, images, notes, run is runs[0]))
     stacks = dict(sorted(stacks.items(), key=lambda item: LAST.get(item[1].kind, 0)))
     kinds = [stack.kind for stack in stacks.values()]
     names = [str(name) for name in runs[0].gallery["names"]]
-    images = [_layers(n, name, list(stacks.values())) for n, name in enumerate(names)]
+    pictures = [_layers(n, name, list(stacks.values())) for n, name in enumerate(names)]
     best = [n for n, s in enumerate(stacks.values()) if s.first and s.kind in ("sample", "mean", "neighbour")]
     return Viewer(
         names,
         list(stacks),
-        images,
-        left=0,
+        pictures,
         right=best[-1] if best else 0,
         thumb=kinds.index("truth") if "truth" in kinds else 0,
         has_errors="truth" in kinds,
@@ -95,13 +87,13 @@ def _layers(n: int, name: str, stacks: Sequence[_Stack]) -> list[Layer]:
     top = max((float(error.max()) for error in errors if error is not None), default=0.0)
     layers = []
     for stack, error in zip(stacks, errors):
-        image, note = stack.images[n : n + 1], stack.notes.get(name, "")
+        image = stack.images[n : n + 1]
         if stack.kind == "deviation":
-            layers.append(Layer(*_map(image, float(image.max()))))
-        elif error is None:
-            layers.append(Layer(_uri(displayable(image)), note))
+            picture, note = _map(image, float(image.max()))
         else:
-            layers.append(Layer(_uri(displayable(image)), note, *_map(error, top)))
+            picture, note = _uri(displayable(image)), stack.notes.get(name, "")
+        wrong, wrong_note = ("", "") if error is None else _map(error, top)
+        layers.append(Layer(picture=picture, note=note, error=wrong, error_note=wrong_note))
     return layers
 
 

@@ -1,8 +1,4 @@
-"""Evaluated runs → one self-contained HTML page: what `msm report` does (page.html is its template).
-
-Runs of the same measurements stand in one section, so that they can be compared; every interval is a 95 % bootstrap
-interval over images (`msm.evaluate.bootstrap`).
-"""
+"""Evaluated runs → one self-contained HTML page, with a section for runs of the same measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from ..config import identity
 from ..config.load import Config, dump_config
 from ..config.measured import CartesianMaskConfig, UndersamplingProblem
 from ..evaluate.records import Run, read_run
-from ..output.run_folder import LOG, RECORDS
+from ..output.run_folder import LOG, RECORDS, versions
 from ..system.files import write_text
 from .charts import calibration_chart, cost_chart, loss_chart, neighbour_chart
 from .gallery import Viewer, viewer
@@ -29,21 +25,20 @@ class Section:
 
     title: str
     summary: list[tuple[str, str]]
+    viewer: Viewer
+    notes: list[str]
     tables: list[Table] = field(default_factory=list)
     details: list[Table] = field(default_factory=list)
     charts: list[tuple[str, str]] = field(default_factory=list)
-    viewer: Viewer | None = None
-    notes: list[str] = field(default_factory=list)
 
 
-def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict[str, str]) -> None:
+def write_page(path: Path, folders: Sequence[Path], command: str) -> None:
     """Write the page of some runs.
 
     Args:
         path: the HTML file.
         folders: evaluated runs; training runs, for their loss curve, may be among them.
         command: how the page was asked for.
-        versions: of the packages, for the record.
 
     Raises:
         DataError: a folder holds neither records nor a training log, or files of it are damaged.
@@ -57,42 +52,31 @@ def write_page(path: Path, folders: Sequence[Path], command: str, versions: dict
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_comparable(run), []).append(run)
-    sections = [_section(group) for group in groups.values()]
-    losses = [loss_chart(folder / LOG) for folder in _training_folders(runs, training)]
+    weights = [run.config.setting.pretrained_model_dir for run in runs]
+    logs = [folder / LOG for folder in (*training, *(path.parent for path in weights if path is not None))]
     template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     html = template.get_template("page.html").render(
         title=" · ".join(dict.fromkeys(folder.resolve().name for folder in folders)),
-        sections=sections,
-        losses=losses,
+        sections=[_section(group) for group in groups.values()],
+        losses=[loss_chart(log) for log in dict.fromkeys(logs) if log.is_file()],
         runs=[(run.label, run.made, dump_config(run.config)) for run in runs],
         command=command,
-        versions=versions,
+        versions=versions(),
     )
     write_text(path, html)
 
 
 def _comparable(run: Run) -> str:
     """The same for runs of the same measurements."""
-    config = run.config
-    problem = config.inverse_problem
-    if problem is None:
+    if run.config.inverse_problem is None:
         return f"generation {run.folder}"
-    followed = identity.measurements(config)
-    return repr((followed, sorted({record.image for record in run.records})))
-
-
-def _training_folders(runs: Sequence[Run], given: Sequence[Path]) -> list[Path]:
-    """The folders with a training log: those given, and those that the weights of a run lie in."""
-    beside = [run.config.setting.pretrained_model_dir for run in runs]
-    found = [*given, *(weights.parent for weights in beside if weights is not None)]
-    return [folder for folder in dict.fromkeys(found) if (folder / LOG).is_file()]
+    return repr((identity.measurements(run.config), sorted({record.image for record in run.records})))
 
 
 def _section(group: list[Run]) -> Section:
     first = group[0]
-    section = Section(_title(first.config), _summary(group))
-    section.viewer = viewer(group)
-    section.notes = list(dict.fromkeys(note for run in group for note in run.evaluation.notes))
+    notes = list(dict.fromkeys(note for run in group for note in run.evaluation.notes))
+    section = Section(_title(first.config), _summary(group), viewer(group), notes)
     if first.evaluation.kind == "generation":
         section.tables = [t for t in (distance_table(first), neighbour_table(first)) if t]
         if chart := neighbour_chart(first.records):
@@ -141,5 +125,4 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
         masks = f"{s.draws} masks" if s.score == "average" else "chain of masks"
         step = "" if s.data_step is None else f", data step {s.data_step.kind}"
         facts.append((f"Run {run.label}", f"{s.steps} steps, {masks}, η = {s.eta:g}{step}"))
-    settings = group[0].evaluation.settings
-    return facts + [(name, setting) for name, setting in settings.items()]
+    return [*facts, *group[0].evaluation.settings.items()]

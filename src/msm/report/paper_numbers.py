@@ -25,29 +25,15 @@ class PaperRow:
     lpips: float
 
 
-BOX = (
-    PaperRow("input", 18.26, 0.304),
-    PaperRow("A-DPS", 20.14, 0.305),
-    PaperRow("MSM", 24.71, 0.076),
-)
-TIMES_4 = (
-    PaperRow("input", 23.21, 0.459),
-    PaperRow("A-DPS", 22.61, 0.277),
-    PaperRow("MSM", 28.11, 0.117),
-)
+def _rows(*rows: tuple[str, float, float]) -> tuple[PaperRow, ...]:
+    return tuple(PaperRow(*row) for row in rows)
+
+
+BOX = _rows(("input", 18.26, 0.304), ("A-DPS", 20.14, 0.305), ("MSM", 24.71, 0.076))
+TIMES_4 = _rows(("input", 23.21, 0.459), ("A-DPS", 22.61, 0.277), ("MSM", 28.11, 0.117))
 MRI = {
-    4: (
-        PaperRow("input", 22.75, 0.306),
-        PaperRow("A-DPS", 27.28, 0.173),
-        PaperRow("SSDU", 29.65, 0.160),
-        PaperRow("MSM", 30.71, 0.145),
-    ),
-    6: (
-        PaperRow("input", 21.94, 0.342),
-        PaperRow("A-DPS", 26.29, 0.201),
-        PaperRow("SSDU", 28.02, 0.186),
-        PaperRow("MSM", 28.86, 0.168),
-    ),
+    4: _rows(("input", 22.75, 0.306), ("A-DPS", 27.28, 0.173), ("SSDU", 29.65, 0.160), ("MSM", 30.71, 0.145)),
+    6: _rows(("input", 21.94, 0.342), ("A-DPS", 26.29, 0.201), ("SSDU", 28.02, 0.186), ("MSM", 28.86, 0.168)),
 }
 FACES_FID = {0.0: {"oracle": 10.21, "MSM": 29.14, "Ambient diffusion": 55.90}, 0.1: {"MSM": 37.14, "GSURE": 89.71}}
 MRI_FID = {0.0: {"oracle": 28.41, "MSM": 64.37, "Ambient diffusion": 70.07}, 0.1: {"MSM": 82.17}}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import count
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -78,13 +78,13 @@ def chart(
     Returns:
         an <svg> element.
     """
-    import matplotlib
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.7, 3.5), layout="constrained")
         axes = figure.subplots()
-        colours = (COLOURS[n % len(COLOURS)] for n in count())
+        colours = cycle(COLOURS)
         if diagonal:
             axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
             axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -97,9 +97,7 @@ def chart(
             axes.axhline(value, color=next(colours), linestyle="--", linewidth=1.4, label=name)
         if log_x:
             _log_ticks(axes, sorted({x for line in series for x in line.x}))
-        if log_y:
-            axes.set_yscale("log")
-        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
         if len(series) + len(levels) > 1 or diagonal:
             figure.legend(loc="outside lower center", ncols=2)
         return _inline(figure, title)

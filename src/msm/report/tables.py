@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..evaluate.bootstrap import Estimate, difference, mean
 from ..evaluate.calibration import intervals
@@ -16,8 +17,8 @@ METRICS: dict[str, tuple[str, int, Best]] = {
     "psnr": ("PSNR, dB ↑", 2, max),
     "ssim": ("SSIM ↑", 3, max),
     "nmse": ("NMSE ↓", 4, min),
+    "lpips": ("LPIPS ↓", 3, min),
 }
-LPIPS: tuple[str, int, Best] = ("LPIPS ↓", 3, min)
 SETS = {"generated": "generated", "held-out": "real, held out"}  # images, by the kind of their records
 
 
@@ -65,14 +66,22 @@ def methods(group: Sequence[Run]) -> dict[tuple[str, str], list[Record]]:
 def score_table(group: Sequence[Run], convention: Convention) -> Table:
     """Metrics of every method under one convention, with the paper's numbers where the setting is the same."""
     found = methods(group)
-    columns = dict(METRICS)
-    if all(r.lpips is not None for records in found.values() for r in records):
-        columns["lpips"] = LPIPS
+    has_lpips, has_residual = (
+        all(getattr(r, name) is not None for records in found.values() for r in records)
+        for name in ("lpips", "residual")
+    )
+    columns = {name: column for name, column in METRICS.items() if name != "lpips" or has_lpips}
     table = {
         key: {name: mean(_values(records, convention, name)) for name in columns} for key, records in found.items()
     }
-    rival = _best_classical(found, convention)
-    plain = convention == "plain"
+    classical = [key for key, records in found.items() if records[0].kind not in LEARNED]
+    rival = max(classical, key=lambda key: table[key]["psnr"].value, default=None)
+    further: list[tuple[str, Callable[[list[Record]], Cell]]] = []
+    if rival and convention == "plain":
+        further.append((f"PSNR against {rival[0]}", partial(_gain, others=found[rival])))
+    if has_residual and convention == "plain":
+        further.append(("Residual / noise", lambda records: cell(mean([r.residual or 0.0 for r in records]), 2)))
+    further.append(("Network calls", lambda records: Cell(f"{records[0].network_calls or '–'}")))
     rows = []
     for (method, label), records in found.items():
         cells = []
@@ -80,22 +89,12 @@ def score_table(group: Sequence[Run], convention: Convention) -> Table:
             best = better(round(other[name].value, digits) for other in table.values())
             e = table[method, label][name]
             cells.append(cell(e, digits, round(e.value, digits) == best))
-        if rival and plain:
-            cells.append(_gain(records, found[rival, ""]) if records[0].kind in LEARNED else Cell("–"))
-        if plain and _has_residual(found):
-            cells.append(cell(mean([r.residual or 0.0 for r in records]), 2))
-        cells.append(Cell(f"{records[0].network_calls or '–'}"))
-        rows.append(Row(method, cells, label))
-    paper = [] if plain else paper_rows(group[0].config)
+        rows.append(Row(method, [*cells, *(make(records) for _, make in further)], label))
+    paper = [] if convention == "plain" else paper_rows(group[0].config)
     for line in paper:
         numbers = {"psnr": f"{line.psnr:.2f}", "lpips": f"{line.lpips:.3f}"}
         rows.append(Row(line.method, [*(Cell(numbers.get(name, "–")) for name in columns), Cell("–")], "paper", True))
-    heads = [head for head, _, _ in columns.values()]
-    if rival and plain:
-        heads.append(f"PSNR against {rival}")
-    if plain and _has_residual(found):
-        heads.append("Residual / noise")
-    heads.append("Network calls")
+    heads = [*(head for head, _, _ in columns.values()), *(head for head, _ in further)]
     return Table(f"Quality, convention {convention}", heads, rows, _score_note(convention, bool(paper)))
 
 
@@ -122,39 +121,34 @@ def cell(e: Estimate, digits: int, best: bool = False, sign: str = "") -> Cell:
 
 def calibration_table(group: Sequence[Run]) -> Table | None:
     """Expected and observed coverage of the central intervals; None without several samples a measurement."""
-    ranked = {key: records for key, records in methods(group).items() if records[0].ranks}
-    if not ranked:
-        return None
     rows = []
-    for (method, label), records in ranked.items():
-        for level in range(len(intervals(records[0].ranks or ()))):
-            expected, observed = coverage(records, level)
-            name = f"{100 * expected:.0f} % interval"
-            rows.append(Row(name, [Cell(f"{100 * expected:.0f} %"), _percent(observed)], label or method))
+    for (method, label), records in methods(group).items():
+        for share, observed in coverage(records):
+            expected = f"{100 * share:.0f} %"
+            rows.append(Row(f"{expected} interval", [Cell(expected), _percent(observed)], label or method))
     pixels = group[0].evaluation.pixels
     note = (
         f"Counted over {pixels}. K samples have intervals of (K + 1 − 2r)/(K + 1): K = 19 gives 50, 80 "
         "and 90 %, K = 39 also 95 %. Observed below expected: the samples are too sure."
     )
-    return Table("Calibration", ["Expected", "Holds the truth"], rows, note)
+    return Table("Calibration", ["Expected", "Holds the truth"], rows, note) if rows else None
 
 
-def coverage(records: Sequence[Record], level: int) -> tuple[float, Estimate]:
-    """Expected coverage of the interval number `level`, the widest being 0, and the observed one over images."""
-    each = [intervals(record.ranks or ())[level] for record in records]
-    return each[0].expected, mean([c.observed for c in each])
+def coverage(records: Sequence[Record]) -> list[tuple[float, Estimate]]:
+    """Expected coverage of each central interval, the widest first, and the observed one over images, if known."""
+    levels = zip(*(intervals(record.ranks) for record in records if record.ranks))
+    return [(level[0].expected, mean([c.observed for c in level])) for level in levels]
 
 
 def uncertainty_table(group: Sequence[Run]) -> Table | None:
     """The error that the spread announces, and the one there is."""
     rows = []
     for (method, label), records in methods(group).items():
-        pairs = [(r.announced_error, r.actual_error) for r in records if r.announced_error is not None]
+        pairs = [(r.announced_error or 0.0, r.actual_error or 0.0) for r in records if r.announced_error is not None]
         if pairs:
-            announced = mean([a or 0.0 for a, _ in pairs])
-            actual = mean([b or 0.0 for _, b in pairs])
-            ratio = mean([(a or 0.0) / b if b else 1.0 for a, b in pairs])
-            rows.append(Row(method, [cell(announced, 4), cell(actual, 4), cell(ratio, 2)], label))
+            announced, actual = (cell(mean(errors), 4) for errors in zip(*pairs))
+            ratio = cell(mean([a / b if b else 1.0 for a, b in pairs]), 2)
+            rows.append(Row(method, [announced, actual, ratio], label))
     note = (
         "Root-mean-square error of the samples' mean over the same pixels. A ratio below 1: the samples are too sure."
     )
@@ -166,13 +160,11 @@ def distance_table(run: Run) -> Table | None:
     """Fréchet distances of generated images, and of real ones, from other real ones."""
     if not run.evaluation.distances:
         return None
-    rows = []
-    for d in run.evaluation.distances:
-        name = "MSM" if d.kind == "generated" else "real images"
-        rows.append(Row(name, [Cell(d.name), cell(d.estimate, 2)], d.kind))
-    first = run.evaluation.distances[0]
-    for method, value in paper_fid(run.config).items():
-        rows.append(Row(method, [Cell("FID"), Cell(f"{value:.2f}")], "paper", True))
+    names, first = {"generated": "MSM", "held-out": "real images"}, run.evaluation.distances[0]
+    rows = [
+        *(Row(names[d.kind], [Cell(d.name), cell(d.estimate, 2)], d.kind) for d in run.evaluation.distances),
+        *(Row(method, [Cell("FID"), Cell(f"{v:.2f}")], "paper", True) for method, v in paper_fid(run.config).items()),
+    ]
     note = (
         f"{first.estimate.count} images each, against {first.reference} other held-out images. What real images have "
         "is the floor for so few. FD-wavelet is no FID (msm.evaluate.perceptual)."
@@ -182,9 +174,10 @@ def distance_table(run: Run) -> Table | None:
 
 def neighbour_table(run: Run) -> Table | None:
     """How near generated images come to training measurements, and how near real ones do."""
-    rows = []
-    for name, near in neighbour_distances(run.records).items():
-        rows.append(Row(name, [Cell(f"{len(near)}"), Cell(f"{near[0]:.3f}"), cell(mean(near), 3)]))
+    rows = [
+        Row(name, [Cell(f"{len(near)}"), Cell(f"{near[0]:.3f}"), cell(mean(near), 3)])
+        for name, near in neighbour_distances(run.records).items()
+    ]
     note = (
         "Distance over the entries that a training acquisition measured, relative to it. A repeated training image "
         "has that of the noise, far below those of held-out images."
@@ -208,23 +201,11 @@ def _values(records: Sequence[Record], convention: Convention, name: str) -> lis
     return [float(getattr(r.scores(convention), name)) for r in records]
 
 
-def _best_classical(found: dict[tuple[str, str], list[Record]], convention: Convention) -> str | None:
-    """The method that learned nothing and has the highest mean PSNR."""
-    scores = {
-        method: mean(_values(records, convention, "psnr")).value
-        for (method, _), records in found.items()
-        if records[0].kind not in LEARNED
-    }
-    return max(scores, key=lambda method: scores[method]) if scores else None
-
-
 def _gain(records: Sequence[Record], others: Sequence[Record]) -> Cell:
-    """PSNR against another method on the same images."""
-    return cell(difference(_values(records, "plain", "psnr"), _values(others, "plain", "psnr")), 2, sign="+")
-
-
-def _has_residual(found: dict[tuple[str, str], list[Record]]) -> bool:
-    return all(r.residual is not None for records in found.values() for r in records)
+    """PSNR of what a model made against another method on the same images."""
+    if records[0].kind not in LEARNED:
+        return Cell("–")
+    return cell(difference(*(_values(images, "plain", "psnr") for images in (records, others))), 2, sign="+")
 
 
 def _percent(e: Estimate) -> Cell:

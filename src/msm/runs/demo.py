@@ -18,8 +18,8 @@ from ..config.measured import CartesianMaskConfig
 from ..data.acquire import Source
 from ..data.samples import brain_slices, portrait
 from ..denoiser import PartialDenoiser
+from ..evaluate.classical import fitting
 from ..evaluate.records import Kind, Record, score, summary, write_scores
-from ..evaluate.tuning import fitting
 from ..output.figures import Column, error_map, spread, write_comparison, write_picture
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe

@@ -4,7 +4,7 @@ All randomness of an item follows from (seed, its place in the run): no step dep
 computes it, or on how often the run was stopped.
 """
 
-from collections.abc import Iterator
+from functools import lru_cache
 from math import ceil
 
 import torch
@@ -37,25 +37,19 @@ class TrainingItems(Dataset[Batch]):
 
     def __init__(self, data: Acquisitions, masks: Masks, grid: Tensor, settings: TrainConfig):
         self.data, self.masks, self.grid, self.settings = data, masks, grid, settings
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def __getitem__(self, place: tuple[int, range]) -> Batch:
-        """The items of one step.
+        """Of a step, some rows of its batch: times (B,), measurement, and by name what else the loss takes.
 
-        Args:
-            place: number of the step, and which items of its batch.
-
-        Returns:
-            times (B,), measurement of B items, noises shaped like its values: "noise" and, if the data hold
-            noise, "probe", and with that "sure_weight" (B,).
+        That is "noise" and, if the data hold noise, "probe", shaped like the measured values, and "sure_weight" (B,).
         """
         step, rows = place
         size, seed = self.settings.batch_size, self.settings.seed
         places = [step * size + row for row in rows]
-        epochs = [n // len(self.data) for n in places]
-        measurement = self.data.batch([self._index(n) for n in places], epochs)
+        epochs, positions = zip(*(divmod(n, len(self.data)) for n in places))
+        indices = [int(_order(epoch, len(self.data), seed)[n]) for epoch, n in zip(epochs, positions)]
         streams = [item_generator(f"noise:{n}", seed) for n in places]
-        measurement = self._submask(measurement, streams)
+        measurement = self._submask(self.data.batch(indices, epochs), streams)
         if self.settings.augment:
             turn = torch.stack([torch.rand(2, generator=g) for g in streams]) < 0.5
             turn[:, 0] &= measurement.maps is not None  # photos have an up and a down
@@ -68,26 +62,15 @@ class TrainingItems(Dataset[Batch]):
             noises["sure_weight"] = self._sure_weights()[list(rows)]
         return self._times(step)[list(rows)], measurement, noises
 
-    def _index(self, place: int) -> int:
-        """Which acquisition comes at a place of the run: every epoch is a permutation of its own."""
-        epoch, position = divmod(place, len(self.data))
-        if self._order[0] != epoch:
-            stream = item_generator(f"order:{epoch}", self.settings.seed)
-            self._order = (epoch, torch.randperm(len(self.data), generator=stream))
-        return int(self._order[1][position])
-
     def _times(self, step: int) -> Tensor:
         size, generator = self.settings.batch_size, item_generator(f"times:{step}", self.settings.seed)
         u = (torch.rand((), generator=generator) + torch.randperm(size, generator=generator) / size) % 1
         return self.grid[(u * len(self.grid)).long().clamp(max=len(self.grid) - 1)]
 
     def _sure_weights(self) -> Tensor:
-        """Weight of SURE at each place of a batch: 0 but at `sure_share` of them, spread evenly, which make up for it.
-
-        As the places choose, the items are the same in however many parts a batch is computed.
-        """
-        size, share = self.settings.batch_size, self.settings.sure_share
-        count = ceil(share * size)
+        """Weight of SURE by place in a batch: 0 but at `sure_share` of them, spread evenly, which make up for it."""
+        size = self.settings.batch_size
+        count = ceil(self.settings.sure_share * size)  # by place: the same in however many parts a batch is computed
         return (torch.arange(size) * count % size < count) * (self.settings.sure_weight * (size / count))
 
     def _submask(self, measurement: Measurement, streams: list[Generator]) -> Measurement:
@@ -102,17 +85,10 @@ class TrainingItems(Dataset[Batch]):
         return measurement.restrict(torch.cat(masks))
 
 
-class Places:
-    """Which items of which steps a process loads."""
-
-    def __init__(self, steps: range, batch_size: int, first: int, share: int):
-        self.steps, self.rows = steps, range(first, first + share)
-
-    def __iter__(self) -> Iterator[tuple[int, range]]:
-        return ((step, self.rows) for step in self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
+@lru_cache(maxsize=2)  # a batch may lie in two epochs
+def _order(epoch: int, count: int, seed: int) -> Tensor:
+    """Every epoch is a permutation of its own."""
+    return torch.randperm(count, generator=item_generator(f"order:{epoch}", seed))
 
 
 def flip(measurement: Measurement, turn: Tensor) -> Measurement:
@@ -125,8 +101,7 @@ def flip(measurement: Measurement, turn: Tensor) -> Measurement:
         measurement: B acquisitions.
         turn: whether to mirror (vertically, horizontally), (B, 2), bool.
     """
-    fields = [measurement.values, measurement.mask]
-    is_mri = measurement.maps is not None
+    fields, is_mri = [measurement.values, measurement.mask], measurement.maps is not None
     if measurement.maps is not None:
         fields.append(measurement.maps.expand(len(turn), -1, -1, -1))
     for axis in (2, 3):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ..network import StoredNetwork
 from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
 from ..system.processes import processes, usable
-from .batches import Batch, Places, TrainingItems
+from .batches import Batch, TrainingItems
 from .checkpoints import Checkpoints
 from .log import Log
 from .signals import stop_asked
@@ -73,7 +74,7 @@ class Trainer:
         *,
         grid: Tensor | None = None,
         loss: Loss = noiseless_loss,
-        identity: Mapping[str, Any] | None = None,
+        identity: Mapping[str, object] | None = None,
         on_start: Callable[[], None] | None = None,
         on_checkpoint: Callable[[int], None] | None = None,
     ):
@@ -106,7 +107,10 @@ class Trainer:
         denoiser.network, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         self.ema = EMAModel(self.network.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=3 / 4)
         if target is not None:
-            self.loss = partial(loss, target_denoiser=self._follow_average(target))
+            for parameter, average in zip(target.network.parameters(), self.ema.shadow_params):
+                parameter.data = average
+            target.requires_grad_(False).network = self.accelerator.prepare_model(target.network, evaluation_mode=True)
+            self.loss = partial(loss, target_denoiser=target)
         self.step = 0
 
     def run(self, folder: Path | str) -> bool:
@@ -202,13 +206,6 @@ class Trainer:
         self.ema.step(self.network.parameters())
         return torch.stack([accelerator.reduce(total, "mean"), norm])
 
-    def _follow_average(self, denoiser: PartialDenoiser) -> PartialDenoiser:
-        """Tie the weights of a second denoiser to the running average."""
-        for parameter, average in zip(denoiser.network.parameters(), self.ema.shadow_params):
-            parameter.data = average
-        denoiser.requires_grad_(False).network = self.accelerator.prepare_model(denoiser.network, evaluation_mode=True)
-        return denoiser
-
     def _learning_rate(self, step: int) -> float:
         """Linear warm-up, then constant or half a cosine down to zero."""
         settings = self.settings
@@ -224,14 +221,9 @@ class Trainer:
         accelerator, settings = self.accelerator, self.settings
         items = TrainingItems(self.data, self.masks, self.grid.cpu(), settings)
         share = settings.batch_size // accelerator.num_processes
-        first = accelerator.process_index * share
-        return DataLoader(
-            items,
-            batch_size=None,
-            sampler=Places(range(self.step, self.total_steps), settings.batch_size, first, share),
-            num_workers=settings.workers,
-            pin_memory=accelerator.device.type == "cuda",
-        )
+        rows = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+        steps, on_gpu = zip(range(self.step, self.total_steps), repeat(rows)), accelerator.device.type == "cuda"
+        return DataLoader(items, batch_size=None, sampler=steps, num_workers=settings.workers, pin_memory=on_gpu)
 
     def _check_finite(self, loss: float, norm: float) -> None:
         """Refuse a step that has no finite loss, or no finite gradient: it would spoil the weights."""
@@ -248,6 +240,10 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.ema.store(self.network.parameters())
         if self.accelerator.is_main_process:
+            d = self.denoiser  # its network may be wrapped for several processes
+            averaged = PartialDenoiser(
+                self.network, d.schedule, d.parametrisation, d.masks, prior=d.prior, record=d.record
+            )
 
             def fill(folder: Path) -> dict[str, Any]:
                 self.network.save(folder / "network")
@@ -255,7 +251,7 @@ class Trainer:
                     torch.save(self.optimizer.state_dict(), file)
                 self.ema.copy_to(self.network.parameters())
                 self.network.save(folder / "average")
-                self._unwrapped().save(self.folder / "weights")  # first: a run killed now trains up to here again
+                averaged.save(self.folder / "weights")  # first: a run killed now trains up to here again
                 scaler = self.accelerator.scaler
                 return {"images": seen, "identity": self.identity, "scaler": scaler and scaler.state_dict()}
 
@@ -266,11 +262,6 @@ class Trainer:
                 self.denoiser.train()
         self.ema.restore(self.network.parameters())
         self.accelerator.wait_for_everyone()
-
-    def _unwrapped(self) -> PartialDenoiser:
-        """The denoiser around the network that is not wrapped for several processes."""
-        d = self.denoiser
-        return PartialDenoiser(self.network, d.schedule, d.parametrisation, d.masks, prior=d.prior, record=d.record)
 
     def _resume(self) -> None:
         """Take up the newest checkpoint that is whole; a damaged one is named and the one before used."""
