@@ -37,7 +37,9 @@ class ProximalConfig(Block):
     )
 
 
-DataStepConfig = Annotated[GradientStepConfig | ProximalConfig, Field(discriminator="kind")]
+AnyStep = GradientStepConfig | ProximalConfig
+DataStepConfig = Annotated[AnyStep, Field(discriminator="kind")]
+OF_SAMPLER = {"steps", "draws", "eta", "score", "grid", "order"}  # fields of `SampleConfig` that `Sampler` has too
 
 
 class SampleConfig(Block):

@@ -82,13 +82,7 @@ def _generate(denoiser: PartialDenoiser, config: Config, maps: Tensor | None, la
         return prior_samples(denoiser, config.data, config.sample, maps, advance)
 
 
-def _solve(
-    denoiser: PartialDenoiser,
-    config: Config,
-    items: list[Source],
-    label: str,
-    folder: Path,
-) -> list[Record]:
+def _solve(denoiser: PartialDenoiser, config: Config, items: list[Source], label: str, folder: Path) -> list[Record]:
     """Solve one inverse problem in every way, draw a figure, print a table; returns the records."""
     steps = len(items) * config.sample.samples * config.sample.steps
     with progress(label, steps, shared=True) as advance:

@@ -21,12 +21,7 @@ def coil_maps(items: Sequence[Source]) -> Tensor:
 
 
 def observe(
-    items: Sequence[Source],
-    problem: AnyProblem,
-    data: DataConfig,
-    *,
-    seed: int = 0,
-    device: torch.device | None = None,
+    items: Sequence[Source], problem: AnyProblem, data: DataConfig, *, seed: int = 0, device: torch.device | None = None
 ) -> Problem:
     """Simulate what an inverse problem is given. An item's mask and noise follow from its name and the seed.
 
