@@ -7,6 +7,7 @@ volume, measured at R = 4, 6 and 8, and a portrait with a hole, or four times to
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..config.load import Config, load_config
-from ..config.measured import CartesianMaskConfig
 from ..data.acquire import Source
 from ..data.samples import brain_slices, portrait
 from ..denoiser import PartialDenoiser
@@ -23,12 +23,24 @@ from ..evaluate.tuning import fitting
 from ..output.figures import Column, error_map, spread, write_comparison, write_picture
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
-from ..system.console import progress, table
+from ..system.console import progress, say, table
+from ..system.processes import arithmetic
+from .weights import trained_denoiser
 
 Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
 
 ASSETS = Path(__file__).parents[1] / "assets"
-ACCELERATIONS = (4, 6, 8)
+
+
+def run_demo(folder: Path) -> None:
+    """Show what the bundled weights do, in figures and tables of a folder."""
+    for name, show in {"brain": brain, "faces": faces, "faces_32": new_faces}.items():
+        config = bundled(name, "null")
+        denoiser = trained_denoiser(config, ASSETS / name / "config.yaml")
+        with arithmetic(config.sample.mixed_precision):
+            show(denoiser, partial(bundled, name), folder)
+    pictures = ", ".join(sorted(path.name for path in folder.glob("*.png")))
+    say(f"{folder}: {pictures}; scores in brain.csv and faces.csv")
 
 
 def bundled(name: str, problem: str) -> Config:
@@ -46,11 +58,10 @@ def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> No
     """Reconstruct brain slices at R = 4, 6 and 8, and generate new ones."""
     config = configured("null")
     items = brain_slices(config.data.image_size, config.data.coils)
-    assert isinstance(config.data.mask, CartesianMaskConfig)
-    center = config.data.mask.center
+    assert config.data.mask.kind == "cartesian"
     records = []
-    for acceleration in ACCELERATIONS:
-        mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {center}}}"
+    for acceleration in (4, 6, 8):
+        mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {config.data.mask.center}}}"
         settled = configured(f"{{operator: undersampling, mask: {mask}}}")
         records += _solve(denoiser, settled, items, f"brain R{acceleration}", folder)
     new = _generate(denoiser, config, coil_maps(items), "brain, new slices")

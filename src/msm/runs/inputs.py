@@ -40,11 +40,20 @@ def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
     return islice(items, data.limit)
 
 
+def data_folder(config: Config, what: str) -> Path:
+    """setting.dataset_dir, which is to be what a command needs.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    if config.setting.dataset_dir is None:
+        raise ConfigError(f"setting.dataset_dir: missing; set it to {what}")
+    return config.setting.dataset_dir
+
+
 def write_store(config: Config, split: str, path: Path, truth: Path | None) -> int:
     """Measure every item of a data folder once; returns how many there were."""
-    data, folder = config.data, config.setting.dataset_dir
-    if folder is None:
-        raise ConfigError("setting.dataset_dir: missing; set it to the folder with the images")
+    data, folder = config.data, data_folder(config, "the folder with the images")
     masks = make_masks(data.mask, data.image_size)
     provenance = {"source": folder.name, "split": split, "data": data.model_dump(mode="json")}
     count = 0
@@ -138,9 +147,7 @@ def fully_sampled(config: Config) -> Config:
 
 def test_items(config: Config) -> list[Source]:
     """The first sample.count items of the test split."""
-    folder = config.setting.dataset_dir
-    if folder is None:
-        raise ConfigError("setting.dataset_dir: missing; set it to the folder with the test images")
+    folder = data_folder(config, "the folder with the test images")
     items = list(islice(sources(config.data, folder, "test"), config.sample.count))
     if not items:
         raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")

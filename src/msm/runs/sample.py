@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,15 +15,37 @@ from ..denoiser import PartialDenoiser
 from ..evaluate.records import remark_of_training, score, summary, write_measured, write_scores
 from ..output.figures import Column, error_map, spread, write_comparison, write_samples
 from ..output.files import write_array
-from ..output.run_folder import COMPARISON, METRICS, SAMPLES, file_names, forget_samples, record_run, versions
+from ..output.run_folder import (
+    CHECKPOINTS,
+    COMPARISON,
+    METRICS,
+    SAMPLES,
+    check_folder,
+    file_names,
+    forget_samples,
+    record_run,
+    versions,
+)
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.kept_batches import Parts
 from ..sample.observe import coil_maps
 from ..system.console import progress, say, table, warn
 from ..system.files import fingerprint
-from ..system.processes import processes
+from ..system.processes import arithmetic, processes
 from .inputs import seen_in_training, test_items
-from .raw import reconstruct_raw
+from .raw import run_raw
+from .weights import trained_denoiser
+
+
+def run_sampling(config: Config, config_file: Path) -> None:
+    """Generate, or solve the inverse problem of the config, into its run folder."""
+    check_folder(config.setting.save_dir, CHECKPOINTS)
+    denoiser = trained_denoiser(config, config_file)
+    run = run_generation if config.inverse_problem is None else run_reconstruction
+    if config.data.kind == "raw":
+        run = run_raw
+    with arithmetic(config.sample.mixed_precision):
+        run(config, denoiser)
 
 
 def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
@@ -72,17 +95,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     table(f"{folder}: mean over {len(items)} images, convention plain", summary(records))
 
 
-def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
-    """Reconstruct raw files: mean and standard deviation of each slice."""
-    reconstruct_raw(config, denoiser, lambda: record_run(config, config.setting.save_dir))
-
-
 def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], data: Sequence[Tensor]) -> Parts:
-    """The batches of samples that a stopped run of the same settings, weights and data left in the run folder.
-
-    Masks and noise of items follow from their names.
-    """
-    weights = denoiser.state_dict().values()
-    device = denoiser.schedule.device
-    texts = [json.dumps([identity.samples(config), versions()]), device.type, *names]
-    return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
+    """What a stopped run of the same settings, weights and data left; masks and noise of items follow from names."""
+    texts = [json.dumps([identity.samples(config), versions()]), denoiser.schedule.device.type, *names]
+    return Parts(config.setting.save_dir, fingerprint(texts, [*denoiser.state_dict().values(), *data]))

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from ..config.build import make_denoiser, make_masks
+from ..config.identity import check
 from ..config.load import Config
 from ..denoiser import DENOISER_FILE, PartialDenoiser, Sense
 from ..errors import ConfigError
 from ..masks import Masks
 from ..network import ADMNetwork, load_published_weights
 from ..output.run_folder import WEIGHTS
-from ..system.console import note, warn
+from ..system.console import note, say, warn
 from ..system.processes import processes
 
 
@@ -31,9 +32,8 @@ def new_denoiser(config: Config) -> PartialDenoiser:
             network = ADMNetwork(**config.network.model_dump())
     denoiser = make_denoiser(network, config.diffusion, masks)
     scale = "complex, magnitude at most 1" if config.data.is_mri else "real, in [-1, 1]"
-    trained = config.train.model_dump(
-        mode="json", include={"remask", "submask_share", "submask_keep", "images", "seed"}
-    )
+    told = {"remask", "submask_share", "submask_keep", "images", "seed"}
+    trained = config.train.model_dump(mode="json", include=told)
     data = config.data.model_dump(mode="json", exclude={"mask", "limit"})
     denoiser.record = {"scale": scale, "train": trained, "data": data}
     return denoiser
@@ -66,6 +66,12 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     return denoiser.to(device).eval()
 
 
+def import_published(config: Config, file: Path, folder: Path) -> None:
+    """Write the published network in a file, which must fit the config, as a safetensors folder."""
+    load_published_weights(file, **config.network.model_dump()).save(folder)
+    say(f"{folder}: config.json and model.safetensors")
+
+
 def _load(config: Config, path: Path, masks: Masks) -> PartialDenoiser:
     """The denoiser in a weights folder, or that of the config around a published network; it must fit the config."""
     if not path.exists():
@@ -96,21 +102,15 @@ def _check_network(config: Config, path: Path, network: ADMNetwork) -> None:
 
 def _check_diffusion(config: Config, path: Path, denoiser: PartialDenoiser, names: set[str]) -> None:
     """Settings of the diffusion block by these names must be those that the weights were trained with."""
-    wanted = make_denoiser(denoiser.network, config.diffusion)
-    for name, value in _of_diffusion(wanted).items():
-        found = _of_diffusion(denoiser).get(name)
-        if name in names and found != value:
-            raise ConfigError(
-                f"{path}: was trained with diffusion.{name} = {found}, the config says {value}; use the config it "
-                "was trained with"
-            )
+    sides = denoiser, make_denoiser(denoiser.network, config.diffusion)
+    found, wanted = ({f"diffusion.{n}": v for n, v in _of_diffusion(side).items() if n in names} for side in sides)
+    check(found, wanted, f"{path}: was trained", "use the config it was trained with")
 
 
 def _of_diffusion(denoiser: PartialDenoiser) -> dict[str, Any]:
     """The settings of the diffusion block that describe a denoiser."""
     chosen: dict[str, Any] = {"parametrisation": type(denoiser.parametrisation).__name__.lower()}
     if isinstance(denoiser.parametrisation, Sense):
-        prior, iterations = denoiser.prior, denoiser.parametrisation.iterations
-        chosen |= {"phase_width": prior.phase_width, "phase_residual": prior.phase_residual}
-        chosen["sense_iterations"] = iterations
+        chosen |= {name: getattr(denoiser.prior, name) for name in ("phase_width", "phase_residual")}
+        chosen["sense_iterations"] = denoiser.parametrisation.iterations
     return chosen

@@ -61,11 +61,8 @@ def posterior_samples(
         )
         return seen.input.cpu(), seen.transform.adjoint(z).cpu()
 
-    def reused(numbers: range) -> None:
-        advance(len(numbers) * settings.steps)
-
-    total = len(items) * repeats
-    inputs, samples = zip(*shared_out(total, settings.batch_size, keep(draw, reused)))
+    drawn = keep(draw, lambda numbers: advance(len(numbers) * settings.steps))
+    inputs, samples = zip(*shared_out(len(items) * repeats, settings.batch_size, drawn))
     return torch.cat(inputs)[::repeats], torch.cat(samples).unflatten(0, (len(items), repeats))
 
 
@@ -104,7 +101,5 @@ def prior_samples(
         )
         return transform.adjoint(z).cpu()
 
-    def reused(numbers: range) -> None:
-        advance(len(numbers) * settings.steps)
-
-    return torch.cat(shared_out(settings.count, settings.batch_size, keep(draw, reused)))
+    drawn = keep(draw, lambda numbers: advance(len(numbers) * settings.steps))
+    return torch.cat(shared_out(settings.count, settings.batch_size, drawn))
