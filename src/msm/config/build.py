@@ -1,7 +1,5 @@
 """From settings to the objects that they describe."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial

@@ -3,8 +3,6 @@
 A mistake ends in a `ConfigError` of one line: the file, the dotted field, what was found, what to do.
 """
 
-from __future__ import annotations
-
 import re
 import reprlib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """How samples are drawn: the sampler, and how it meets the data of an inverse problem."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

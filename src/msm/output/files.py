@@ -1,7 +1,5 @@
 """Texts, tables and arrays as files."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path

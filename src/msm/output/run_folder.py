@@ -1,7 +1,5 @@
 """A run folder: what lies in it, under which name, and how it was made."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

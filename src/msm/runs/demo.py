@@ -4,8 +4,6 @@ The networks were trained on undersampled measurements only, and never on what t
 volume, measured at R = 4, 6 and 8, and a portrait with a hole, or four times too small.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What `msm evaluate` does: find what the samples of a run are to be compared with, and judge them."""
 
-from __future__ import annotations
-
 from itertools import islice
 from pathlib import Path
 

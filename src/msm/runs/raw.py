@@ -1,7 +1,5 @@
 """What `msm acquire RAW` and `msm sample` with data.kind raw do, with the lines they print."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ..config.load import Config

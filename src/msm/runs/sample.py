@@ -1,7 +1,5 @@
 """Runs that sample: from a config and a denoiser to the files of a run folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The denoiser of a run: new, or from weights that must fit the config."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +41,8 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     """The denoiser of a trained run, on the device that is there and in the layout that is fast there."""
     path = config.setting.pretrained_model_dir
     if path is None:
-        raise ConfigError(
-            f"{config_file}: setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
-        )
+        missing = "setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
+        raise ConfigError(f"{config_file}: {missing}")
     device, masks = processes().device, make_masks(config.data.mask, config.data.image_size)
     denoiser = _load(config, path, masks)
     _check_diffusion(config, path, denoiser, {"parametrisation", "phase_width", "phase_residual", "sense_iterations"})
@@ -94,10 +91,9 @@ def _check_network(config: Config, path: Path, network: ADMNetwork) -> None:
         settings["attention_resolutions"] = sorted(side // other for other in settings["attention_resolutions"])
     for key, value in wanted.items():
         if found[key] != value:
-            raise ConfigError(
-                f"{path}: a network with {key} = {network.settings[key]} at {network.settings['image_size']} px, the "
-                f"config says network.{key} = {getattr(config.network, key)}; use the config it was trained with"
-            )
+            said = f"the config says network.{key} = {getattr(config.network, key)}"
+            found_at = f"{key} = {network.settings[key]} at {network.settings['image_size']} px"
+            raise ConfigError(f"{path}: a network with {found_at}, {said}; use the config it was trained with")
 
 
 def _check_diffusion(config: Config, path: Path, denoiser: PartialDenoiser, names: set[str]) -> None:

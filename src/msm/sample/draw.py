@@ -1,7 +1,5 @@
 """Samplers on data: observe test images, draw posterior samples of them, and say how good these are (SPEC §6, §9)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

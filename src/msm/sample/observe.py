@@ -1,7 +1,5 @@
 """Test images as an inverse problem sees them (SPEC §6)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
