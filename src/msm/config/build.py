@@ -45,10 +45,9 @@ def make_masks(mask: AnyMask, size: Size, field: str = "data.mask") -> Masks:
 def make_denoiser(network: nn.Module, diffusion: DiffusionConfig, masks: Masks | None = None) -> PartialDenoiser:
     """The partial denoiser that a config describes, around a network, trained on a mask law."""
     prior = ImagePrior(phase_width=diffusion.phase_width, phase_residual=diffusion.phase_residual)
-    parametrisation: Parametrisation = EDM() if diffusion.parametrisation == "edm" else Epsilon()
-    if diffusion.parametrisation == "sense":
-        parametrisation = Sense(prior, iterations=diffusion.sense_iterations)
-    return PartialDenoiser(network, VPSchedule(), parametrisation, masks, prior=prior)
+    sense = Sense(prior, iterations=diffusion.sense_iterations)
+    known: dict[str, Parametrisation] = {"epsilon": Epsilon(), "edm": EDM(), "sense": sense}
+    return PartialDenoiser(network, VPSchedule(), known[diffusion.parametrisation], masks, prior=prior)
 
 
 def make_sampler(sample: SampleConfig) -> Sampler:

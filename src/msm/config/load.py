@@ -74,7 +74,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         raw = _override(raw, override, f"{path} (override {override})")
         if override.partition("=")[0].strip() == "sample.preset":
-            raw = _without_preset(raw)
+            kept = {key: value for key, value in raw["sample"].items() if key not in _CHOSEN}
+            raw = {**raw, "sample": kept}  # a preset on the command line beats the file
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -110,12 +111,6 @@ def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
         return {**block, key: value}
 
     return put(raw, keys, "")
-
-
-def _without_preset(raw: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the settings without those that a preset chooses: a preset on the command line beats the file."""
-    sample = raw["sample"] if isinstance(raw.get("sample"), dict) else {}
-    return raw | {"sample": {name: value for name, value in sample.items() if name not in _CHOSEN}}
 
 
 _UNKNOWN = ("extra_forbidden", "invalid_key")

@@ -62,8 +62,7 @@ def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> No
         mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {config.data.mask.center}}}"
         settled = configured(f"{{operator: undersampling, mask: {mask}}}")
         records += _solve(denoiser, settled, items, f"brain R{acceleration}", folder)
-    new = _generate(denoiser, config, coil_maps(items), "brain, new slices")
-    write_picture(folder / "brain_generated.png", new)
+    write_picture(folder / "brain_generated.png", _generate(denoiser, config, coil_maps(items), "brain, new slices"))
     write_scores(folder / "brain.csv", records)
 
 
@@ -72,10 +71,8 @@ def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> No
     config = configured("null")
     items = [portrait(config.data.image_size)]
     hole = configured(f"{{operator: box, hole: {config.data.image_size // 2}}}")
-    small = configured("{operator: super_resolution, factor: 4}")
-    records = []
-    for settled, label in ((hole, "face hole"), (small, "face x4")):
-        records += _solve(denoiser, settled, items, label, folder)
+    records = _solve(denoiser, hole, items, "face hole", folder)
+    records += _solve(denoiser, configured("{operator: super_resolution, factor: 4}"), items, "face x4", folder)
     write_scores(folder / "faces.csv", records)
 
 

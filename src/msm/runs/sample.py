@@ -13,17 +13,7 @@ from ..denoiser import PartialDenoiser
 from ..evaluate.records import remark_of_training, score, summary, write_measured, write_scores
 from ..output.figures import Column, error_map, spread, write_comparison, write_samples
 from ..output.files import write_array
-from ..output.run_folder import (
-    CHECKPOINTS,
-    COMPARISON,
-    METRICS,
-    SAMPLES,
-    check_folder,
-    file_names,
-    forget_samples,
-    record_run,
-    versions,
-)
+from ..output.run_folder import CHECKPOINTS, COMPARISON, METRICS, SAMPLES, check_folder, file_names, fresh_run, versions
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.kept_batches import Parts
 from ..sample.observe import coil_maps
@@ -48,18 +38,17 @@ def run_sampling(config: Config, config_file: Path) -> None:
 
 def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
-    settings = config.sample
+    settings, folder = config.sample, config.setting.save_dir
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
     parts = kept_parts(config, denoiser, [], [] if maps is None else [maps])
     with progress("generating", settings.count * settings.steps, shared=True) as advance:
         images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
-    forget_samples(config.setting.save_dir)
-    record_run(config, config.setting.save_dir)
-    write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
+    fresh_run(config, folder)
+    write_samples(folder, images, [f"sample_{n:05d}" for n in range(settings.count)])
     parts.remove()
-    say(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
+    say(f"{folder}: {len(images)} images, grid.png, images.npy")
 
 
 def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
@@ -73,8 +62,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
         inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
-    forget_samples(folder)
-    record_run(config, folder)
+    fresh_run(config, folder)
     names = file_names(names)
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
     records = score("input", "input", inputs, truth, names) + score("mean", "msm", mean, truth, names)
@@ -87,7 +75,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
         records += score("sample", "msm_one_sample", samples[:, 0], truth, names)
         columns.append(Column("std. deviation", spread(samples), is_map=True))
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
-    write_comparison(folder / COMPARISON, config.setting.save_dir.name, names[:8], shown)
+    write_comparison(folder / COMPARISON, folder.name, names[:8], shown)
     write_scores(folder / METRICS, records)
     parts.remove()
     table(f"{folder}: mean over {len(items)} images, convention plain", summary(records))
