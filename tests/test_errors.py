@@ -13,7 +13,7 @@ from runs import PHOTOS, SLICES, run, write_config
 from msm.cli import main
 from msm.config.build import make_masks
 from msm.config.load import load_config
-from msm.config.schema import CartesianMaskConfig, VariableDensityMaskConfig
+from msm.config.measured import CartesianMaskConfig, VariableDensityMaskConfig
 from msm.data.store import StoreWriter
 from msm.errors import ConfigError, DataError, MissingPackage, MsmError, TrainingError, optional
 from msm.runs.weights import new_denoiser

@@ -1,9 +1,7 @@
-"""The command `msm`: the only file that puts parts together, with `inputs`, `weights` and `runs`.
+"""The command `msm`: arguments, help and errors; `msm.runs` does the work.
 
 Heavy libraries are imported inside the commands, so that `msm --help` answers at once.
 """
-
-from __future__ import annotations
 
 import errno
 import shlex
@@ -129,19 +127,9 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     setting.pretrained_model_dir=runs/brain/weights setting.save_dir=runs/scan
     """
     from .config.load import load_config
-    from .output.run_folder import CHECKPOINTS, check_folder
-    from .runs.sample import run_generation, run_raw, run_reconstruction
-    from .runs.weights import trained_denoiser
-    from .system.processes import arithmetic
+    from .runs.sample import run_sampling
 
-    config = load_config(config_file, overrides or [])
-    check_folder(config.setting.save_dir, CHECKPOINTS)
-    denoiser = trained_denoiser(config, config_file)
-    run = run_generation if config.inverse_problem is None else run_reconstruction
-    if config.data.kind == "raw":
-        run = run_raw
-    with arithmetic(config.sample.mixed_precision):
-        run(config, denoiser)
+    run_sampling(load_config(config_file, overrides or []), config_file)
 
 
 @app.command()
@@ -160,25 +148,9 @@ def evaluate(
 
     Example: msm evaluate runs/box
     """
-    from itertools import islice
+    from .runs.evaluate import run_evaluation
 
-    from .evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
-    from .output.run_folder import run_config
-    from .runs.inputs import other_items, seen_in_training, trained_names, trained_on
-
-    config = run_config(run)
-    if config.data.kind == "raw":
-        raise ConfigError(f"{run}: a run on raw scans has no truth to be compared with; there is nothing to evaluate")
-    if config.inverse_problem is not None:
-        if store is not None:
-            raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
-        more = other_items(config, config.sample.count)
-        records = evaluate_reconstruction(run, config, more, seen_in_training(config))
-    else:
-        real = list(islice(other_items(config, 0), HELD_OUT))
-        seen = trained_on(config, store)
-        records = evaluate_generation(run, config, real, seen, trained_names(config, seen))
-    say(f"{run}: {len(records)} lines in records.jsonl; a page of it: msm report {run}")
+    run_evaluation(run, store)
 
 
 @app.command()
@@ -208,19 +180,9 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
     Reconstructs brain slices from undersampled k-space (R = 4, 6, 8), fills and enlarges a portrait, and generates
     new brains and faces. The networks have never seen a clean image. Writes figures and tables.
     """
-    from functools import partial
+    from .runs.demo import run_demo
 
-    from .runs.demo import ASSETS, brain, bundled, faces, new_faces
-    from .runs.weights import trained_denoiser
-    from .system.processes import arithmetic
-
-    for name, show in (("brain", brain), ("faces", faces), ("faces_32", new_faces)):
-        config = bundled(name, "null")
-        denoiser = trained_denoiser(config, ASSETS / name / "config.yaml")
-        with arithmetic(config.sample.mixed_precision):
-            show(denoiser, partial(bundled, name), output)
-    pictures = ", ".join(sorted(path.name for path in output.glob("*.png")))
-    say(f"{output}: {pictures}; scores in brain.csv and faces.csv")
+    run_demo(output)
 
 
 @app.command("import-weights")
@@ -235,11 +197,9 @@ def import_weights(
     --config configs/generation/ffhq_msm_p04_noise0_0_img128.yaml
     """
     from .config.load import load_config
-    from .network import load_published_weights
+    from .runs.weights import import_published
 
-    settings = load_config(config_file).network.model_dump()
-    load_published_weights(file, **settings).save(folder)
-    say(f"{folder}: config.json and model.safetensors")
+    import_published(load_config(config_file), file, folder)
 
 
 def main() -> None:

@@ -3,8 +3,6 @@
 Any other exception, a plain `ValueError` too, is a mistake in a program, and ends it with a traceback.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -4,8 +4,6 @@ null means automatic: a field that is not given, or null, gets its value from th
 says what was asked; what the fields hold is what runs.
 """
 
-from __future__ import annotations
-
 import reprlib
 from typing import Any, TypeVar, get_args
 
@@ -32,12 +30,12 @@ class Block(BaseModel):
     def _no_bool_and_null_for_automatic(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        fields = cls.model_fields
         for name, value in data.items():
-            field = cls.model_fields.get(name)
+            field = fields.get(name)
             values = value if isinstance(value, list | tuple) else [value]
             if field and field.annotation is not bool and any(isinstance(v, bool) for v in values):
                 raise refuse(name, f"found {reprlib.repr(value)}; it should not be true or false")
-        fields = cls.model_fields
         can_be_none = {name for name, field in fields.items() if type(None) in get_args(field.annotation)}
         return {n: v for n, v in data.items() if v is not None or n in can_be_none or n not in fields}
 

@@ -1,7 +1,5 @@
 """From settings to the objects that they describe."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,39 +7,18 @@ from functools import partial
 import torch
 from torch import Generator, Tensor, nn
 
+from .. import operators
 from ..data_step import DataStep, GradientStep, Proximal
 from ..denoiser import EDM, Epsilon, Parametrisation, PartialDenoiser, Sense
 from ..errors import ConfigError
 from ..losses import noiseless_loss, noisy_loss
-from ..masks import BoxMasks, CartesianMasks, FullMask, Masks, Size, VariableDensityMasks
+from ..masks import FAMILIES, Masks, Size
 from ..mri_prior import ImagePrior
-from ..operators import (
-    Convolution,
-    Undersampling,
-    WeightedSum,
-    box_inpainting,
-    colorization,
-    gaussian_blur,
-    motion_blur,
-    random_inpainting,
-    super_resolution,
-)
+from ..operators import Convolution, Undersampling, WeightedSum
 from ..sampling import Sampler
 from ..schedule import VPSchedule
-from .measured import (
-    AnyMask,
-    AnyProblem,
-    BoxMaskConfig,
-    BoxProblem,
-    CartesianMaskConfig,
-    ColorizationProblem,
-    FullMaskConfig,
-    GaussianBlurProblem,
-    MotionBlurProblem,
-    RandomProblem,
-    SuperResolutionProblem,
-)
-from .sampled import GradientStepConfig, ProximalConfig, SampleConfig
+from .measured import AnyMask, AnyProblem
+from .sampled import OF_SAMPLER, AnyStep, GradientStepConfig, SampleConfig
 from .trained import DiffusionConfig, TrainConfig
 
 
@@ -60,44 +37,27 @@ def make_masks(mask: AnyMask, size: Size, field: str = "data.mask") -> Masks:
     Raises:
         ConfigError: there is no such law of this size.
     """
+    settings = {"size": size, **mask.model_dump(exclude={"kind"})}
     with _of_field(field):
-        return _masks(mask, size)
-
-
-def _masks(mask: AnyMask, size: Size) -> Masks:
-    if isinstance(mask, FullMaskConfig):
-        return FullMask(size)
-    if isinstance(mask, BoxMaskConfig):
-        return BoxMasks(size, mask.drop, mask.grid)
-    if isinstance(mask, CartesianMaskConfig):
-        return CartesianMasks(size, mask.acceleration, mask.center, mask.pattern)
-    return VariableDensityMasks(size, mask.acceleration, mask.center, mask.pattern, mask.corners)
+        return FAMILIES[mask.kind](**settings)
 
 
 def make_denoiser(network: nn.Module, diffusion: DiffusionConfig, masks: Masks | None = None) -> PartialDenoiser:
     """The partial denoiser that a config describes, around a network, trained on a mask law."""
     prior = ImagePrior(phase_width=diffusion.phase_width, phase_residual=diffusion.phase_residual)
-    parametrisation: Parametrisation = EDM() if diffusion.parametrisation == "edm" else Epsilon()
-    if diffusion.parametrisation == "sense":
-        parametrisation = Sense(prior, iterations=diffusion.sense_iterations)
-    return PartialDenoiser(network, VPSchedule(), parametrisation, masks, prior=prior)
+    sense = Sense(prior, iterations=diffusion.sense_iterations)
+    known: dict[str, Parametrisation] = {"epsilon": Epsilon(), "edm": EDM(), "sense": sense}
+    return PartialDenoiser(network, VPSchedule(), known[diffusion.parametrisation], masks, prior=prior)
 
 
 def make_sampler(sample: SampleConfig) -> Sampler:
     """The sampler that a config describes."""
-    return Sampler(
-        steps=sample.steps,
-        draws=sample.draws,
-        eta=sample.eta,
-        covering=sample.masks == "covering",
-        score=sample.score,
-        grid=sample.grid,
-        order=sample.order,
-        warm_start=None if sample.warm_start == "none" else sample.warm_start,
-    )
+    warm_start = None if sample.warm_start == "none" else sample.warm_start
+    same = sample.model_dump(include=OF_SAMPLER)
+    return Sampler(**same, covering=sample.masks == "covering", warm_start=warm_start)
 
 
-def make_data_step(step: GradientStepConfig | ProximalConfig | None) -> DataStep:
+def make_data_step(step: AnyStep | None) -> DataStep:
     """The data step that a config of an inverse problem describes."""
     assert step is not None  # `Config` finds one for every inverse problem
     if isinstance(step, GradientStepConfig):
@@ -115,25 +75,20 @@ def make_operator(
     """
     fields = " and ".join(problem.model_dump(exclude={"operator", "noise_std"})) or "operator"
     with _of_field(f"inverse_problem.{fields}"):
-        return _operator(problem, shape, streams)
-
-
-def _operator(
-    problem: AnyProblem, shape: tuple[int, int, int], streams: Sequence[Generator]
-) -> Undersampling | Convolution | WeightedSum:
-    if isinstance(problem, BoxProblem):
-        return box_inpainting(shape, hole=problem.hole)
-    if isinstance(problem, RandomProblem):
-        masks = [random_inpainting(shape, generator=stream, kept=problem.keep).mask for stream in streams]
-        return Undersampling(torch.cat(masks))
-    if isinstance(problem, SuperResolutionProblem):
-        return super_resolution(shape, factor=problem.factor)
-    if isinstance(problem, GaussianBlurProblem):
-        return gaussian_blur(shape, sigma=problem.blur_sigma)
-    if isinstance(problem, MotionBlurProblem):
-        return motion_blur(shape, length=problem.blur_length, angle=problem.blur_angle)
-    assert isinstance(problem, ColorizationProblem)  # undersampling is for MRI
-    return colorization(shape)
+        if problem.operator == "box":
+            return operators.box_inpainting(shape, hole=problem.hole)
+        if problem.operator == "random":
+            kept = problem.keep
+            masks = [operators.random_inpainting(shape, generator=stream, kept=kept).mask for stream in streams]
+            return Undersampling(torch.cat(masks))
+        if problem.operator == "super_resolution":
+            return operators.super_resolution(shape, factor=problem.factor)
+        if problem.operator == "gaussian_blur":
+            return operators.gaussian_blur(shape, sigma=problem.blur_sigma)
+        if problem.operator == "motion_blur":
+            return operators.motion_blur(shape, length=problem.blur_length, angle=problem.blur_angle)
+        assert problem.operator == "colorization"  # undersampling is for MRI
+        return operators.colorization(shape)
 
 
 def make_loss(settings: TrainConfig, largest_noise_std: float) -> Callable[..., Tensor]:

@@ -1,7 +1,5 @@
 """What a result follows from: the settings that two runs must share for their results to go together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

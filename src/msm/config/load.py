@@ -1,82 +1,56 @@
 """Settings of a run, read from YAML and written back to it; `msm.config.schema` says what they are.
 
-    load_config("configs/train/ffhq_msm_p04_noise0_0_img128.yaml", ["train.lr=2e-5"]) -> Config
-    dump_config(config) -> YAML of all that runs, which loads back to the same Config
-    dump_asked(config) -> YAML of what was asked, likewise
-
 A mistake ends in a `ConfigError` of one line: the file, the dotted field, what was found, what to do.
-Files are data: no YAML tag is ever executed. The published layout is read through `msm.config.published`.
 """
-
-from __future__ import annotations
 
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..errors import ConfigError, one_line
 from ..system.console import note
-from .measured import (
-    BoxMaskConfig,
-    BoxProblem,
-    CartesianMaskConfig,
-    ColorizationProblem,
-    DataConfig,
-    FullMaskConfig,
-    GaussianBlurProblem,
-    MotionBlurProblem,
-    RandomProblem,
-    SuperResolutionProblem,
-    UndersamplingProblem,
-    VariableDensityMaskConfig,
-)
+from .measured import AnyMask, AnyProblem, DataConfig
 from .published import read
-from .sampled import GradientStepConfig, ProximalConfig, SampleConfig
+from .sampled import OF_SAMPLER, AnyStep, SampleConfig
 from .schema import Config, Setting
 from .trained import DiffusionConfig, NetworkConfig, TrainConfig
 from .yaml_text import dump, parse
 
 __all__ = ["Config", "ConfigError", "dump_asked", "dump_config", "load_config"]
 
-
-_MASKS = (BoxMaskConfig, CartesianMaskConfig, VariableDensityMaskConfig, FullMaskConfig)
-_STEPS = (GradientStepConfig, ProximalConfig)
-_PROBLEMS = (
-    *(BoxProblem, RandomProblem, SuperResolutionProblem, GaussianBlurProblem, MotionBlurProblem),
-    *(ColorizationProblem, UndersamplingProblem),
-)
+Place = tuple[str | int, ...]
 
 
-def _tagged(models: Sequence[type[BaseModel]], tag: str, *place: str) -> dict[tuple[str | int, ...], type[BaseModel]]:
+def _tagged(union: Any, tag: str, *place: str) -> dict[Place, type[BaseModel]]:
     """The models of a union, which pydantic finds at the place with the tag behind."""
-    return {(*place, model.model_fields[tag].default): model for model in models}
+    return {(*place, model.model_fields[tag].default): model for model in get_args(union)}
 
 
-_BLOCKS: dict[tuple[str | int, ...], type[BaseModel]] = {
+_BLOCKS: dict[Place, type[BaseModel]] = {
     (): Config,
     ("setting",): Setting,
     ("data",): DataConfig,
-    **_tagged(_MASKS, "kind", "data", "mask"),
+    **_tagged(AnyMask, "kind", "data", "mask"),
     ("network",): NetworkConfig,
     ("diffusion",): DiffusionConfig,
     ("train",): TrainConfig,
     ("sample",): SampleConfig,
-    **_tagged(_STEPS, "kind", "sample", "data_step"),
-    **_tagged(_PROBLEMS, "operator", "inverse_problem"),
-    **_tagged(_MASKS, "kind", "inverse_problem", "undersampling", "mask"),
+    **_tagged(AnyStep, "kind", "sample", "data_step"),
+    **_tagged(AnyProblem, "operator", "inverse_problem"),
+    **_tagged(AnyMask, "kind", "inverse_problem", "undersampling", "mask"),
 }
 _MOVED = {  # settings of earlier versions: where they are now
     "inverse_problem.step_size": "sample.data_step, {kind: gradient, gamma: …} or {kind: proximal}",
     "inverse_problem.likelihood_weight": "sample.data_step.likelihood_weight",
     "inverse_problem.proximal_iterations": "sample.data_step.iterations",
 }
-_CHOSEN = {"steps", "draws", "eta", "masks", "score", "grid", "order", "warm_start", "data_step"}  # by sample.preset
+_CHOSEN = {*OF_SAMPLER, "masks", "warm_start", "data_step"}  # by sample.preset
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -100,7 +74,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         raw = _override(raw, override, f"{path} (override {override})")
         if override.partition("=")[0].strip() == "sample.preset":
-            raw = _without_preset(raw)
+            kept = {key: value for key, value in raw["sample"].items() if key not in _CHOSEN}
+            raw = {**raw, "sample": kept}  # a preset on the command line beats the file
     for field, new in _MOVED.items():
         block, _, name = field.partition(".")
         if isinstance(raw.get(block), dict) and name in raw[block]:
@@ -142,12 +117,6 @@ def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
     return put(raw, keys, "")
 
 
-def _without_preset(raw: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the settings without those that a preset chooses: a preset on the command line beats the file."""
-    sample = raw["sample"] if isinstance(raw.get("sample"), dict) else {}
-    return raw | {"sample": {name: value for name, value in sample.items() if name not in _CHOSEN}}
-
-
 _UNKNOWN = ("extra_forbidden", "invalid_key")
 
 
@@ -187,7 +156,8 @@ def _explain(error: ErrorDetails) -> tuple[str, str]:
         return field, f"missing; add it{hint}"
     tag = str(context.get("discriminator", "")).strip("'")
     if kind == "union_tag_not_found":
-        return f"{field}.{tag}", f"missing; add it: {', '.join(_tags(loc))}"
+        tags = [str(block[-1]) for block in _BLOCKS if block and block[:-1] == loc]
+        return f"{field}.{tag}", f"missing; add it: {', '.join(tags)}"
     if kind == "union_tag_invalid":
         return f"{field}.{tag}", f"found '{context['tag']}'; it should be one of {context['expected_tags']}"
     if kind in ("model_type", "model_attributes_type"):
@@ -199,23 +169,12 @@ def _explain(error: ErrorDetails) -> tuple[str, str]:
     return field, f"found {reprlib.repr(error['input'])}; it should {should}{hint}"
 
 
-def _tags(loc: Sequence[str | int]) -> list[str]:
-    """The kinds of the union at a place; none where there is no union."""
-    return [str(block[-1]) for block in _BLOCKS if len(block) == len(loc) + 1 and block[:-1] == tuple(loc)]
+def _dotted(loc: Place) -> str:
+    """The field as the user writes it, without the tags that pydantic adds to its place."""
+    return ".".join(str(part) for i, part in enumerate(loc) if not i or loc[: i + 1] not in _BLOCKS)
 
 
-def _dotted(loc: Sequence[str | int]) -> str:
-    """The field as the user writes it: pydantic adds the kind of a union to the place of its fields."""
-    return ".".join(
-        str(part) for i, part in enumerate(loc) if tuple(loc[: i + 1]) not in _BLOCKS or not _is_tag(loc, i)
-    )
-
-
-def _is_tag(loc: Sequence[str | int], i: int) -> bool:
-    return str(loc[i]) in _tags(loc[:i]) and i > 0
-
-
-def _nearest(loc: tuple[str | int, ...]) -> str:
+def _nearest(loc: Place) -> str:
     """What an unknown key was meant to be: the same name in another block, or one alike in its own."""
     block, key = loc[:-1], str(loc[-1])
     names = list(_BLOCKS[block].model_fields) if block in _BLOCKS else []

@@ -10,8 +10,6 @@ tau, lambda, w, eta, gamma, "ddim200", …). Under a block whose name begins wit
 inverse problem count. A key without a counterpart is handed back, not guessed at.
 """
 
-from __future__ import annotations
-
 import re
 import reprlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """How samples are drawn: the sampler, and how it meets the data of an inverse problem."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -37,7 +35,9 @@ class ProximalConfig(Block):
     )
 
 
-DataStepConfig = Annotated[GradientStepConfig | ProximalConfig, Field(discriminator="kind")]
+AnyStep = GradientStepConfig | ProximalConfig
+DataStepConfig = Annotated[AnyStep, Field(discriminator="kind")]
+OF_SAMPLER = {"steps", "draws", "eta", "score", "grid", "order"}  # fields of `SampleConfig` that `Sampler` has too
 
 
 class SampleConfig(Block):

@@ -9,20 +9,8 @@ from pydantic import Field
 from pydantic import model_validator as check
 
 from .block import Block, refuse
-from .measured import (
-    AnyMask,
-    AnyProblem,
-    BoxMaskConfig,
-    BoxProblem,
-    CartesianMaskConfig,
-    ColorizationProblem,
-    DataConfig,
-    ProblemConfig,
-    SuperResolutionProblem,
-    UndersamplingProblem,
-    VariableDensityMaskConfig,
-)
-from .sampled import GradientStepConfig, ProximalConfig, SampleConfig
+from .measured import AnyMask, AnyProblem, DataConfig, ProblemConfig, UndersamplingProblem
+from .sampled import OF_SAMPLER, GradientStepConfig, ProximalConfig, SampleConfig
 from .trained import DiffusionConfig, NetworkConfig, TrainConfig
 
 
@@ -98,7 +86,7 @@ class Config(Block):
             self.model_fields_set.discard("inverse_problem")  # not asked for: null is automatic
         preset, solve = self.sample.preset, self.inverse_problem is not None
         sampler = (Sampler.preset(preset, mri=mri, inverse_problem=solve) if preset else Sampler()).resolved(solve)
-        values = {name: getattr(sampler, name) for name in ("steps", "draws", "eta", "score", "grid", "order")}
+        values = {name: getattr(sampler, name) for name in OF_SAMPLER}
         values |= {"masks": "covering" if sampler.covering else "iid", "warm_start": sampler.warm_start or "none"}
         step = self.sample.data_step
         if step is None and solve:
@@ -121,30 +109,30 @@ def _automatic_kind(preset: Any, raw: bool) -> str:
 
 
 def _check_mask(field: str, mask: AnyMask, size: int) -> None:
-    if isinstance(mask, BoxMaskConfig) and size % mask.grid:
+    if mask.kind == "box" and size % mask.grid:
         raise refuse(f"{field}.grid", f"found {mask.grid}; use a divisor of data.image_size {size}")
-    if isinstance(mask, CartesianMaskConfig | VariableDensityMaskConfig) and mask.center > size:
+    if (mask.kind == "cartesian" or mask.kind == "variable_density") and mask.center > size:
         raise refuse(f"{field}.center", f"found {mask.center}; at most data.image_size {size}")
-    if isinstance(mask, CartesianMaskConfig) and mask.pattern == "uniform" and mask.acceleration % 1:
+    if mask.kind == "cartesian" and mask.pattern == "uniform" and mask.acceleration % 1:
         raise refuse(f"{field}.acceleration", f"found {mask.acceleration}; uniform needs a whole number")
 
 
 def _check_problem(problem: AnyProblem, data: DataConfig) -> None:
-    at = "inverse_problem"
-    if isinstance(problem, UndersamplingProblem) != data.is_mri:
+    at, size = "inverse_problem", data.image_size
+    if (problem.operator == "undersampling") != data.is_mri:
         photos = "box, random, super_resolution, gaussian_blur, motion_blur or colorization"
         takes = "undersampling" if data.is_mri else photos
         raise refuse(f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes {takes}")
-    if isinstance(problem, UndersamplingProblem) and (problem.mask is None) != (data.kind == "raw"):
-        reason = "missing; operator undersampling needs it"
-        if problem.mask:
-            reason = "remove it, or set inverse_problem=null: raw files have masks"
-        raise refuse(f"{at}.mask", reason)
-    if isinstance(problem, ColorizationProblem) and data.channels != 3:
+    if problem.operator == "undersampling":
+        if problem.mask is None and data.kind != "raw":
+            raise refuse(f"{at}.mask", "missing; operator undersampling needs it")
+        if problem.mask is not None and data.kind == "raw":
+            raise refuse(f"{at}.mask", "remove it, or set inverse_problem=null: raw files have masks")
+        if problem.mask is not None:
+            _check_mask(f"{at}.mask", problem.mask, size)
+    if problem.operator == "colorization" and data.channels != 3:
         raise refuse(f"{at}.operator", "found 'colorization'; it needs data.channels 3")
-    if isinstance(problem, BoxProblem) and problem.hole > data.image_size:
-        raise refuse(f"{at}.hole", f"found {problem.hole}; at most data.image_size {data.image_size}")
-    if isinstance(problem, SuperResolutionProblem) and data.image_size % problem.factor:
-        raise refuse(f"{at}.factor", f"found {problem.factor}; use a divisor of {data.image_size} (image_size)")
-    if isinstance(problem, UndersamplingProblem) and problem.mask:
-        _check_mask(f"{at}.mask", problem.mask, data.image_size)
+    if problem.operator == "box" and problem.hole > size:
+        raise refuse(f"{at}.hole", f"found {problem.hole}; at most data.image_size {size}")
+    if problem.operator == "super_resolution" and size % problem.factor:
+        raise refuse(f"{at}.factor", f"found {problem.factor}; use a divisor of {size} (image_size)")

@@ -1,7 +1,5 @@
 """YAML as data: plain values in, plain values out; no tag is ever executed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,21 +10,16 @@ import yaml
 from ..errors import ConfigError
 
 _YAML = "tag:yaml.org,2002:"
-
-
-SCALARS: list[tuple[str, re.Pattern[str], list[str]]] = [
-    (_YAML + "null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    (_YAML + "bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
-    (_YAML + "int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789")),
-    (
-        _YAML + "float",
-        re.compile(
-            r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
-            r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-        ),
+SCALARS = {  # how plain text of each type looks, and how it begins
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?(?:0|[1-9][0-9_]*)", list("-+0123456789")),
+    "float": (
+        r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
-]
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,9 +47,9 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either our reader or a YAML 1.1 reader would not take for text."""
 
 
-for _tag, _pattern, _first in SCALARS:
-    _Loader.add_implicit_resolver(_tag, _pattern, _first)
-    _Dumper.add_implicit_resolver(_tag, _pattern, _first)
+for _type, (_pattern, _first) in SCALARS.items():
+    for _each in (_Loader, _Dumper):
+        _each.add_implicit_resolver(_YAML + _type, re.compile(f"^(?:{_pattern})$"), _first)
 _Loader.add_constructor(_YAML + "python/tuple", _Loader.construct_tuple)
 _Loader.add_constructor(None, _Loader.refuse)
 

@@ -1,7 +1,5 @@
 """Results as files: pictures, and the arrays beside them."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass

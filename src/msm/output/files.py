@@ -1,16 +1,11 @@
 """Texts, tables and arrays as files."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
+import numpy as np
 from torch import Tensor
 
 from ..errors import DataError
@@ -19,16 +14,12 @@ from ..system.files import whole
 
 def write_array(path: Path, array: Tensor) -> None:
     """Write a tensor as .npy."""
-    import numpy as np
-
     with whole(path) as temporary:
         np.save(temporary, array.cpu().numpy())
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Tensor], names: Sequence[str]) -> None:
     """Write tensors by name, and the names of the images, as .npz."""
-    import numpy as np
-
     found: dict[str, Any] = {key: value.cpu().numpy() for key, value in arrays.items()}
     with whole(path) as temporary:
         np.savez(temporary, names=np.array(names), **found)
@@ -40,8 +31,6 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     Raises:
         DataError: it is missing or damaged, with the remedy.
     """
-    import numpy as np
-
     if not path.is_file():
         raise DataError(f"{path}: missing; {remedy}")
     try:

@@ -1,7 +1,5 @@
 """A run folder: what lies in it, under which name, and how it was made."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -69,13 +67,14 @@ def forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def forget_samples(folder: Path) -> None:
-    """Remove the samples that a run folder held before, and their evaluation."""
+def fresh_run(config: Config, folder: Path) -> None:
+    """Record a sampling run in its folder, free of the samples that were there before, and of their evaluation."""
     forget(folder)
     for name in (IMAGES, GRID, SAMPLES, MEASURED, METRICS, COMPARISON, REPORT):
         (folder / name).unlink(missing_ok=True)
     for picture in (folder / PICTURES).glob("*.png"):
         picture.unlink()
+    record_run(config, folder)
 
 
 def run_config(folder: Path) -> Config:

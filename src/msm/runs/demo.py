@@ -4,9 +4,8 @@ The networks were trained on undersampled measurements only, and never on what t
 volume, measured at R = 4, 6 and 8, and a portrait with a hole, or four times too small.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..config.load import Config, load_config
-from ..config.measured import CartesianMaskConfig
 from ..data.acquire import Source
 from ..data.samples import brain_slices, portrait
 from ..denoiser import PartialDenoiser
@@ -23,12 +21,24 @@ from ..evaluate.records import Kind, Record, score, summary, write_scores
 from ..output.figures import Column, error_map, spread, write_comparison, write_picture
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
-from ..system.console import progress, table
+from ..system.console import progress, say, table
+from ..system.processes import arithmetic
+from .weights import trained_denoiser
 
 Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
 
 ASSETS = Path(__file__).parents[1] / "assets"
-ACCELERATIONS = (4, 6, 8)
+
+
+def run_demo(folder: Path) -> None:
+    """Show what the bundled weights do, in figures and tables of a folder."""
+    for name, show in {"brain": brain, "faces": faces, "faces_32": new_faces}.items():
+        config = bundled(name, "null")
+        denoiser = trained_denoiser(config, ASSETS / name / "config.yaml")
+        with arithmetic(config.sample.mixed_precision):
+            show(denoiser, partial(bundled, name), folder)
+    pictures = ", ".join(sorted(path.name for path in folder.glob("*.png")))
+    say(f"{folder}: {pictures}; scores in brain.csv and faces.csv")
 
 
 def bundled(name: str, problem: str) -> Config:
@@ -46,15 +56,13 @@ def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> No
     """Reconstruct brain slices at R = 4, 6 and 8, and generate new ones."""
     config = configured("null")
     items = brain_slices(config.data.image_size, config.data.coils)
-    assert isinstance(config.data.mask, CartesianMaskConfig)
-    center = config.data.mask.center
+    assert config.data.mask.kind == "cartesian"
     records = []
-    for acceleration in ACCELERATIONS:
-        mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {center}}}"
+    for acceleration in (4, 6, 8):
+        mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {config.data.mask.center}}}"
         settled = configured(f"{{operator: undersampling, mask: {mask}}}")
         records += _solve(denoiser, settled, items, f"brain R{acceleration}", folder)
-    new = _generate(denoiser, config, coil_maps(items), "brain, new slices")
-    write_picture(folder / "brain_generated.png", new)
+    write_picture(folder / "brain_generated.png", _generate(denoiser, config, coil_maps(items), "brain, new slices"))
     write_scores(folder / "brain.csv", records)
 
 
@@ -63,10 +71,8 @@ def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> No
     config = configured("null")
     items = [portrait(config.data.image_size)]
     hole = configured(f"{{operator: box, hole: {config.data.image_size // 2}}}")
-    small = configured("{operator: super_resolution, factor: 4}")
-    records = []
-    for settled, label in ((hole, "face hole"), (small, "face x4")):
-        records += _solve(denoiser, settled, items, label, folder)
+    records = _solve(denoiser, hole, items, "face hole", folder)
+    records += _solve(denoiser, configured("{operator: super_resolution, factor: 4}"), items, "face x4", folder)
     write_scores(folder / "faces.csv", records)
 
 
@@ -82,13 +88,7 @@ def _generate(denoiser: PartialDenoiser, config: Config, maps: Tensor | None, la
         return prior_samples(denoiser, config.data, config.sample, maps, advance)
 
 
-def _solve(
-    denoiser: PartialDenoiser,
-    config: Config,
-    items: list[Source],
-    label: str,
-    folder: Path,
-) -> list[Record]:
+def _solve(denoiser: PartialDenoiser, config: Config, items: list[Source], label: str, folder: Path) -> list[Record]:
     """Solve one inverse problem in every way, draw a figure, print a table; returns the records."""
     steps = len(items) * config.sample.samples * config.sample.steps
     with progress(label, steps, shared=True) as advance:

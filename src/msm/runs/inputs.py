@@ -1,7 +1,5 @@
 """What a run reads, as its config says: the items of a data folder, the store that is trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -40,11 +38,20 @@ def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
     return islice(items, data.limit)
 
 
+def data_folder(config: Config, what: str) -> Path:
+    """setting.dataset_dir, which is to be what a command needs.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    if config.setting.dataset_dir is None:
+        raise ConfigError(f"setting.dataset_dir: missing; set it to {what}")
+    return config.setting.dataset_dir
+
+
 def write_store(config: Config, split: str, path: Path, truth: Path | None) -> int:
     """Measure every item of a data folder once; returns how many there were."""
-    data, folder = config.data, config.setting.dataset_dir
-    if folder is None:
-        raise ConfigError("setting.dataset_dir: missing; set it to the folder with the images")
+    data, folder = config.data, data_folder(config, "the folder with the images")
     masks = make_masks(data.mask, data.image_size)
     provenance = {"source": folder.name, "split": split, "data": data.model_dump(mode="json")}
     count = 0
@@ -89,10 +96,8 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
     made = store.provenance.get("data", {}).get("mask")
     wanted = data.mask.model_dump(mode="json")
     if made is not None and made != wanted:
-        raise ConfigError(
-            f"{store.path}: was measured with data.mask {made}, the config says {wanted}; use the config it was made "
-            "with"
-        )
+        said = f"data.mask {made}, the config says {wanted}"
+        raise ConfigError(f"{store.path}: was measured with {said}; use the config it was made with")
     if data.kind == "raw":
         masks, law = store.masks(READ), make_masks(data.mask, store.shape[-2:])
         kept, expected = masks.float().mean().item(), law.kept
@@ -107,7 +112,9 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
 
 def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acquisitions]:
     """The store to train on, and the acquisitions made of it: the same, but for train.remask and train.noise_std."""
-    store = open_store(fully_sampled(config) if config.train.remask else config, folder)
+    clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}  # images that train.remask draws masks for
+    whole = config.model_copy(update={"data": config.data.model_copy(update=clean)})
+    store = open_store(whole if config.train.remask else config, folder)
     sizes = store.shape[-2:] if config.data.kind == "raw" else (config.data.image_size, config.data.image_size)
     if store.shape[-2:] != sizes or store.is_mri != config.data.is_mri:
         raise ConfigError(
@@ -120,27 +127,20 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
             f"{store.path}: holds items of {sizes[0]}×{sizes[1]}, the levels of network.channel_mult need multiples "
             f"of {step}; use fewer levels, or import with --size"
         )
-    if not config.train.remask:
+    data: Acquisitions = store
+    if config.train.remask:
+        masks = make_masks(config.data.mask, config.data.image_size)
+        data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
+        how = "masks and noise are drawn from clean images at every step, so training is not on measurements alone"
+        warn(f"train.remask: {how}")
+    else:
         check_masks(config.data, store)
-        return store, with_noise(config.train.noise_std, store, store, folder / NOISE)
-    masks = make_masks(config.data.mask, config.data.image_size)
-    data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
-    how = "masks and noise are drawn from clean images at every step, so training is not on measurements alone"
-    warn(f"train.remask: {how}")
     return store, with_noise(config.train.noise_std, store, data, folder / NOISE)
-
-
-def fully_sampled(config: Config) -> Config:
-    """The same settings with clean images for acquisitions: what train.remask draws its masks from."""
-    clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}
-    return config.model_copy(update={"data": config.data.model_copy(update=clean)})
 
 
 def test_items(config: Config) -> list[Source]:
     """The first sample.count items of the test split."""
-    folder = config.setting.dataset_dir
-    if folder is None:
-        raise ConfigError("setting.dataset_dir: missing; set it to the folder with the test images")
+    folder = data_folder(config, "the folder with the test images")
     items = list(islice(sources(config.data, folder, "test"), config.sample.count))
     if not items:
         raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")
@@ -172,9 +172,8 @@ def trained_names(config: Config, store: MeasurementStore | None) -> set[str]:
     folder = config.setting.dataset_dir
     if store is None or folder is None:
         return set()
-    if (store.provenance.get("source"), store.provenance.get("split")) != (folder.name, "train"):
-        return set()
-    return set(store.names(range(len(store))))
+    of_folder = (store.provenance.get("source"), store.provenance.get("split")) == (folder.name, "train")
+    return set(store.names(range(len(store)))) if of_folder else set()
 
 
 def seen_in_training(config: Config) -> set[str]:

@@ -1,13 +1,10 @@
 """What `msm acquire RAW` and `msm sample` with data.kind raw do, with the lines they print."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 
 from ..config.load import Config
 from ..denoiser import PartialDenoiser
-from ..errors import ConfigError
+from ..output.run_folder import record_run
 from ..raw.import_store import import_store, manifest_path
 from ..raw.prepare import HIGH_RESIDUAL
 from ..raw.readers import raw_files
@@ -16,6 +13,7 @@ from ..raw.volume_files import nifti_image
 from ..system.console import progress, say, warn
 from ..system.files import digest
 from ..system.processes import processes
+from .inputs import data_folder
 
 
 def import_raw(paths: list[Path], store: Path, size: tuple[int, int] | None, coils: int | None, workers: int) -> None:
@@ -30,13 +28,12 @@ def import_raw(paths: list[Path], store: Path, size: tuple[int, int] | None, coi
     say(f"{store}: {count} slices of {height}×{width} from {coils} coils; {manifest_path(store)}: {len(lines)} files")
 
 
-def reconstruct_raw(config: Config, denoiser: PartialDenoiser, on_start: Callable[[], None]) -> None:
+def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
     """Reconstruct raw files, slice by slice; what an earlier run of the same settings finished stays.
 
     Args:
         config: the settings; setting.dataset_dir is a raw file or a folder of them.
         denoiser: trained partial denoiser, of setting.pretrained_model_dir.
-        on_start: called once all files were found good, before the first is reconstructed.
 
     Raises:
         DataError: if a file cannot be used.
@@ -44,14 +41,13 @@ def reconstruct_raw(config: Config, denoiser: PartialDenoiser, on_start: Callabl
         ConfigError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
     """
     settings, folder, weights = config.sample, config.setting.save_dir, config.setting.pretrained_model_dir
-    if config.setting.dataset_dir is None:
-        raise ConfigError("setting.dataset_dir: missing; set it to a raw file, or to a folder of them")
     assert weights is not None
+    path = data_folder(config, "a raw file, or to a folder of them")
     nifti_image()  # before the work that would be lost without it
-    volumes = survey(raw_files([config.setting.dataset_dir]))
+    volumes = survey(raw_files([path]))
     writers = open_writers(volumes, config, digest(weights / "model.safetensors" if weights.is_dir() else weights))
     if processes().is_main_process:
-        on_start()
+        record_run(config, folder)
     left = sum(len(volumes[name].slices) - writer.done for name, writer in writers.items())
     with progress("reconstructing", left * settings.samples * settings.steps, shared=True) as advance:
         warnings = reconstruct_volumes(denoiser, volumes, writers, config, advance)

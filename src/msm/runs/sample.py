@@ -1,9 +1,8 @@
 """Runs that sample: from a config and a denoiser to the files of a run folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,31 +13,42 @@ from ..denoiser import PartialDenoiser
 from ..evaluate.records import remark_of_training, score, summary, write_measured, write_scores
 from ..output.figures import Column, error_map, spread, write_comparison, write_samples
 from ..output.files import write_array
-from ..output.run_folder import COMPARISON, METRICS, SAMPLES, file_names, forget_samples, record_run, versions
+from ..output.run_folder import CHECKPOINTS, COMPARISON, METRICS, SAMPLES, check_folder, file_names, fresh_run, versions
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.kept_batches import Parts
 from ..sample.observe import coil_maps
 from ..system.console import progress, say, table, warn
 from ..system.files import fingerprint
-from ..system.processes import processes
+from ..system.processes import arithmetic, processes
 from .inputs import seen_in_training, test_items
-from .raw import reconstruct_raw
+from .raw import run_raw
+from .weights import trained_denoiser
+
+
+def run_sampling(config: Config, config_file: Path) -> None:
+    """Generate, or solve the inverse problem of the config, into its run folder."""
+    check_folder(config.setting.save_dir, CHECKPOINTS)
+    denoiser = trained_denoiser(config, config_file)
+    run = run_generation if config.inverse_problem is None else run_reconstruction
+    if config.data.kind == "raw":
+        run = run_raw
+    with arithmetic(config.sample.mixed_precision):
+        run(config, denoiser)
 
 
 def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
     """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
-    settings = config.sample
+    settings, folder = config.sample, config.setting.save_dir
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
     parts = kept_parts(config, denoiser, [], [] if maps is None else [maps])
     with progress("generating", settings.count * settings.steps, shared=True) as advance:
         images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
-    forget_samples(config.setting.save_dir)
-    record_run(config, config.setting.save_dir)
-    write_samples(config.setting.save_dir, images, [f"sample_{n:05d}" for n in range(settings.count)])
+    fresh_run(config, folder)
+    write_samples(folder, images, [f"sample_{n:05d}" for n in range(settings.count)])
     parts.remove()
-    say(f"{config.setting.save_dir}: {len(images)} images, grid.png, images.npy")
+    say(f"{folder}: {len(images)} images, grid.png, images.npy")
 
 
 def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
@@ -52,8 +62,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
         inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
-    forget_samples(folder)
-    record_run(config, folder)
+    fresh_run(config, folder)
     names = file_names(names)
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
     records = score("input", "input", inputs, truth, names) + score("mean", "msm", mean, truth, names)
@@ -66,23 +75,13 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
         records += score("sample", "msm_one_sample", samples[:, 0], truth, names)
         columns.append(Column("std. deviation", spread(samples), is_map=True))
     shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
-    write_comparison(folder / COMPARISON, config.setting.save_dir.name, names[:8], shown)
+    write_comparison(folder / COMPARISON, folder.name, names[:8], shown)
     write_scores(folder / METRICS, records)
     parts.remove()
     table(f"{folder}: mean over {len(items)} images, convention plain", summary(records))
 
 
-def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
-    """Reconstruct raw files: mean and standard deviation of each slice."""
-    reconstruct_raw(config, denoiser, lambda: record_run(config, config.setting.save_dir))
-
-
 def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], data: Sequence[Tensor]) -> Parts:
-    """The batches of samples that a stopped run of the same settings, weights and data left in the run folder.
-
-    Masks and noise of items follow from their names.
-    """
-    weights = denoiser.state_dict().values()
-    device = denoiser.schedule.device
-    texts = [json.dumps([identity.samples(config), versions()]), device.type, *names]
-    return Parts(config.setting.save_dir, fingerprint(texts, [*weights, *data]))
+    """What a stopped run of the same settings, weights and data left; masks and noise of items follow from names."""
+    texts = [json.dumps([identity.samples(config), versions()]), denoiser.schedule.device.type, *names]
+    return Parts(config.setting.save_dir, fingerprint(texts, [*denoiser.state_dict().values(), *data]))

@@ -1,7 +1,5 @@
 """What `msm train` does: from a config to the weights of a run folder."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

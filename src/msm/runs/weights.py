@@ -1,20 +1,19 @@
 """The denoiser of a run: new, or from weights that must fit the config."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..config.build import make_denoiser, make_masks
+from ..config.identity import check
 from ..config.load import Config
 from ..denoiser import DENOISER_FILE, PartialDenoiser, Sense
 from ..errors import ConfigError
 from ..masks import Masks
 from ..network import ADMNetwork, load_published_weights
 from ..output.run_folder import WEIGHTS
-from ..system.console import note, warn
+from ..system.console import note, say, warn
 from ..system.processes import processes
 
 
@@ -31,9 +30,8 @@ def new_denoiser(config: Config) -> PartialDenoiser:
             network = ADMNetwork(**config.network.model_dump())
     denoiser = make_denoiser(network, config.diffusion, masks)
     scale = "complex, magnitude at most 1" if config.data.is_mri else "real, in [-1, 1]"
-    trained = config.train.model_dump(
-        mode="json", include={"remask", "submask_share", "submask_keep", "images", "seed"}
-    )
+    told = {"remask", "submask_share", "submask_keep", "images", "seed"}
+    trained = config.train.model_dump(mode="json", include=told)
     data = config.data.model_dump(mode="json", exclude={"mask", "limit"})
     denoiser.record = {"scale": scale, "train": trained, "data": data}
     return denoiser
@@ -43,9 +41,8 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     """The denoiser of a trained run, on the device that is there and in the layout that is fast there."""
     path = config.setting.pretrained_model_dir
     if path is None:
-        raise ConfigError(
-            f"{config_file}: setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
-        )
+        missing = "setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
+        raise ConfigError(f"{config_file}: {missing}")
     device, masks = processes().device, make_masks(config.data.mask, config.data.image_size)
     denoiser = _load(config, path, masks)
     _check_diffusion(config, path, denoiser, {"parametrisation", "phase_width", "phase_residual", "sense_iterations"})
@@ -64,6 +61,12 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     if config.sample.compile:
         denoiser.network.compile(dynamic=False)
     return denoiser.to(device).eval()
+
+
+def import_published(config: Config, file: Path, folder: Path) -> None:
+    """Write the published network in a file, which must fit the config, as a safetensors folder."""
+    load_published_weights(file, **config.network.model_dump()).save(folder)
+    say(f"{folder}: config.json and model.safetensors")
 
 
 def _load(config: Config, path: Path, masks: Masks) -> PartialDenoiser:
@@ -88,29 +91,22 @@ def _check_network(config: Config, path: Path, network: ADMNetwork) -> None:
         settings["attention_resolutions"] = sorted(side // other for other in settings["attention_resolutions"])
     for key, value in wanted.items():
         if found[key] != value:
-            raise ConfigError(
-                f"{path}: a network with {key} = {network.settings[key]} at {network.settings['image_size']} px, the "
-                f"config says network.{key} = {getattr(config.network, key)}; use the config it was trained with"
-            )
+            said = f"the config says network.{key} = {getattr(config.network, key)}"
+            found_at = f"{key} = {network.settings[key]} at {network.settings['image_size']} px"
+            raise ConfigError(f"{path}: a network with {found_at}, {said}; use the config it was trained with")
 
 
 def _check_diffusion(config: Config, path: Path, denoiser: PartialDenoiser, names: set[str]) -> None:
     """Settings of the diffusion block by these names must be those that the weights were trained with."""
-    wanted = make_denoiser(denoiser.network, config.diffusion)
-    for name, value in _of_diffusion(wanted).items():
-        found = _of_diffusion(denoiser).get(name)
-        if name in names and found != value:
-            raise ConfigError(
-                f"{path}: was trained with diffusion.{name} = {found}, the config says {value}; use the config it "
-                "was trained with"
-            )
+    sides = denoiser, make_denoiser(denoiser.network, config.diffusion)
+    found, wanted = ({f"diffusion.{n}": v for n, v in _of_diffusion(side).items() if n in names} for side in sides)
+    check(found, wanted, f"{path}: was trained", "use the config it was trained with")
 
 
 def _of_diffusion(denoiser: PartialDenoiser) -> dict[str, Any]:
     """The settings of the diffusion block that describe a denoiser."""
     chosen: dict[str, Any] = {"parametrisation": type(denoiser.parametrisation).__name__.lower()}
     if isinstance(denoiser.parametrisation, Sense):
-        prior, iterations = denoiser.prior, denoiser.parametrisation.iterations
-        chosen |= {"phase_width": prior.phase_width, "phase_residual": prior.phase_residual}
-        chosen["sense_iterations"] = iterations
+        chosen |= {name: getattr(denoiser.prior, name) for name in ("phase_width", "phase_residual")}
+        chosen["sense_iterations"] = denoiser.parametrisation.iterations
     return chosen

@@ -1,7 +1,5 @@
 """Samplers on data: observe test images, draw posterior samples of them, and say how good these are (SPEC §6, §9)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,24 +46,17 @@ def posterior_samples(
     device, repeats = denoiser.schedule.device, settings.samples
     sampler, data_step = make_sampler(settings), make_data_step(settings.data_step)
 
-    def draw(numbers: range) -> tuple[Tensor, Tensor]:
-        chosen = [items[n // repeats] for n in numbers]
+    def draw(batch: range) -> tuple[Tensor, Tensor]:
+        chosen = [items[n // repeats] for n in batch]
         seen = observe(chosen, problem, data, seed=settings.seed, device=device)
+        seeds = [settings.seed + n for n in batch]
         z = reconstruct(
-            denoiser,
-            seen,
-            seeds=[settings.seed + n for n in numbers],
-            sampler=sampler,
-            data_step=data_step,
-            callback=lambda *_: advance(len(numbers)),
+            denoiser, seen, seeds=seeds, sampler=sampler, data_step=data_step, callback=lambda *_: advance(len(batch))
         )
         return seen.input.cpu(), seen.transform.adjoint(z).cpu()
 
-    def reused(numbers: range) -> None:
-        advance(len(numbers) * settings.steps)
-
-    total = len(items) * repeats
-    inputs, samples = zip(*shared_out(total, settings.batch_size, keep(draw, reused)))
+    drawn = keep(draw, lambda batch: advance(len(batch) * settings.steps))
+    inputs, samples = zip(*shared_out(len(items) * repeats, settings.batch_size, drawn))
     return torch.cat(inputs)[::repeats], torch.cat(samples).unflatten(0, (len(items), repeats))
 
 
@@ -88,23 +79,17 @@ def prior_samples(
         keep: as in `posterior_samples`.
     """
     device, sampler = denoiser.schedule.device, make_sampler(settings)
+    shape = (data.channels if maps is None else maps.shape[1], data.image_size, data.image_size)
 
-    def draw(numbers: range) -> Tensor:
+    def draw(batch: range) -> Tensor:
         transform: Transform = Identity()
-        channels: int = data.channels
         if maps is not None:
-            transform, channels = MultiCoil(maps[[n % len(maps) for n in numbers]].to(device)), maps.shape[1]
+            transform = MultiCoil(maps[[n % len(maps) for n in batch]].to(device))
+        seeds = [settings.seed + n for n in batch]
         z = generate(
-            denoiser,
-            (channels, data.image_size, data.image_size),
-            seeds=[settings.seed + n for n in numbers],
-            transform=transform,
-            sampler=sampler,
-            callback=lambda *_: advance(len(numbers)),
+            denoiser, shape, seeds=seeds, transform=transform, sampler=sampler, callback=lambda *_: advance(len(batch))
         )
         return transform.adjoint(z).cpu()
 
-    def reused(numbers: range) -> None:
-        advance(len(numbers) * settings.steps)
-
-    return torch.cat(shared_out(settings.count, settings.batch_size, keep(draw, reused)))
+    drawn = keep(draw, lambda batch: advance(len(batch) * settings.steps))
+    return torch.cat(shared_out(settings.count, settings.batch_size, drawn))

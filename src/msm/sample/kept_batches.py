@@ -48,17 +48,13 @@ class Parts:
                     reused(numbers)
                     return result
             result = work(numbers)
-            self._write(path, result)
+            for other in set(self.all.glob("*")) - {self.folder}:
+                shutil.rmtree(other, ignore_errors=True)
+            with whole(path) as temporary, temporary.open("wb") as file:
+                torch.save(result, file)
             return result
 
         return part
-
-    def _write(self, path: Path, result: object) -> None:
-        for other in self.all.glob("*"):
-            if other != self.folder:
-                shutil.rmtree(other, ignore_errors=True)
-        with whole(path) as temporary, temporary.open("wb") as file:
-            torch.save(result, file)
 
     def remove(self) -> None:
         """All results are written elsewhere."""

@@ -1,7 +1,5 @@
 """Test images as an inverse problem sees them (SPEC §6)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -21,12 +19,7 @@ def coil_maps(items: Sequence[Source]) -> Tensor:
 
 
 def observe(
-    items: Sequence[Source],
-    problem: AnyProblem,
-    data: DataConfig,
-    *,
-    seed: int = 0,
-    device: torch.device | None = None,
+    items: Sequence[Source], problem: AnyProblem, data: DataConfig, *, seed: int = 0, device: torch.device | None = None
 ) -> Problem:
     """Simulate what an inverse problem is given. An item's mask and noise follow from its name and the seed.
 

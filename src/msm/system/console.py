@@ -3,8 +3,6 @@
 The number that torchrun gave the process is read from its environment: accelerate takes seconds to import.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized

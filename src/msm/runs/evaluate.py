@@ -1,0 +1,31 @@
+"""What `msm evaluate` does: find what the samples of a run are to be compared with, and judge them."""
+
+from itertools import islice
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
+from ..output.run_folder import run_config
+from ..system.console import say
+from .inputs import other_items, seen_in_training, trained_names, trained_on
+
+
+def run_evaluation(run: Path, store: Path | None) -> None:
+    """Judge the samples in a run folder; generated ones also against the store trained on, given or looked for.
+
+    Raises:
+        ConfigError: the run has nothing to be judged by, or takes no store.
+    """
+    config = run_config(run)
+    if config.data.kind == "raw":
+        raise ConfigError(f"{run}: a run on raw scans has no truth to be compared with; there is nothing to evaluate")
+    if config.inverse_problem is not None:
+        if store is not None:
+            raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
+        more = other_items(config, config.sample.count)
+        records = evaluate_reconstruction(run, config, more, seen_in_training(config))
+    else:
+        real = list(islice(other_items(config, 0), HELD_OUT))
+        seen = trained_on(config, store)
+        records = evaluate_generation(run, config, real, seen, trained_names(config, seen))
+    say(f"{run}: {len(records)} lines in records.jsonl; a page of it: msm report {run}")
