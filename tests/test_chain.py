@@ -79,8 +79,8 @@ def test_separators_are_what_a_cover_shares_with_the_ones_before(name):
         if not isinstance(masks, CartesianMasks):
             assert torch.equal(separators[:, k - 1], shared)
         else:  # one separator for all
-            assert torch.equal(shared, masks.center.expand_as(shared))
-            assert torch.equal(chain.masks[:, -1], shared) == bool(masks.center.any())
+            assert torch.equal(shared, masks.middle.expand_as(shared))
+            assert torch.equal(chain.masks[:, -1], shared) == bool(masks.middle.any())
 
 
 @pytest.mark.parametrize("drop", [0.35, 0.4, 0.5, 0.7])
@@ -139,7 +139,7 @@ def test_every_column_is_in_each_part_equally_often(acceleration):
     masks = CartesianMasks((4, 40), acceleration, 6)
     covers = masks.covers(torch.rand(3000, 40, generator=torch.Generator().manual_seed(0)))
     frequency = covers[:, :, 0].float().mean(0)
-    expected = torch.where(masks.center, 1.0, 1 / ceil(acceleration)).expand_as(frequency)
+    expected = torch.where(masks.middle, 1.0, 1 / ceil(acceleration)).expand_as(frequency)
     assert_close(frequency, expected, rtol=0, atol=0.045)  # 5 standard deviations
 
 

@@ -293,7 +293,7 @@ def test_masks(made, batch, seed):
     if isinstance(family, BoxMasks):
         assert (mask.sum((1, 2, 3)) == round(family.kept * mask[0].numel() if batch else 0)).all()
     if isinstance(family, CartesianMasks):
-        assert mask[..., family.center].all() and (mask == mask[:, :, :1]).all()
+        assert mask[..., family.middle].all() and (mask == mask[:, :, :1]).all()
     u = torch.rand(batch, needed, family.variates, generator=generator)
     drawn = family.draw(u, covering=True)
     assert drawn.shape == (batch, needed, 1, *family.size) and (drawn.any(1) == reachable).all()

@@ -58,11 +58,11 @@ def noisy_loss(
 
     Args:
         denoiser: D_θ.
-        measurement: acquisitions s with their masks and noise ρ, which may differ between items.
+        measurement: acquisitions s with their masks and noise, which may differ between items.
         t: times on the 0…999 scale (B,).
-        generator: source of the diffusion noise, then of SURE's probe.
+        generator: source of the diffusion noise, then of SURE's probe b.
         noise: as in `noiseless_loss`.
-        probe: SURE's probe b, like `noise`.
+        probe: likewise, b itself.
         sure_weight: λ, in units of the loss at level ρ, or one for each item (B,); 0 spares it two network passes.
         sure_tau: τ, size of the probe, in units of s.
         target_denoiser: makes the pseudo-clean estimates, for example D_θ with averaged weights; None: D_θ.
@@ -202,9 +202,8 @@ def standard_normal(like: Tensor, generator: Generator | None = None) -> Tensor:
 
 def mean_square(residual: Tensor) -> Tensor:
     """Mean of squares over all real components of each item (B,)."""
-    if residual.is_complex():
-        residual = torch.view_as_real(residual)
-    return residual.square().flatten(1).mean(1)
+    parts = torch.view_as_real(residual) if residual.is_complex() else residual
+    return parts.square().flatten(1).mean(1)
 
 
 def mean_product(a: Tensor, b: Tensor) -> Tensor:

@@ -226,16 +226,13 @@ def box_inpainting(
     return Undersampling(mask)
 
 
-def random_inpainting(
-    image_shape: ImageShape, *, generator: torch.Generator, kept: float = 0.5, batch: int = 1
-) -> Undersampling:
+def random_inpainting(image_shape: ImageShape, *, generator: torch.Generator, kept: float = 0.5) -> Undersampling:
     """Exactly round(kept · H · W) random pixels of an image are measured, in all channels.
 
     Args:
         image_shape: (C, H, W).
         generator: source of the positions.
         kept: fraction of the pixels measured, in (0, 1].
-        batch: number of different masks, one per item; 1 gives all items the same.
 
     Raises:
         ValueError: an argument is out of range, or no pixel would be measured.
@@ -244,10 +241,8 @@ def random_inpainting(
     count = round(_within("kept", kept, 0, 1) * height * width)
     if count == 0:
         raise ValueError(f"kept {kept} leaves no measured pixel in a {height}×{width} image")
-    batch = int(_within("batch", batch, 1, math.inf, whole=True))
-    noise = torch.rand(batch, height * width, generator=generator, device=generator.device)
-    rank = noise.argsort(dim=1).argsort(dim=1)
-    return Undersampling((rank < count).view(batch, 1, height, width))
+    noise = torch.rand(1, height * width, generator=generator, device=generator.device)
+    return Undersampling((noise.argsort(1).argsort(1) < count).view(1, 1, height, width))
 
 
 def super_resolution(image_shape: ImageShape, *, factor: int = 4) -> Convolution:

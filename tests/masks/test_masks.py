@@ -122,7 +122,7 @@ def test_every_draw_has_the_same_inclusion_frequencies(name, draw, covering):
     expected = torch.full(masks.size, masks.kept)
     if name != "box":
         outside = 1 / masks.acceleration
-        expected = torch.where(masks.center, 1.0, outside).expand(masks.size)
+        expected = torch.where(masks.middle, 1.0, outside).expand(masks.size)
     assert_close(frequency, expected, rtol=0, atol=0.035)  # 5 standard deviations
 
 
@@ -188,7 +188,7 @@ def test_cartesian_columns_and_centre(pattern):
     assert sample[..., 17:23].all()
     assert masks.kept == pytest.approx(6 / 40 + 34 / 40 / 4)
     sub = masks.submask(sample, torch.zeros(200), generator())
-    assert torch.equal(sub, masks.center.expand(200, 1, 4, 40))
+    assert torch.equal(sub, masks.middle.expand(200, 1, 4, 40))
 
 
 def test_uniform_pattern_has_every_rth_column():

@@ -30,9 +30,9 @@ def nearest(mask):
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_density_is_the_stated_one(pattern, corners):
     family = masks(pattern, corners)
-    outside = ~family.center
+    outside = ~family.middle
     assert family.probability[outside].mean().item() == pytest.approx(1 / 4, abs=1e-9)
-    assert family.center.sum() == 16 and (family.probability[family.center] == 1).all()
+    assert family.middle.sum() == 16 and (family.probability[family.middle] == 1).all()
     y, x = (torch.arange(n).double() - n // 2 for n in SIZE)
     radius = ((y[:, None] / 12) ** 2 + (x / 10) ** 2).sqrt()
     measured = outside & (radius <= 1 if not corners else radius >= 0)
@@ -99,8 +99,8 @@ def test_submask_keeps_the_centre_and_adds_nothing():
     family = masks()
     sample = family.sample(500, generator())
     sub = family.submask(sample, torch.full((500,), 0.3), generator(1))
-    assert not (sub & ~sample).any() and sub[:, 0, family.center].all()
-    outside = ~family.center
+    assert not (sub & ~sample).any() and sub[:, 0, family.middle].all()
+    outside = ~family.middle
     assert (sub[:, 0, outside].sum() / sample[:, 0, outside].sum()).item() == pytest.approx(0.3, abs=0.01)
 
 

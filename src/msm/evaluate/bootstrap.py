@@ -1,7 +1,5 @@
 """How sure a number is: bootstrap intervals over images (scipy.stats.bootstrap), always from one seed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -15,8 +15,6 @@ the measurement, never on the truth: that would break the exchangeability. Where
 spread evenly over the ranks that it ties with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ Photos: biharmonic inpainting of missing pixels, bicubic enlargement.
 `choose` picks the parameters of each on images kept apart for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial

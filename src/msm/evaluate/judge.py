@@ -1,7 +1,5 @@
 """What `msm evaluate` does: measure again what a run measured, reconstruct it classically too, and write records."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import islice, zip_longest

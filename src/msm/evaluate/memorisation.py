@@ -9,8 +9,6 @@ A repeated training image has d of about ρ √m / ‖s_i‖, the noise. How nea
 each other has to be measured too, with held-out images: `nearest` of these is the yardstick.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -14,8 +14,6 @@ Complex images count by their magnitude. With x the truth and x̂ the reconstruc
 scikit-image computes all three, one image at a time, in double precision.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Literal, get_args

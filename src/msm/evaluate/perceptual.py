@@ -12,8 +12,6 @@ Complex images count by their magnitude, given to the networks as three equal ch
 never downloaded here: they are looked for in torch's cache, which the environment variable TORCH_HOME moves.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

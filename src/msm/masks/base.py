@@ -12,6 +12,7 @@ their *separators* R_k = S_k ∩ (S_1 ∪ … ∪ S_{k−1}), `chain(u)`.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -47,9 +48,9 @@ class Masks(ABC):
     variates: int
 
     @property
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments by name: with `kind`, the whole law."""
+        """The constructor's arguments, which are attributes too, by name: with `kind`, the whole law."""
+        return {name: getattr(self, name) for name in signature(type(self)).parameters}
 
     @property
     @abstractmethod
@@ -130,11 +131,6 @@ class FullMask(Masks):
 
     def __init__(self, size: Size):
         self.size = height_width(size)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments by name."""
-        return {"size": self.size}
 
     def draw(self, u: Tensor, covering: bool = False) -> Tensor:
         """Masks of ones (B, draws, 1, H, W), bool, whatever the variates u (B, draws, 1) are."""

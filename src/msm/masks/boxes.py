@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -33,11 +32,6 @@ class BoxMasks(Masks):
         if not 0 <= drop < 1 or not self.boxes_kept:
             raise ValueError(f"drop must be in [0, 1) and leave a box, got {drop}")
         self.variates = grid**2 + 2  # one per box, two for the shift
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments by name."""
-        return {"size": self.size, "drop": self.drop, "grid": self.grid}
 
     @property
     def kept(self) -> float:

@@ -1,7 +1,7 @@
 """Columns of k-space with a fully sampled centre (SPEC §7)."""
 
 from math import ceil
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -43,22 +43,16 @@ class CartesianMasks(Masks):
             raise ValueError(f"acceleration must be ≥ 1 (a whole number if uniform), got {acceleration}")
         if not 0 <= center <= width:
             raise ValueError(f"center must be between 0 and the {width} columns there are, got {center}")
-        self.acceleration, self.pattern, self.has_center = acceleration, pattern, center > 0
-        self.center = torch.zeros(width, dtype=torch.bool)
+        self.acceleration, self.center, self.pattern = acceleration, center, pattern
+        self.middle = torch.zeros(width, dtype=torch.bool)
         start = (width - center + 1) // 2
-        self.center[start : start + center] = True
+        self.middle[start : start + center] = True
         self.variates = width if pattern == "random" else 1
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments by name."""
-        width = int(self.center.sum())
-        return {"size": self.size, "acceleration": self.acceleration, "center": width, "pattern": self.pattern}
 
     @property
     def kept(self) -> float:
         """Expected fraction of columns kept, the centre included."""
-        center = self.center.float().mean().item()
+        center = self.middle.float().mean().item()
         return center + (1 - center) / self.acceleration
 
     def draw(self, u: Tensor, covering: bool = False) -> Tensor:
@@ -76,7 +70,7 @@ class CartesianMasks(Masks):
             columns = u < 1 / r
         else:
             columns = torch.arange(width, device=u.device) % int(r) == (u * r).long()
-        columns = columns | self.center.to(u.device)
+        columns = columns | self.middle.to(u.device)
         return columns[:, :, None, None, :].expand(-1, -1, 1, height, width)
 
     def covers(self, u: Tensor) -> Tensor:
@@ -88,16 +82,16 @@ class CartesianMasks(Masks):
         number = ceil(self.acceleration)
         part = (u * number).long() if self.pattern == "random" else torch.arange(width, device=u.device) % number
         columns = part.expand(len(u), width)[:, None] == torch.arange(number, device=u.device)[:, None]
-        columns = columns | self.center.to(u.device)
+        columns = columns | self.middle.to(u.device)
         return columns[:, :, None, None, :].expand(-1, -1, 1, height, width)
 
     def chain(self, u: Tensor) -> Chain:
         """Covers and the one separator of all of them, the centre: K + 1 masks, from variates u (B, `variates`)."""
         covers = self.covers(u)
         number = covers.shape[1]
-        if number == 1 or not self.has_center:
+        if number == 1 or not self.center:
             return Chain(covers, torch.ones(number, device=u.device))
-        center = self.center.to(u.device).expand_as(covers[:, :1])
+        center = self.middle.to(u.device).expand_as(covers[:, :1])
         weights = torch.tensor([1.0] * number + [1.0 - number], device=u.device)
         columns = torch.cat([covers, center], 1)[..., :1, :]  # expanded, for `MultiCoil.normal` to see whole columns
         return Chain(columns.expand(-1, -1, -1, self.size[0], -1), weights)
@@ -105,5 +99,5 @@ class CartesianMasks(Masks):
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
         """Random sub-mask: the centre, and each other measured column with probability `keep`."""
         u = torch.rand(len(mask), self.size[1], generator=generator, device=mask.device)
-        columns = (u < keep[:, None]) | self.center.to(mask.device)
+        columns = (u < keep[:, None]) | self.middle.to(mask.device)
         return mask & columns[:, None, None, :]

@@ -1,7 +1,6 @@
 """Masks taken from files (SPEC §7)."""
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -31,11 +30,6 @@ class EmpiricalMasks(Masks):
         self.size = (masks.shape[2], masks.shape[3])
         self._elsewhere: dict[torch.device, EmpiricalMasks] = {}
         self._greedy: dict[int, Tensor] = {}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments by name."""
-        return {"masks": self.masks}
 
     def resized(self, size: Size) -> "EmpiricalMasks":
         """The same set, which is of one size.

@@ -13,7 +13,7 @@ sampling whose spacing grows in proportion to the distance from the centre (Vasa
 
 from functools import lru_cache
 from math import ceil
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -62,21 +62,14 @@ class VariableDensityMasks(Masks):
         y, x = ((torch.arange(n) - n // 2).double() / (n / 2) for n in self.size)
         radius = (y[:, None].square() + x.square()).sqrt()
         top, left = (height - center + 1) // 2, (width - center + 1) // 2
-        self.center = torch.zeros(self.size, dtype=torch.bool)
-        self.center[top : top + center, left : left + center] = True
+        self.middle = torch.zeros(self.size, dtype=torch.bool)
+        self.middle[top : top + center, left : left + center] = True
         measured = radius <= 1 if not corners else torch.ones_like(radius, dtype=torch.bool)
-        self.probability = _density(radius, measured, ~self.center, acceleration)
-        self.probability[self.center] = 1
+        self.probability = _density(radius, measured, ~self.middle, acceleration)
+        self.probability[self.middle] = 1
         self.windows = ceil(1 / self.probability[self.probability > 0].min().item() - 1e-9)
-        self.acceleration, self.pattern, self.corners = acceleration, pattern, corners
+        self.acceleration, self.center, self.pattern, self.corners = acceleration, center, pattern, corners
         self._field = _threshold_field(height, width, pattern)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The constructor's arguments by name."""
-        side = int(self.center.any(0).sum())
-        given = {"size": self.size, "acceleration": self.acceleration, "center": side}
-        return {**given, "pattern": self.pattern, "corners": self.corners}
 
     @property
     def kept(self) -> float:
@@ -95,7 +88,7 @@ class VariableDensityMasks(Masks):
             u = torch.cat([u[:, :1, :2].expand(-1, draws, -1), ((u[:, :1, 2] + steps) % 1)[..., None]], -1)
         value = self._shifted(u[..., :2].flatten(0, 1)).unflatten(0, u.shape[:2])
         below = (value + u[..., 2, None, None]) % 1 < self.probability.to(u.device)
-        return (below | self.center.to(u.device))[:, :, None]
+        return (below | self.middle.to(u.device))[:, :, None]
 
     def covers(self, u: Tensor) -> Tensor:
         """Ordered covers: as many as the least dense point needs, each the next window of the same field.
@@ -108,13 +101,13 @@ class VariableDensityMasks(Masks):
         window = torch.where(probability > 0, probability.clamp(min=1 / number), 0)
         ahead = (value[:, None] - start) % 1
         last = (value * number).long()[:, None] == torch.arange(number, device=u.device)[:, None, None]
-        held = (ahead < window) | (last & (probability > 0)) | self.center.to(u.device)
+        held = (ahead < window) | (last & (probability > 0)) | self.middle.to(u.device)
         return held[:, :, None]
 
     def submask(self, mask: Tensor, keep: Tensor, generator: Generator | None = None) -> Tensor:
         """Random sub-mask: the centre, and each other measured point with probability `keep`."""
         u = torch.rand(mask.shape, generator=generator, device=mask.device)
-        return mask & ((u < keep[:, None, None, None]) | self.center.to(mask.device))
+        return mask & ((u < keep[:, None, None, None]) | self.middle.to(mask.device))
 
     def _shifted(self, shift: Tensor) -> Tensor:
         """The threshold field (N, H, W) rolled by shifts (N, 2) in units of its sides."""

@@ -1,7 +1,5 @@
 """From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

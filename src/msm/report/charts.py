@@ -1,7 +1,5 @@
 """The charts of a page, from records and training logs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from operator import itemgetter

@@ -1,7 +1,5 @@
 """The pictures of a page: every image as every method gives it, its error and its deviation, as PNG data URIs."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass

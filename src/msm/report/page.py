@@ -1,7 +1,5 @@
 """Evaluated runs → one self-contained HTML page, with a section for runs of the same measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The paper's numbers (SPEC §9), each with its setting: shown only beside results of the same one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..config.load import Config

@@ -1,7 +1,5 @@
 """Records → tables of a page: means over images with their intervals, the best in bold."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
