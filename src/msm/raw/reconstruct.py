@@ -177,7 +177,7 @@ def reconstruct_volumes(
         counts[name] += 1
         if index >= writer.done:
             prepared = prepare(scan, padded_size(scan, cast(ADMNetwork, denoiser.network).divisor))
-            first = settings.seed + number * settings.samples
+            first = settings.seed + number * settings.samples  # `number` counts the slices of all files
             samples = draw(prepared, seeds=range(first, first + settings.samples))
             if prepared.warning:
                 warnings.append(prepared.warning)

@@ -92,7 +92,8 @@ class _Reader:
         """The slices of image `number`: one, or those of a volume."""
         lines, calibration = self.images[number], self.calibration_lines
         calibration = calibration[self.heads["idx"]["slice"][calibration] == self.keys[number][0]]
-        held = 8 * self.coils * int(self.heads["number_of_samples"][lines].astype(int).sum())  # memory is taken below
+        # before memory is taken for a matrix that the lines do not justify
+        held = 8 * self.coils * int(self.heads["number_of_samples"][lines].astype(int).sum())
         refuse_claim(f"{self.path}: a matrix of {self.header.matrix}", 8 * self.coils * prod(self.header.matrix), held)
         size = self._size(lines)
         axis = split_axis(*self._grid(lines, size)) if self.is_volume else 2
