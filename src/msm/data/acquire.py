@@ -1,8 +1,4 @@
-"""Simulate acquisitions from images: one mask and one noise draw per item, for ever (SPEC §3).
-
-All randomness of an item follows from its identity, so the same folder gives the same acquisitions whatever the
-order or the number of items.
-"""
+"""Simulate acquisitions from images: one mask and one noise draw per item, for ever (SPEC §3)."""
 
 import zlib
 from collections.abc import Sequence
@@ -34,11 +30,8 @@ class Source:
 
 
 def item_generator(name: str, seed: int) -> Generator:
-    """Random stream of an item, from its identity and a seed.
-
-    The two are hashed to 32 bits, as many as PyTorch's generator of the CPU takes of its seed.
-    """
-    return Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+    """Random stream of an item, from its identity and a seed: no order or number of items changes it."""
+    return Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))  # PyTorch takes 32 bits of a seed
 
 
 def acquire(source: Source, masks: Masks, noise_std: float, seed: int) -> Measurement:
@@ -132,8 +125,7 @@ def simulate_scan(name: str, magnitude: Tensor, coils: int, seed: int, phase_det
 
 def smooth_phase(height: int, width: int, generator: Generator) -> Tensor:
     """Random phase map (H, W) in radians: an offset and three waves of at most one period across the image."""
-    y = torch.linspace(0, 1, height)[:, None]
-    x = torch.linspace(0, 1, width)[None, :]
+    y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
     phase = 2 * torch.pi * torch.rand((), generator=generator) + torch.zeros(height, width)
     for _ in range(3):
         fy, fx, offset, size = torch.rand(4, generator=generator)

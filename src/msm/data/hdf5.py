@@ -68,7 +68,7 @@ def own_dataset(path: Path, group: h5py.Group, name: str, largest: int = LARGEST
         largest: how many times what is stored the dataset, or a chunk of it, may take.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is none, or it claims too much.
     """
     with readable(path):
         link = group.get(name, getlink=True)

@@ -18,10 +18,7 @@ Split = Literal["train", "test"]
 
 
 def _items(folder: Path, split: Split, held_out: int) -> dict[str, Path]:
-    """Names and image files of a folder and its sub-folders, sorted by path.
-
-    The first `held_out` files are for testing, the rest train; of fewer than 100 files all serve both.
-    """
+    """Names and image files of a split; the first `held_out` files test, of fewer than 100 all serve both."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; set setting.dataset_dir to the folder with the images")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.name[0] != ".")

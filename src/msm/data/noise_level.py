@@ -80,25 +80,23 @@ def noise_record(store: MeasurementStore, path: Path) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: if an item measures too little for an estimate, or the record is of another store.
     """
+    names = store.names(range(len(store)))
     if not path.exists():
-        _write_record(store, path)
+        with whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            for i, name in enumerate(track(names, "estimating noise")):
+                try:
+                    rho, error = estimate_noise(store[i])
+                except ValueError as reason:
+                    remedy = "set train.noise_std to a number"
+                    raise DataError(f"{store.path}: item {i} ({name}): {reason}; {remedy}") from None
+                line = {"item": i, "name": name, "noise_std": rho.item(), "standard_error": error.item()}
+                file.write(json.dumps(line) + "\n")
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         named = [line["name"] for line in lines]
         rho, error = (torch.tensor([line[key] for line in lines]) for key in ("noise_std", "standard_error"))
     except (ValueError, KeyError, TypeError) as reason:
         raise DataError(f"{path}: not the record of noise estimates it should be ({reason}); remove it") from None
-    if named != store.names(range(len(store))):
+    if named != names:
         raise DataError(f"{path}: holds the noise of other items than {store.path}; use another setting.save_dir")
     return rho, error
-
-
-def _write_record(store: MeasurementStore, path: Path) -> None:
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for i, name in enumerate(track(store.names(range(len(store))), "estimating noise")):
-            try:
-                rho, error = estimate_noise(store[i])
-            except ValueError as reason:
-                raise DataError(f"{store.path}: item {i} ({name}): {reason}; set train.noise_std to a number") from None
-            line = {"item": i, "name": name, "noise_std": rho.item(), "standard_error": error.item()}
-            file.write(json.dumps(line) + "\n")

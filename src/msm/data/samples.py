@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import optional
 from .acquire import Source, simulate_scan
 
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axes of the volume: left–right, back–front, foot–head
+PLACES = {"axial": (2, (0.45, 0.6)), "coronal": (1, (0.4, 0.6)), "sagittal": (0, (0.4, 0.55))}  # axis, shares of it
 
 
 def brain_slices(size: int, coils: int, seed: int = 0) -> list[Source]:
@@ -29,23 +29,13 @@ def brain_slices(size: int, coils: int, seed: int = 0) -> list[Source]:
     """
     datasets = optional("nilearn.datasets", "the demo brain", "demo")
     volume = np.asarray(datasets.load_mni152_template(resolution=2).dataobj, dtype=np.float32)
-    places = [
-        ("axial", 0.45),
-        ("axial", 0.6),
-        ("coronal", 0.4),
-        ("coronal", 0.6),
-        ("sagittal", 0.4),
-        ("sagittal", 0.55),
-    ]
-    return [
-        simulate_scan(f"{plane}_{round(place * 100)}", _square(_slice(volume, PLANES[plane], place), size), coils, seed)
-        for plane, place in places
-    ]
-
-
-def _slice(volume: np.ndarray, axis: int, place: float) -> np.ndarray:
-    """One slice, at a share of the axis, with the head (or the nose) up."""
-    return np.rot90(np.take(volume, round(place * (volume.shape[axis] - 1)), axis)).clip(min=0)
+    scans = []
+    for plane, (axis, places) in PLACES.items():
+        for place in places:
+            image = np.take(volume, round(place * (volume.shape[axis] - 1)), axis)
+            upright = np.rot90(image).clip(min=0)  # the head, or the nose, is up
+            scans.append(simulate_scan(f"{plane}_{round(place * 100)}", _square(upright, size), coils, seed))
+    return scans
 
 
 def _square(image: np.ndarray, size: int) -> Tensor:

@@ -40,9 +40,7 @@ KINDS = {"values": "fc", "mask": "biu", "noise_std": "f", "name": "O", "maps": "
 class Acquisitions(Protocol):
     """Training data: a `MeasurementStore`, or one made of it by `msm.data.acquire` or `msm.data.noise_level`."""
 
-    @property
-    def largest_noise_std(self) -> float:
-        """Largest ρ of an acquisition; 0 if none holds noise."""
+    largest_noise_std: float  # of all acquisitions; 0 if none holds noise
 
     def __len__(self) -> int: ...
 
@@ -107,10 +105,9 @@ class _Writer:
             )
         dataset = self.file[field]
         if dataset.shape[1:] != shape or dataset.dtype != dtype:
-            raise DataError(
-                f"{self.path}: {field} of one item is {dtype} {shape}, "
-                f"of those before {dataset.dtype} {dataset.shape[1:]}: put items of one shape into a store"
-            )
+            before = f"of those before {dataset.dtype} {dataset.shape[1:]}"
+            remedy = "put items of one shape into a store"
+            raise DataError(f"{self.path}: {field} of one item is {dtype} {shape}, {before}: {remedy}")
         dataset.resize(len(dataset) + count, axis=0)
         return dataset
 
@@ -269,10 +266,8 @@ def _check_content(path: Path, file: h5py.File) -> None:
         expected["maps"] = (1 if len(file["maps"]) == 1 else count, channels, height, width)
     for name, shape in expected.items():
         if file[name].shape != shape:
-            raise DataError(
-                f"{path}: {name} has shape {file[name].shape}, expected {shape} to go with values; "
-                "write values, mask and maps of one size"
-            )
+            what = f"{name} has shape {file[name].shape}, expected {shape} to go with values"
+            raise DataError(f"{path}: {what}; write values, mask and maps of one size")
     if count == 0:
         raise DataError(f"{path}: holds no items; acquire some first")
 

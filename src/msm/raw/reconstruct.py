@@ -1,7 +1,8 @@
 """From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +19,7 @@ from ..errors import DataError
 from ..network import ADMNetwork
 from ..operators import Problem, Undersampling
 from ..output.figures import Column, spread, write_comparison
+from ..sample.draw import Advance
 from ..sampling import Sampler, reconstruct
 from ..system.console import track
 from ..system.files import digest
@@ -28,8 +30,6 @@ from .prepare import Prepared, check_calibration, prepare
 from .readers import import_scans
 from .scan import Scan, padded_size, unfit
 from .volume_files import VolumeWriter
-
-Advance = Callable[[int], None]
 
 
 def sample_scan(
@@ -59,19 +59,12 @@ def sample_scan(
     """
     scan, device = prepared.scan, denoiser.schedule.device
     y, mask, maps = (part[None].to(device) for part in (scan.k_space, scan.mask, prepared.maps))
-    transform = MultiCoil(maps)
+    transform, solve = MultiCoil(maps), partial(reconstruct, denoiser, sampler=sampler, data_step=data_step)
 
     def draw(numbers: range) -> Tensor:
         operator = Undersampling(mask.expand(len(numbers), -1, -1, -1))
         problem = Problem(y.expand(len(numbers), -1, -1, -1), operator, transform, prepared.noise_std)
-        z = reconstruct(
-            denoiser,
-            problem,
-            seeds=[seeds[n] for n in numbers],
-            sampler=sampler,
-            data_step=data_step,
-            callback=lambda *_: advance(len(numbers)),
-        )
+        z = solve(problem, seeds=[seeds[n] for n in numbers], callback=lambda *_: advance(len(numbers)))
         return transform.adjoint(z).cpu()
 
     return torch.cat(shared_out(len(seeds), batch_size, draw))
@@ -167,43 +160,32 @@ def reconstruct_volumes(
     Raises:
         DataError: if a file cannot be used.
     """
-    warnings, counts = [], dict.fromkeys(volumes, 0)
-    files = list(dict.fromkeys(volume.file for volume in volumes.values()))
-    for number, scan in enumerate(import_scans(files)):
+    warnings, counts, settings = [], dict.fromkeys(volumes, 0), config.sample
+    draw = partial(
+        sample_scan,
+        denoiser,
+        sampler=make_sampler(settings),
+        data_step=make_data_step(settings.data_step),
+        batch_size=settings.batch_size,
+        advance=advance,
+    )
+    for number, scan in enumerate(import_scans(dict.fromkeys(volume.file for volume in volumes.values()))):
         name = volume_name(scan)
-        index, writer = counts[name], writers[name]
+        index, writer, volume = counts[name], writers[name], volumes[name]
         counts[name] += 1
         if index >= writer.done:
-            prepared, samples = _samples(denoiser, scan, number, config, advance)
+            prepared = prepare(scan, padded_size(scan, cast(ADMNetwork, denoiser.network).divisor))
+            first = settings.seed + number * settings.samples  # `number` counts the slices of all files
+            samples = draw(prepared, seeds=range(first, first + settings.samples))
             if prepared.warning:
                 warnings.append(prepared.warning)
             if processes().is_main_process:
                 _write(writer, prepared, samples)
             else:
                 writer.done += 1
-        if counts[name] == len(volumes[name].slices) and processes().is_main_process:
-            slices = volumes[name].slices
-            writer.finish(affine(volumes[name].shape, slices), slices[0].voxel_mm)
+        if counts[name] == len(volume.slices) and processes().is_main_process:
+            writer.finish(affine(volume.shape, volume.slices), volume.slices[0].voxel_mm)
     return warnings
-
-
-def _samples(
-    denoiser: PartialDenoiser, scan: Scan, number: int, config: Config, advance: Advance
-) -> tuple[Prepared, Tensor]:
-    """Posterior samples of slice `number` of all; a sample's seed follows from both numbers."""
-    settings = config.sample
-    prepared = prepare(scan, padded_size(scan, cast(ADMNetwork, denoiser.network).divisor))
-    first = settings.seed + number * settings.samples
-    samples = sample_scan(
-        denoiser,
-        prepared,
-        seeds=range(first, first + settings.samples),
-        sampler=make_sampler(settings),
-        data_step=make_data_step(settings.data_step),
-        batch_size=settings.batch_size,
-        advance=advance,
-    )
-    return prepared, samples
 
 
 def _write(writer: VolumeWriter, prepared: Prepared, samples: Tensor) -> None:

@@ -24,7 +24,12 @@ def bart_scans(path: Path) -> Iterator[Scan]:
     Raises:
         DataError: if the pair is incomplete, does not fit together, or has axes other than those of k-space.
     """
-    array = _open_cfl(path.with_suffix(".cfl"), _bart_shape(path.with_suffix(".hdr")))
+    data, shape = path.with_suffix(".cfl"), _bart_shape(path.with_suffix(".hdr"))
+    held, count = data.stat().st_size if data.is_file() else 0, math.prod(shape)
+    if held != 8 * count:
+        stated = f"the .hdr states {count} complex numbers of 8"
+        raise DataError(f"{data}: has {held} bytes, {stated}; copy both files again")
+    array: np.ndarray = np.memmap(data, dtype=np.complex64, mode="r", shape=shape, order="F")  # nothing is read yet
     other = [i for i, n in enumerate(array.shape) if n > 1 and i not in (0, 1, 2, 3, BART_SLICES)]
     if other:
         raise DataError(f"{path}: has {array.shape[other[0]]} along dimension {other[0]}; extract one by bart slice")
@@ -49,15 +54,6 @@ def _bart_shape(path: Path) -> tuple[int, ...]:
     except (OSError, ValueError, IndexError) as error:
         raise DataError(f"{path}: not a BART header ({error}); give a .cfl with its .hdr beside it") from None
     return (*sizes, *[1] * (BART_AXES - len(sizes)))
-
-
-def _open_cfl(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The data, mapped into memory: nothing is read yet."""
-    held = path.stat().st_size if path.is_file() else 0
-    if held != 8 * math.prod(shape):
-        stated = f"the .hdr states {math.prod(shape)} complex numbers of 8"
-        raise DataError(f"{path}: has {held} bytes, {stated}; copy both files again")
-    return np.memmap(path, dtype=np.complex64, mode="r", shape=shape, order="F")
 
 
 def _bart_volume(path: Path, array: np.ndarray) -> Iterator[Scan]:

@@ -39,13 +39,9 @@ def fastmri_scans(path: Path) -> Iterator[Scan]:
             k_space = _tensor(f"{path}: slice {i}", data[i]).reshape(-1, *data.shape[-2:])
             mask = columns & (k_space != 0).any(0).any(0)
             k_space = torch.where(mask, remove_oversampling(k_space, size), 0)
-            yield Scan(
-                f"{path.stem}:{i}",
-                k_space,
-                _measured(path, i, mask.expand(1, *k_space.shape[1:])),
-                {"format": "fastMRI", "file": path.name, "slice": i, "oversampling_removed": size < data.shape[-2]},
-                voxel_mm=header.voxel_mm,
-            )
+            mask = _measured(path, i, mask.expand(1, *k_space.shape[1:]))
+            about = {"format": "fastMRI", "file": path.name, "slice": i, "oversampling_removed": size < data.shape[-2]}
+            yield Scan(f"{path.stem}:{i}", k_space, mask, about, voxel_mm=header.voxel_mm)
 
 
 def _fastmri_columns(path: Path, file: h5py.File, header: Header, width: int) -> Tensor:

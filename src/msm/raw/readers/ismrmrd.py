@@ -92,6 +92,7 @@ class _Reader:
         """The slices of image `number`: one, or those of a volume."""
         lines, calibration = self.images[number], self.calibration_lines
         calibration = calibration[self.heads["idx"]["slice"][calibration] == self.keys[number][0]]
+        # before memory is taken for a matrix that the lines do not justify
         held = 8 * self.coils * int(self.heads["number_of_samples"][lines].astype(int).sum())
         refuse_claim(f"{self.path}: a matrix of {self.header.matrix}", 8 * self.coils * prod(self.header.matrix), held)
         size = self._size(lines)
@@ -132,28 +133,23 @@ class _Reader:
             provenance["noise_bandwidth"] = self.header.noise_bandwidth
         varying = [name for i, name in enumerate(COUNTERS) if len(np.unique(self.keys[:, i])) > 1]
         parts = [f"{name}{key[name]}" for name in varying if self.is_volume or name != "slice"]
-        return Scan(
-            ":".join([self.path.stem, *parts, str(index if self.is_volume else key["slice"])]),
-            k_space,
-            mask,
-            provenance,
-            self.noise,
-            None if voxel is None else (voxel[order[0]], voxel[order[1]], voxel[order[2]]),
-            tuple(directions[i] for i in order) if all(map(any, directions)) else None,
-        )
+        name = ":".join([self.path.stem, *parts, str(index if self.is_volume else key["slice"])])
+        voxel = voxel and (voxel[order[0]], voxel[order[1]], voxel[order[2]])
+        axes = tuple(directions[i] for i in order) if all(map(any, directions)) else None
+        return Scan(name, k_space, mask, provenance, self.noise, voxel, axes)
+
+    def _wrong(self, line: int, what: str) -> DataError:
+        return DataError(f"{self.path}: acquisition {line}: {what}; convert the scan again")
 
     def _line(self, line: int) -> Tensor:
         """Samples of one acquisition (coils, samples), without those to be discarded, in order of k."""
         head = self.heads[line]
-        where = f"{self.path}: acquisition {line}"
         values = np.asarray(self._data[line])
         coils, count = int(head["active_channels"]), int(head["number_of_samples"])
         if coils != self.coils or values.dtype != np.float32 or values.size != 2 * coils * count or not values.size:
-            raise DataError(
-                f"{where}: {values.size} numbers ({values.dtype}) for {coils} channels × {count} samples where the "
-                f"scan has {self.coils} channels; convert the scan again"
-            )
-        samples = _tensor(where, values.view(np.complex64).reshape(coils, count))
+            found = f"{values.size} numbers ({values.dtype}) for {coils} channels × {count} samples"
+            raise self._wrong(line, f"{found} where the scan has {self.coils} channels")
+        samples = _tensor(f"{self.path}: acquisition {line}", values.view(np.complex64).reshape(coils, count))
         samples = samples[:, head["discard_pre"] : count - head["discard_post"]]
         return samples.flip(1) if head["flags"] & REVERSE else samples
 
@@ -168,10 +164,8 @@ class _Reader:
         last = first + total - before - after
         bad = np.flatnonzero((first < 0) | (last > nx) | (last <= first))
         if len(bad):
-            raise DataError(
-                f"{self.path}: acquisition {lines[bad[0]]}: {total[bad[0]]} samples with the centre at "
-                f"{center[bad[0]]} do not fit a readout of {nx}; convert the scan again"
-            )
+            found = f"{total[bad[0]]} samples with the centre at {center[bad[0]]}"
+            raise self._wrong(lines[bad[0]], f"{found} do not fit a readout of {nx}")
         return first, last
 
     def _size(self, lines: np.ndarray) -> int:
@@ -187,10 +181,8 @@ class _Reader:
         position = found + self.header.shift(f"kspace_encoding_step_{step}", size)
         bad = np.flatnonzero((position < 0) | (position >= size))
         if len(bad):
-            raise DataError(
-                f"{self.path}: acquisition {lines[bad[0]]}: kspace_encode_step_{step} = {found[bad[0]]} lies outside "
-                f"of a matrix of {size}; convert the scan again"
-            )
+            what = f"kspace_encode_step_{step} = {found[bad[0]]} lies outside of a matrix of {size}"
+            raise self._wrong(lines[bad[0]], what)
         return position
 
     def _assemble(self, lines: np.ndarray, positions: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
