@@ -219,13 +219,11 @@ def _gradient(x: Tensor) -> Tensor:
 
 
 def _gradient_adjoint(edges: Tensor) -> Tensor:
-    """The adjoint of `_gradient`."""
-    down, across = edges[0, ..., :-1, :], edges[1, ..., :-1]
-    x = torch.zeros_like(edges[0])
-    x[..., :-1, :] -= down
-    x[..., 1:, :] += down
-    x[..., :-1] -= across
-    x[..., 1:] += across
+    """The adjoint of `_gradient`, of differences that are 0 at the far border as its own are."""
+    x = -edges[0]
+    x[..., 1:, :] += edges[0, ..., :-1, :]
+    x -= edges[1]
+    x[..., 1:] += edges[1, ..., :-1]
     return x
 
 

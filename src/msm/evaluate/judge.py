@@ -112,8 +112,7 @@ def evaluate_generation(
     if store is None:
         notes.append("nearest training measurement: not searched for, give the training store with --store")
     else:
-        with progress("comparing with training measurements", len(store)) as advance:
-            records, seen = _with_nearest(records, images[:NEIGHBOURS], real[:NEIGHBOURS], store, advance)
+        records, seen = _with_nearest(records, images[:NEIGHBOURS], real[:NEIGHBOURS], store)
         pictures["nearest training measurement"] = "neighbour", seen
     facts = Evaluation(
         kind="generation", layers=_kinds(pictures), distances=distances, notes=tuple(notes), versions=versions()
@@ -123,10 +122,11 @@ def evaluate_generation(
 
 
 def _with_nearest(
-    records: list[Record], images: Tensor, real: Sequence[Source], store: MeasurementStore, advance: Advance
+    records: list[Record], images: Tensor, real: Sequence[Source], store: MeasurementStore
 ) -> tuple[list[Record], Tensor]:
     """Records with the nearest training measurement of each image, then those of real ones; and what it shows."""
-    found = nearest(torch.cat([images, *(item.image[None] for item in real)]), store, advance=advance)
+    with progress("comparing with training measurements", len(store)) as advance:
+        found = nearest(torch.cat([images, *(item.image[None] for item in real)]), store, advance=advance)
     near, held_out = found[: len(images)], zip(real, found[len(images) :])
     records = [record.model_copy(update={"nearest": n}) for record, n in zip_longest(records, near)]
     records += [Record(image=item.name, kind="held-out", method="held-out", nearest=n) for item, n in held_out]
