@@ -28,6 +28,7 @@ from .bootstrap import Estimate, of_sets
 from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
 from .classical import Method, choose, fitting
 from .memorisation import nearest
+from .perceptual import MissingWeights, frechet_distance
 from .records import Distance, Evaluation, Kind, PictureKind, Record, remark_of_training, score
 
 Classical = dict[str, Callable[[Problem], Tensor]]  # by name
@@ -59,9 +60,7 @@ def evaluate_reconstruction(
     items, inputs, samples = _reconstructed(folder, config)
     names = [item.name for item in items]
     no_lpips = _no_lpips()
-    records: list[Record] = []
-    shown: list[Pictures] = []
-    size = config.sample.batch_size
+    records, shown, size = list[Record](), list[Pictures](), config.sample.batch_size
     first = _observe(items[:1], config)
     methods = fitting(first)
     with progress("evaluating", len(methods) + len(items)) as advance:
@@ -169,8 +168,7 @@ def _settled(
 ) -> tuple[Classical, dict[str, str]]:
     """Each method at its setting, and what that is and how it was come by."""
     seen, truth = (_observe(apart, config), _images(apart)) if apart else (None, None)
-    found: Classical = {}
-    words = {}
+    found, words = Classical(), dict[str, str]()
     for name, method in methods.items():
         setting = choose(method, seen, truth)
         found[name] = partial(method.run, setting=setting)
@@ -238,7 +236,7 @@ def _no_lpips() -> list[str]:
     """Why LPIPS cannot be measured; nothing if it can."""
     try:
         perceptual.cached(perceptual.LPIPS_WEIGHTS, "LPIPS")
-    except perceptual.MissingWeights as reason:
+    except MissingWeights as reason:
         return [str(reason)]
     return []
 
@@ -261,10 +259,8 @@ def _distances(images: Tensor, real: Sequence[Source]) -> tuple[tuple[Distance, 
 
     compare("FD-wavelet", perceptual.wavelet_features, partial(of_sets, perceptual.wavelet_distance))
     try:
-        compare(
-            "FID", perceptual.inception_features, lambda a, b: Estimate(perceptual.frechet_distance(a, b), count=count)
-        )
-    except (perceptual.MissingWeights, MissingPackage) as reason:
+        compare("FID", perceptual.inception_features, lambda a, b: Estimate(frechet_distance(a, b), count=count))
+    except (MissingWeights, MissingPackage) as reason:
         return tuple(found), [str(reason)]
     return tuple(found), []
 

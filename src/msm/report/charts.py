@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from operator import itemgetter
 from pathlib import Path
 
 from ..errors import DataError
@@ -35,7 +34,7 @@ def cost_chart(group: Sequence[Run]) -> str:
             points.setdefault(NAMES[kind], []).append((records[0].network_calls, e))
         else:
             levels.append((method, e.value))
-    lines = [_series(name, sorted(found, key=itemgetter(0))) for name, found in points.items()]
+    lines = [_series(name, sorted(found, key=lambda point: point[0])) for name, found in points.items()]
     title = "PSNR against network calls an image"
     return chart(title, "network calls an image", "PSNR, dB", lines, levels=levels, log_x=True)
 

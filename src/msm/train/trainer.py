@@ -206,8 +206,7 @@ class Trainer:
 
     def _learning_rate(self, step: int) -> float:
         """Linear warm-up, then constant or half a cosine down to zero."""
-        settings = self.settings
-        rate = settings.lr
+        settings, rate = self.settings, self.settings.lr
         if settings.warmup_images:
             rate *= min(1.0, (step + 1) * settings.batch_size / settings.warmup_images)
         if settings.decay == "cosine":
