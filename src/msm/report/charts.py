@@ -64,10 +64,8 @@ def loss_chart(log: Path) -> tuple[str, str]:
 
 def neighbour_chart(records: Sequence[Record]) -> str | None:
     """Sorted distances to the nearest training measurement, of generated and of held-out images."""
-    lines = [
-        Series(name, [(n + 0.5) / len(found) for n in range(len(found))], found)
-        for name, found in neighbour_distances(records).items()
-    ]
+    near = neighbour_distances(records).items()
+    lines = [Series(name, [(n + 0.5) / len(found) for n in range(len(found))], found) for name, found in near]
     title = "Distance to the nearest training measurement, in order, of generated and real images"
     return chart(title, "share of the images", "distance", lines) if lines else None
 

@@ -180,8 +180,8 @@ def neighbour_table(run: Run) -> Table | None:
         "Distance over the entries that a training acquisition measured, relative to it. A repeated training image "
         "has that of the noise, far below those of held-out images."
     )
-    heads = ["Images", "Smallest", "Mean"]
-    return Table("Nearest training measurement (memorisation)", heads, rows, note) if rows else None
+    title = "Nearest training measurement (memorisation)"
+    return Table(title, ["Images", "Smallest", "Mean"], rows, note) if rows else None
 
 
 def neighbour_distances(records: Sequence[Record]) -> dict[str, list[float]]:
