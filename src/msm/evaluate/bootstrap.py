@@ -14,13 +14,10 @@ LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval: [low, high] holds the true value in 95 % of repetitions.
-
-    `low` and `high` are None where there is a single image: nothing is known of its spread.
-    """
+    """A number with its interval: [low, high] holds the true value in 95 % of repetitions."""
 
     value: float
-    low: float | None = None
+    low: float | None = None  # where there is a single image: nothing is known of its spread
     high: float | None = None
     count: int = 1
 

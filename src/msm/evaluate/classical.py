@@ -217,13 +217,11 @@ def _gradient(x: Tensor) -> Tensor:
 
 
 def _gradient_adjoint(edges: Tensor) -> Tensor:
-    """The adjoint of `_gradient`."""
-    down, across = edges[0, ..., :-1, :], edges[1, ..., :-1]
-    x = torch.zeros_like(edges[0])
-    x[..., :-1, :] -= down
-    x[..., 1:, :] += down
-    x[..., :-1] -= across
-    x[..., 1:] += across
+    """The adjoint of `_gradient`, of differences that are 0 at the far border as its own are."""
+    x = -edges[0]
+    x[..., 1:, :] += edges[0, ..., :-1, :]
+    x -= edges[1]
+    x[..., 1:] += edges[1, ..., :-1]
     return x
 
 
@@ -262,19 +260,12 @@ def _check(y: Tensor, mask: Tensor, regularisation: float = 0.0, iterations: int
 
 @dataclass(frozen=True)
 class Method:
-    """A classical method.
+    """A classical method; its usual setting is good for 64 px slices of magnitude 1, noise 0.01."""
 
-    Args:
-        solve: (observation, *setting) -> images (B, C, H, W).
-        grid: the settings to choose from.
-        usual: the setting where there is nothing to choose on; good for 64 px slices of magnitude 1, noise 0.01.
-        words: what a setting means, to be formatted with its values.
-    """
-
-    solve: Callable[..., Tensor]
-    grid: tuple[Setting, ...] = ((),)
-    usual: Setting = ()
-    words: str = ""
+    solve: Callable[..., Tensor]  # (observation, *setting) -> images (B, C, H, W)
+    grid: tuple[Setting, ...] = ((),)  # the settings to choose from
+    usual: Setting = ()  # where there is nothing to choose on
+    words: str = ""  # what a setting means, to be formatted with its values
 
     def run(self, seen: Problem, setting: Setting) -> Tensor:
         """The images (B, C, H, W) of an observation."""

@@ -26,6 +26,7 @@ from .bootstrap import Estimate, of_sets
 from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
 from .classical import Method, choose, fitting
 from .memorisation import nearest
+from .perceptual import MissingWeights, frechet_distance
 from .records import Distance, Evaluation, Kind, PictureKind, Record, remark_of_training, score
 
 Classical = dict[str, Callable[[Problem], Tensor]]  # by name
@@ -57,9 +58,7 @@ def evaluate_reconstruction(
     items, inputs, samples = _reconstructed(folder, config)
     names = [item.name for item in items]
     no_lpips = _no_lpips()
-    records: list[Record] = []
-    shown: list[Pictures] = []
-    size = config.sample.batch_size
+    records, shown, size = list[Record](), list[Pictures](), config.sample.batch_size
     first = _observe(items[:1], config)
     methods = fitting(first)
     with progress("evaluating", len(methods) + len(items)) as advance:
@@ -110,8 +109,7 @@ def evaluate_generation(
     if store is None:
         notes.append("nearest training measurement: not searched for, give the training store with --store")
     else:
-        with progress("comparing with training measurements", len(store)) as advance:
-            records, seen = _with_nearest(records, images[:NEIGHBOURS], real[:NEIGHBOURS], store, advance)
+        records, seen = _with_nearest(records, images[:NEIGHBOURS], real[:NEIGHBOURS], store)
         pictures["nearest training measurement"] = "neighbour", seen
     facts = Evaluation(
         kind="generation", layers=_kinds(pictures), distances=distances, notes=tuple(notes), versions=versions()
@@ -121,10 +119,11 @@ def evaluate_generation(
 
 
 def _with_nearest(
-    records: list[Record], images: Tensor, real: Sequence[Source], store: MeasurementStore, advance: Advance
+    records: list[Record], images: Tensor, real: Sequence[Source], store: MeasurementStore
 ) -> tuple[list[Record], Tensor]:
     """Records with the nearest training measurement of each image, then those of real ones; and what it shows."""
-    found = nearest(torch.cat([images, *(item.image[None] for item in real)]), store, advance=advance)
+    with progress("comparing with training measurements", len(store)) as advance:
+        found = nearest(torch.cat([images, *(item.image[None] for item in real)]), store, advance=advance)
     near, held_out = found[: len(images)], zip(real, found[len(images) :])
     records = [record.model_copy(update={"nearest": n}) for record, n in zip_longest(records, near)]
     records += [Record(image=item.name, kind="held-out", method="held-out", nearest=n) for item, n in held_out]
@@ -167,8 +166,7 @@ def _settled(
 ) -> tuple[Classical, dict[str, str]]:
     """Each method at its setting, and what that is and how it was come by."""
     seen, truth = (_observe(apart, config), _images(apart)) if apart else (None, None)
-    found: Classical = {}
-    words = {}
+    found, words = Classical(), dict[str, str]()
     for name, method in methods.items():
         setting = choose(method, seen, truth)
         found[name] = partial(method.run, setting=setting)
@@ -236,7 +234,7 @@ def _no_lpips() -> list[str]:
     """Why LPIPS cannot be measured; nothing if it can."""
     try:
         perceptual.cached(perceptual.LPIPS_WEIGHTS, "LPIPS")
-    except perceptual.MissingWeights as reason:
+    except MissingWeights as reason:
         return [str(reason)]
     return []
 
@@ -259,10 +257,8 @@ def _distances(images: Tensor, real: Sequence[Source]) -> tuple[tuple[Distance, 
 
     compare("FD-wavelet", perceptual.wavelet_features, partial(of_sets, perceptual.wavelet_distance))
     try:
-        compare(
-            "FID", perceptual.inception_features, lambda a, b: Estimate(perceptual.frechet_distance(a, b), count=count)
-        )
-    except (perceptual.MissingWeights, MissingPackage) as reason:
+        compare("FID", perceptual.inception_features, lambda a, b: Estimate(frechet_distance(a, b), count=count))
+    except (MissingWeights, MissingPackage) as reason:
         return tuple(found), [str(reason)]
     return tuple(found), []
 

@@ -39,8 +39,7 @@ def image_metrics(
         x_hat: reconstructions (B, C, H, W), real or complex.
         x: truth, same shape and kind.
         convention: ``plain`` or ``published``, see the module's docstring.
-        data_range: the range L for ``plain``; None: 2 for real images, the truth's largest magnitude
-            (image by image) for complex ones. Real images outside [-1, 1] need it, e.g. 1 for magnitudes.
+        data_range: the range L for ``plain``; real images outside [-1, 1] need it, e.g. 1 for magnitudes.
 
     Returns:
         {"psnr": B floats in dB, "ssim": B floats, "nmse": B floats}.
@@ -71,10 +70,7 @@ def ssim(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float 
 
 
 def nmse(x_hat: Tensor, x: Tensor, *, convention: Convention, data_range: float | None = None) -> list[float]:
-    """Squared error of every image over the truth's energy; 0 where the two are equal. Arguments as in `image_metrics`.
-
-    data_range changes nothing here: it is taken, and checked, so that the three metrics are called alike.
-    """
+    """Squared error of every image over the truth's energy, whatever data_range. Arguments as in `image_metrics`."""
     pairs = _pairs(x_hat, x, convention, data_range)
     return [float(metrics.normalized_root_mse(*images, normalization="euclidean")) ** 2 for *images, _ in pairs]
 

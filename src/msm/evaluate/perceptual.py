@@ -46,8 +46,7 @@ def lpips(x_hat: Tensor, x: Tensor) -> list[float]:
     Source: Zhang et al., CVPR 2018; the implementation is torchmetrics'.
     """
     network = _lpips(cached(LPIPS_WEIGHTS, "LPIPS"))
-    pairs = zip(torch.split(_rgb(x_hat), 1), torch.split(_rgb(x), 1))
-    return [float(network(image, truth)) for image, truth in pairs]
+    return [float(network(image, truth)) for image, truth in zip(_rgb(x_hat).split(1), _rgb(x).split(1))]
 
 
 @cache
@@ -79,10 +78,8 @@ def inception_features(images: Tensor, batch_size: int = 32) -> Tensor:
 def _inception(path: Path) -> nn.Module:
     """The Inception network of the FID paper with the weights of a file."""
     extractors = optional("torch_fidelity.feature_extractor_inceptionv3", "FID", "perceptual")
-    network: nn.Module = extractors.FeatureExtractorInceptionV3(
-        "fid", ["2048"], feature_extractor_weights_path=str(path)
-    )
-    return network
+    made: nn.Module = extractors.FeatureExtractorInceptionV3("fid", ["2048"], feature_extractor_weights_path=str(path))
+    return made
 
 
 def cached(file: str, metric: str) -> Path:

@@ -15,8 +15,9 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
@@ -30,9 +31,6 @@ from ..system.files import write_text
 from .bootstrap import Estimate
 from .memorisation import Nearest
 from .metrics import CONVENTIONS, Convention, image_metrics
-
-if TYPE_CHECKING:
-    import numpy as np
 
 Kind = Literal["input", "classical", "sample", "mean", "generated", "held-out"]
 PictureKind = Literal[Kind, "truth", "deviation", "neighbour"]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from operator import itemgetter
 from pathlib import Path
 
 from ..errors import DataError
@@ -33,7 +32,7 @@ def cost_chart(group: Sequence[Run]) -> str:
             points.setdefault(NAMES[kind], []).append((records[0].network_calls, e))
         else:
             levels.append((method, e.value))
-    lines = [_series(name, sorted(found, key=itemgetter(0))) for name, found in points.items()]
+    lines = [_series(name, sorted(found, key=lambda point: point[0])) for name, found in points.items()]
     title = "PSNR against network calls an image"
     return chart(title, "network calls an image", "PSNR, dB", lines, levels=levels, log_x=True)
 
@@ -63,10 +62,8 @@ def loss_chart(log: Path) -> tuple[str, str]:
 
 def neighbour_chart(records: Sequence[Record]) -> str | None:
     """Sorted distances to the nearest training measurement, of generated and of held-out images."""
-    lines = [
-        Series(name, [(n + 0.5) / len(found) for n in range(len(found))], found)
-        for name, found in neighbour_distances(records).items()
-    ]
+    near = neighbour_distances(records).items()
+    lines = [Series(name, [(n + 0.5) / len(found) for n in range(len(found))], found) for name, found in near]
     title = "Distance to the nearest training measurement, in order, of generated and real images"
     return chart(title, "share of the images", "distance", lines) if lines else None
 

@@ -25,23 +25,14 @@ class Layer(TypedDict):
 
 @dataclass(frozen=True)
 class Viewer:
-    """Pictures by image, then in the order of `layers`.
+    """Pictures by image, then by layer; layers have numbers."""
 
-    Args:
-        names: of the images.
-        layers: titles of the pictures of each image.
-        images: the pictures.
-        right: what is shown first beside the first layer, by number.
-        thumb: what is shown small: the truth, or the generated image.
-        has_errors: whether there is a truth to be wrong against.
-    """
-
-    names: list[str]
-    layers: list[str]
+    names: list[str]  # of the images
+    layers: list[str]  # titles of the pictures of each image
     images: list[list[Layer]]
-    right: int
-    thumb: int
-    has_errors: bool
+    right: int  # what is shown first, beside layer 0
+    thumb: int  # what is shown small: the truth, or the generated image
+    has_errors: bool  # whether there is a truth to be wrong against
 
 
 @dataclass(frozen=True)
@@ -68,14 +59,9 @@ def viewer(runs: Sequence[Run]) -> Viewer:
     names = [str(name) for name in runs[0].gallery["names"]]
     pictures = [_layers(n, name, list(stacks.values())) for n, name in enumerate(names)]
     best = [n for n, s in enumerate(stacks.values()) if s.first and s.kind in ("sample", "mean", "neighbour")]
-    return Viewer(
-        names,
-        list(stacks),
-        pictures,
-        right=best[-1] if best else 0,
-        thumb=kinds.index("truth") if "truth" in kinds else 0,
-        has_errors="truth" in kinds,
-    )
+    has_errors = "truth" in kinds
+    thumb = kinds.index("truth") if has_errors else 0
+    return Viewer(names, list(stacks), pictures, max(best, default=0), thumb, has_errors)
 
 
 def _layers(n: int, name: str, stacks: Sequence[_Stack]) -> list[Layer]:

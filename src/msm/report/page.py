@@ -109,9 +109,8 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
     """What was done, in a few lines."""
     config = group[0].config
     data, problem = config.data, config.inverse_problem
-    where = config.setting.dataset_dir
     count = len({r.image for r in group[0].records if r.kind != "held-out"})
-    source = f", from the test split of {where}" if problem is not None else ""
+    source = f", from the test split of {config.setting.dataset_dir}" if problem is not None else ""
     facts = [("Images", f"{count}, of {data.image_size} × {data.image_size} px{source}")]
     trained = f"{data.mask.kind.replace('_', ' ')} masks, noise {data.noise_std:g}"
     weights = ", ".join(dict.fromkeys(str(run.config.setting.pretrained_model_dir) for run in group))

@@ -3,13 +3,7 @@
 from dataclasses import dataclass
 
 from ..config.load import Config
-from ..config.measured import (
-    BoxMaskConfig,
-    BoxProblem,
-    CartesianMaskConfig,
-    SuperResolutionProblem,
-    UndersamplingProblem,
-)
+from ..config.measured import BoxMaskConfig, CartesianMaskConfig
 
 FID_IMAGES = 3000
 
@@ -43,10 +37,10 @@ def paper_rows(config: Config) -> tuple[PaperRow, ...]:
     if problem is None or problem.noise_std != 0.01 or config.data.noise_std:
         return ()
     if _is_faces(config):
-        if isinstance(problem, BoxProblem) and problem.hole == 64:
+        if problem.operator == "box" and problem.hole == 64:
             return BOX
-        return TIMES_4 if isinstance(problem, SuperResolutionProblem) and problem.factor == 4 else ()
-    mask = problem.mask if isinstance(problem, UndersamplingProblem) else None
+        return TIMES_4 if problem.operator == "super_resolution" and problem.factor == 4 else ()
+    mask = problem.mask if problem.operator == "undersampling" else None
     if _is_mri(config) and isinstance(mask, CartesianMaskConfig) and (mask.center, mask.pattern) == (20, "random"):
         return MRI.get(int(mask.acceleration), ()) if mask.acceleration % 1 == 0 else ()
     return ()

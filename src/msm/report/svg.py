@@ -35,14 +35,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart.
-
-    Args:
-        label: its name in the legend.
-        x, y: the points; a single number for y is a horizontal line.
-        low, high: ends of the error bars, if any.
-        markers: whether the points are marked.
-    """
+    """A line of a chart, by its name in the legend; low and high are the ends of its error bars."""
 
     label: str
     x: Sequence[float]

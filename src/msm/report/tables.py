@@ -64,20 +64,19 @@ def methods(group: Sequence[Run]) -> dict[tuple[str, str], list[Record]]:
 def score_table(group: Sequence[Run], convention: Convention) -> Table:
     """Metrics of every method under one convention, with the paper's numbers where the setting is the same."""
     found = methods(group)
-    has_lpips, has_residual = (
-        all(getattr(r, name) is not None for records in found.values() for r in records)
-        for name in ("lpips", "residual")
-    )
-    columns = {name: column for name, column in METRICS.items() if name != "lpips" or has_lpips}
+    everything = [record for records in found.values() for record in records]
+    columns = dict(METRICS)
+    if any(record.lpips is None for record in everything):
+        del columns["lpips"]
     table = {
         key: {name: mean(_values(records, convention, name)) for name in columns} for key, records in found.items()
     }
     classical = [key for key, records in found.items() if records[0].kind not in LEARNED]
     rival = max(classical, key=lambda key: table[key]["psnr"].value, default=None)
     further: list[tuple[str, Callable[[list[Record]], Cell]]] = []
-    if rival and convention == "plain":
+    if convention == "plain" and rival:
         further.append((f"PSNR against {rival[0]}", partial(_gain, others=found[rival])))
-    if has_residual and convention == "plain":
+    if convention == "plain" and all(record.residual is not None for record in everything):
         further.append(("Residual / noise", lambda records: cell(mean([r.residual or 0.0 for r in records]), 2)))
     further.append(("Network calls", lambda records: Cell(f"{records[0].network_calls or '–'}")))
     rows = []
@@ -124,10 +123,9 @@ def calibration_table(group: Sequence[Run]) -> Table | None:
         for share, observed in coverage(records):
             expected = f"{100 * share:.0f} %"
             rows.append(Row(f"{expected} interval", [Cell(expected), _percent(observed)], label or method))
-    pixels = group[0].evaluation.pixels
     note = (
-        f"Counted over {pixels}. K samples have intervals of (K + 1 − 2r)/(K + 1): K = 19 gives 50, 80 "
-        "and 90 %, K = 39 also 95 %. Observed below expected: the samples are too sure."
+        f"Counted over {group[0].evaluation.pixels}. K samples have intervals of (K + 1 − 2r)/(K + 1): K = 19 gives "
+        "50, 80 and 90 %, K = 39 also 95 %. Observed below expected: the samples are too sure."
     )
     return Table("Calibration", ["Expected", "Holds the truth"], rows, note) if rows else None
 
@@ -180,8 +178,8 @@ def neighbour_table(run: Run) -> Table | None:
         "Distance over the entries that a training acquisition measured, relative to it. A repeated training image "
         "has that of the noise, far below those of held-out images."
     )
-    heads = ["Images", "Smallest", "Mean"]
-    return Table("Nearest training measurement (memorisation)", heads, rows, note) if rows else None
+    title = "Nearest training measurement (memorisation)"
+    return Table(title, ["Images", "Smallest", "Mean"], rows, note) if rows else None
 
 
 def neighbour_distances(records: Sequence[Record]) -> dict[str, list[float]]:

@@ -39,10 +39,7 @@ class TrainingItems(Dataset[Batch]):
         self.data, self.masks, self.grid, self.settings = data, masks, grid, settings
 
     def __getitem__(self, place: tuple[int, range]) -> Batch:
-        """Of a step, some rows of its batch: times (B,), measurement, and by name what else the loss takes.
-
-        That is "noise" and, if the data hold noise, "probe", shaped like the measured values, and "sure_weight" (B,).
-        """
+        """Some rows of the batch of a step; by name "noise" and, for data with noise, "probe" and "sure_weight"."""
         step, rows = place
         size, seed = self.settings.batch_size, self.settings.seed
         places = [step * size + row for row in rows]

@@ -30,7 +30,7 @@ class Checkpoints:
         """Folders of all checkpoints, damaged ones too."""
         return sorted((path for path in self.folder.glob("*") if path.name.isdigit()), reverse=True)
 
-    def write(self, step: int, fill: Callable[[Path], dict[str, Any]]) -> None:
+    def write(self, step: int, fill: Callable[[Path], dict[str, object]]) -> None:
         """Add a checkpoint, then drop the oldest ones.
 
         Args:

@@ -1,8 +1,4 @@
-"""The training loop: measurements in, a partial denoiser out (SPEC §3).
-
-Progress is counted in images. All randomness of an item follows from its place in the run (`msm.train.batches`), so
-a run that was stopped and resumed, or spread over more processes, sees the same numbers.
-"""
+"""The training loop: measurements in, a partial denoiser out, progress counted in images (SPEC §3)."""
 
 import copy
 import math
@@ -12,7 +8,6 @@ from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -208,8 +203,7 @@ class Trainer:
 
     def _learning_rate(self, step: int) -> float:
         """Linear warm-up, then constant or half a cosine down to zero."""
-        settings = self.settings
-        rate = settings.lr
+        settings, rate = self.settings, self.settings.lr
         if settings.warmup_images:
             rate *= min(1.0, (step + 1) * settings.batch_size / settings.warmup_images)
         if settings.decay == "cosine":
@@ -245,7 +239,7 @@ class Trainer:
                 self.network, d.schedule, d.parametrisation, d.masks, prior=d.prior, record=d.record
             )
 
-            def fill(folder: Path) -> dict[str, Any]:
+            def fill(folder: Path) -> dict[str, object]:
                 self.network.save(folder / "network")
                 with (folder / "optimizer.pt").open("wb") as file:
                     torch.save(self.optimizer.state_dict(), file)
