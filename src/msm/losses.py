@@ -62,26 +62,25 @@ def noisy_loss(
         t: times on the 0…999 scale (B,).
         generator: source of the diffusion noise, then of SURE's probe b.
         noise: as in `noiseless_loss`.
-        probe: likewise, b itself.
+        probe: b itself.
         sure_weight: λ, in units of the loss at level ρ, or one for each item (B,); 0 spares it two network passes.
         sure_tau: τ, size of the probe, in units of s.
-        target_denoiser: makes the pseudo-clean estimates, for example D_θ with averaged weights; None: D_θ.
-        target_steps: how, see `pseudo_clean`; 0 is the published rule.
+        target_denoiser: of `pseudo_clean`, for example D_θ with averaged weights; None: D_θ.
+        target_steps: of `pseudo_clean`; 0 is the published rule.
 
     Returns:
-        loss of each item (B,): a complex entry counts as two real ones in the mean.
+        loss of each item (B,), as `noiseless_loss`.
     """
     s, schedule = measurement.values, denoiser.schedule
-    if noise is None:
-        noise = standard_normal(s, generator)
-    rho, sigma = noise_levels(measurement), schedule.sigma(t)
-    low = sigma <= rho
+    noise = standard_normal(s, generator) if noise is None else noise
+    rho = noise_levels(measurement)
+    low = schedule.sigma(t) <= rho
     rows = low.nonzero()[:, 0]
     if len(rows):
         target = pseudo_clean(target_denoiser or denoiser, schedule, pick(measurement, rows), target_steps)
         s = s.index_copy(0, rows, target)
     loss = _topped_up_loss(denoiser, measurement, s, torch.where(low, 0, rho), t, noise)
-    # No iterate of the diffusion has less noise than σ_0: there SURE would teach nothing that is used.
+    # No iterate has less noise than σ_0: there SURE would teach nothing that is used.
     weight = torch.as_tensor(sure_weight, dtype=loss.dtype, device=loss.device).expand(len(s))
     rows = ((weight > 0) & (rho >= schedule.sigma(torch.zeros_like(rho)))).nonzero()[:, 0]
     if len(rows):
