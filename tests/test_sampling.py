@@ -92,7 +92,7 @@ def test_the_full_mask_is_the_only_one_of_a_set(score):
 @pytest.mark.parametrize("maps", [None, torch.ones(1, 1, 8, 8, dtype=torch.complex64)])
 def test_only_the_last_level_gets_no_fresh_noise(maps):
     transform = Identity() if maps is None else MultiCoil(maps)
-    process = ReverseProcess(GaussianOracle(), SHAPE, [1, 2], transform, BOXES, Sampler(steps=3, draws=2))
+    process = ReverseProcess(GaussianOracle(), SHAPE, [1, 2], transform, BOXES, Sampler(steps=3, draws=2, eta=1.0))
     *before, last = [noise for _, _, noise in process]
     assert last.dtype == before[0].dtype and last.shape == before[0].shape == (2, 3, *SHAPE)
     assert all(noise.abs().min() > 0 for noise in before) and last.abs().max() == 0

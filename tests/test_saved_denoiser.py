@@ -100,7 +100,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
     ("change", "message"),
     [
         (lambda about: about | {"format": 0}, "not of format 1"),
-        (lambda about: [about], "not of format 1"),
+        (lambda about: [about], "not the record of a denoiser, but a list"),
         (lambda about: about | {"prior": {"phase_width": 2.0, "other": 1}}, "damaged"),
         (lambda about: about | {"prior": None}, "damaged"),
         (lambda about: about | {"parametrisation": {"kind": "none of ours"}}, "damaged"),
@@ -121,7 +121,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
 def test_no_json_is_one_line(text, tmp_path):
     made().save(tmp_path)
     (tmp_path / "denoiser.json").write_text(text)
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match=r"denoiser.json: not the record of a denoiser"):
         PartialDenoiser.load(tmp_path)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .errors import DataError
 from .masks import FAMILIES, Masks
 from .mri_prior import ImagePrior, solve
-from .network import ADMNetwork, StoredNetwork, read_tensors
+from .network import ADMNetwork, StoredNetwork, read_json, read_tensors
 from .schedule import VPSchedule
 from .system.files import whole, write_text
 from .transforms import Transform
@@ -255,7 +255,9 @@ class PartialDenoiser(nn.Module):
             DataError: a file is missing or damaged, or does not go with the others.
         """
         folder = Path(folder)
-        about = _read_about(folder / DENOISER_FILE)
+        about = read_json(folder / DENOISER_FILE, "the record of a denoiser")
+        if about.get("format") != FORMAT:
+            raise DataError(f"{folder / DENOISER_FILE}: not of format {FORMAT}: of another version of msm; train again")
         try:
             prior = ImagePrior(**about["prior"])
             kind, given = _kind_of(about["parametrisation"])
@@ -305,19 +307,6 @@ def mask_law(denoiser: Denoiser, masks: Masks | None, size: tuple[int, int]) -> 
     if masks.size != size:
         raise ValueError(f"masks are of {masks.size[0]}×{masks.size[1]}, z is of {size[0]}×{size[1]}")
     return masks
-
-
-def _read_about(path: Path) -> dict[str, Any]:
-    """What denoiser.json holds."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; a denoiser is a folder that training wrote, or PartialDenoiser.save")
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: damaged ({error}); copy it from the training run") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise DataError(f"{path}: not of format {FORMAT}: of another version of msm, or damaged; train again")
-    return about
 
 
 def _kind_of(block: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

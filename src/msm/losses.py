@@ -75,8 +75,7 @@ def noisy_loss(
     noise = standard_normal(s, generator) if noise is None else noise
     rho = noise_levels(measurement)
     low = schedule.sigma(t) <= rho
-    rows = low.nonzero()[:, 0]
-    if len(rows):
+    if len(rows := low.nonzero()[:, 0]):
         target = pseudo_clean(target_denoiser or denoiser, schedule, pick(measurement, rows), target_steps)
         s = s.index_copy(0, rows, target)
     loss = _topped_up_loss(denoiser, measurement, s, torch.where(low, 0, rho), t, noise)

@@ -143,14 +143,13 @@ def generate(
     """
     if sampler.warm_start is not None:
         raise ValueError(f"warm_start is for inverse problems, to generate use None, got {sampler.warm_start}")
-    eta = GENERATE_ETA if sampler.eta is None else sampler.eta
-    process = ReverseProcess(denoiser, shape, seeds, transform, masks, sampler)
+    process = ReverseProcess(denoiser, shape, seeds, transform, masks, sampler.resolved(inverse_problem=False))
     z, z_hat = process.start()
     for level, drawn, noise in process:
         before = z_hat
-        z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta)
+        z, z_hat = process.estimate(z, z_hat, drawn, noise[:, :-1], level)
         ahead = extrapolate(z_hat, before, level) if sampler.order == 2 else z_hat
-        z = ddim(z, ahead, level, eta, noise[:, -1])
+        z = ddim(z, ahead, level, process.eta, noise[:, -1])
         if callback is not None:
             callback(level.index, z, z_hat)
     return z
@@ -191,8 +190,8 @@ def reconstruct(
         )
     if sampler.order != 1:
         raise ValueError("order 2 is to generate, for inverse problems use 1")
-    eta, transform = RECONSTRUCT_ETA if sampler.eta is None else sampler.eta, problem.transform
-    process = ReverseProcess(denoiser, problem.shape, seeds, transform, masks, sampler)
+    sampler = sampler.resolved(inverse_problem=True)
+    process = ReverseProcess(denoiser, problem.shape, seeds, problem.transform, masks, sampler)
     prior = denoiser.prior if isinstance(denoiser, PartialDenoiser) else None
     towards_y = data_step.of(problem, prior)
     z, z_hat = process.start()
@@ -201,9 +200,9 @@ def reconstruct(
         z, z_hat = process.noisy(linear(z_hat, sampler.warm_start), z)
     each_draw = towards_y if data_step.of_each_draw and z.is_complex() and sampler.score == "average" else None
     for level, drawn, noise in process:
-        z, z_hat = estimate(denoiser, z, z_hat, drawn, noise[:, :-1], transform, level, eta, each_draw)
+        z, z_hat = process.estimate(z, z_hat, drawn, noise[:, :-1], level, each_draw)
         corrected = z_hat if each_draw else towards_y(z_hat, level.sigma)
-        z = posterior_update(z, corrected, level, eta, noise[:, -1])
+        z = posterior_update(z, corrected, level, process.eta, noise[:, -1])
         if callback is not None:
             callback(level.index, z, corrected)
     return z
@@ -242,7 +241,9 @@ class ReverseProcess:
         masks: Masks | None,
         sampler: Sampler,
     ):
-        schedule = denoiser.schedule
+        assert sampler.eta is not None  # as `Sampler.resolved` gives it
+        schedule, self.eta = denoiser.schedule, sampler.eta
+        self.denoiser, self.transform = denoiser, transform
         self.device, self.is_complex = schedule.device, transform.dtype.is_complex
         self.shape, self.sampler = tuple(shape), sampler
         self.masks = mask_law(denoiser, masks, (self.shape[-2], self.shape[-1]))
@@ -271,6 +272,14 @@ class ReverseProcess:
             number = self.renoised + 1
             yield level, self._masks(self.variates[:, k]), self._normal(number) if index else self._zeros(number)
 
+    def estimate(
+        self, z: Tensor, z_hat: Tensor, drawn: Tensor | Chain, noise: Tensor, level: Level, of_each: Step | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The iterate and ẑ, by the chain rule, which leaves the iterate as it is, or as `aggregate` does."""
+        if isinstance(drawn, Chain):
+            return z, combine(self.denoiser, z, z_hat, drawn, self.transform, level)
+        return aggregate(self.denoiser, z, z_hat, drawn, noise, self.transform, level, self.eta, of_each)
+
     def _masks(self, u: Tensor) -> Tensor | Chain:
         """The masks of a step from its variates (B, draws, `variates`)."""
         sampler = self.sampler
@@ -293,23 +302,6 @@ class ReverseProcess:
         for item, stream in zip(out, self.streams):
             draw(shape, generator=stream, out=item)
         return out
-
-
-def estimate(
-    denoiser: Denoiser,
-    z: Tensor,
-    z_hat: Tensor,
-    drawn: Tensor | Chain,
-    noise: Tensor,
-    transform: Transform,
-    level: Level,
-    eta: float,
-    of_each: Step | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The iterate and ẑ, by the chain rule or as `aggregate` does; the chain leaves the iterate as it is."""
-    if isinstance(drawn, Chain):
-        return z, combine(denoiser, z, z_hat, drawn, transform, level)
-    return aggregate(denoiser, z, z_hat, drawn, noise, transform, level, eta, of_each)
 
 
 def combine(denoiser: Denoiser, z: Tensor, z_hat: Tensor, chain: Chain, transform: Transform, level: Level) -> Tensor:

@@ -78,17 +78,25 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         DataError: a file is missing, or it is damaged.
     """
-    config, weights = Path(folder) / CONFIG_FILE, Path(folder) / WEIGHTS_FILE
-    for path in (config, weights):
+    for path in (Path(folder) / CONFIG_FILE, Path(folder) / WEIGHTS_FILE):
         if not path.is_file():
             raise DataError(f"{path}: no such file (a network is {CONFIG_FILE} and {WEIGHTS_FILE})")
+    return read_json(Path(folder) / CONFIG_FILE, "the settings of a network")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        DataError: it is missing, damaged, or something else.
+    """
     try:
-        settings = json.loads(config.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{config}: not the settings of a network ({error})") from error
-    if not isinstance(settings, dict):
-        raise DataError(f"{config}: not the settings of a network, but a {type(settings).__name__}")
-    return settings
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not {what} ({error}); copy it again from where it was written") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not {what}, but a {type(content).__name__}; copy it again from where it was written")
+    return content
 
 
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
