@@ -200,27 +200,19 @@ class WeightedSum(nn.Module):
         return self.weights.to(like.device, like.real.dtype).view(-1, 1, 1)
 
 
-def box_inpainting(
-    image_shape: ImageShape, *, hole: int = 64, position: tuple[int, int] | None = None
-) -> Undersampling:
-    """A square hole in every image; the published problem is the 64 px hole at 128 px (SPEC §8).
+def box_inpainting(image_shape: ImageShape, *, hole: int = 64) -> Undersampling:
+    """A square hole in the middle of every image; the published problem is the 64 px hole at 128 px (SPEC §8).
 
     Args:
         image_shape: (C, H, W).
         hole: side of the hole, px.
-        position: (top, left) pixel of the hole; central by default.
 
     Raises:
         ValueError: the hole does not fit into the image.
     """
     _, height, width = image_shape
     hole = int(_within("hole", hole, 1, min(height, width), whole=True))
-    room = (height - hole, width - hole)
-    if position is None:
-        position = (room[0] // 2, room[1] // 2)
-    if not isinstance(position, (tuple, list)) or len(position) != 2:
-        raise ValueError(f"position must be (top, left), got {position!r}")
-    top, left = (int(_within("position", p, 0, r, whole=True)) for p, r in zip(position, room))
+    top, left = (height - hole) // 2, (width - hole) // 2
     mask = torch.ones(1, 1, height, width, dtype=torch.bool)
     mask[..., top : top + hole, left : left + hole] = False
     return Undersampling(mask)
@@ -318,22 +310,9 @@ def motion_blur(
     return Convolution(_periodic_kernel(height, width, rows.long(), columns.long(), weight), rcond=rcond)
 
 
-def colorization(image_shape: ImageShape, *, weights: str = "mean") -> WeightedSum:
-    """Only a grey image is measured.
-
-    Args:
-        image_shape: (C, H, W).
-        weights: "mean" over the channels, or "luminance" (ITU-R BT.601, RGB only).
-
-    Raises:
-        ValueError: unknown weights, or luminance of something other than three channels.
-    """
-    channels = image_shape[0]
-    if weights == "mean":
-        return WeightedSum(torch.full((channels,), 1 / channels))
-    if weights != "luminance" or channels != 3:
-        raise ValueError(f'weights must be "mean", or "luminance" for 3 channels; got {weights!r}, {channels} channels')
-    return WeightedSum(torch.tensor([0.299, 0.587, 0.114]))
+def colorization(image_shape: ImageShape) -> WeightedSum:
+    """Only a grey image is measured, the mean over the channels of images (C, H, W)."""
+    return WeightedSum(torch.full((image_shape[0],), 1 / image_shape[0]))
 
 
 def _within(name: str, value: float, low: float, high: float, whole: bool = False) -> float:

@@ -7,8 +7,6 @@
 `msm sample` leaves samples.npy (images, samples, C, H, W) and measured.npz, or images.npy for a generation.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
