@@ -227,9 +227,7 @@ class PartialDenoiser(nn.Module):
 
         config.json and model.safetensors are the network; denoiser.json holds schedule, parametrisation, prior, mask
         law and record; the masks of a measured set lie in masks.safetensors. A law that is not one of ours is left out.
-
-        Raises:
-            ValueError: as `described`.
+        What cannot be written is refused as by `described`.
         """
         folder, about = Path(folder), self.described()
         assert isinstance(self.network, StoredNetwork)

@@ -329,19 +329,9 @@ def aggregate(
 ) -> tuple[Tensor, Tensor]:
     """Denoise under each mask in turn and average what they say of each entry (SPEC §5, the inner loop).
 
-    Args:
-        denoiser: partial denoiser.
-        z: iterate at this level (B, *shape).
-        z_hat: estimate of the step before (B, *shape); entries that no mask covers keep it.
-        masks: S_1 … S_w of every sample, (B, w, 1, H, W), bool.
-        noise: (B, w, *shape), to re-noise the denoised entries, a share η of it.
-        transform: T.
-        level: noise level.
-        eta: η.
-        of_each: data step that every ŝ_i takes, if any.
-
-    Returns:
-        the iterate with each S_i's entries replaced, and ẑ, both (B, *shape).
+    masks S_1 … S_w (B, w, 1, H, W), bool; noise (B, w, *shape) re-noises the denoised entries, a share η of it. z, the
+    estimate of the step before and the results, the iterate with each S_i's entries replaced and ẑ, are (B, *shape);
+    entries that no mask covers keep the estimate before. `of_each` is a data step that every ŝ_i takes.
     """
     total = torch.zeros_like(z)
     count = torch.zeros_like(masks[:, 0], dtype=total.real.dtype)

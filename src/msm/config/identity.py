@@ -35,16 +35,10 @@ def measurements(config: Config) -> dict[str, Any]:
 
 
 def check(found: Mapping[str, Any], wanted: Mapping[str, Any], holder: str, remedy: str) -> None:
-    """Refuse what was made in another way; what the record of an earlier version does not name is not compared.
-
-    Args:
-        found: what the result at hand follows from, by name.
-        wanted: what it should.
-        holder: what holds the result, for the message.
-        remedy: what to do.
+    """Refuse a result that follows from other settings than wanted, both by name; names not found are not compared.
 
     Raises:
-        ConfigError: the first name in which they differ.
+        ConfigError: the first in which they differ; `holder` holds the result, `remedy` is what to do.
     """
     for name, value in wanted.items():
         if found.get(name, value) != value:

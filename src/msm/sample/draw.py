@@ -1,4 +1,4 @@
-"""Samplers on data: observe test images, draw posterior samples of them, and say how good these are (SPEC §6, §9)."""
+"""Samplers on data: posterior samples of observed test images, and new images (SPEC §5, §6)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
