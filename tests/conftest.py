@@ -1,6 +1,11 @@
 import json
+import os
 import shutil
 from pathlib import Path
+
+# Before torch: two workers with two threads each crawl, MKL's threaded LU factorisation can deadlock, and a sum split
+# over threads may differ in its last bits. The commands that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
