@@ -15,7 +15,7 @@ import typer
 from .errors import ConfigError, MsmError, one_line
 from .system.console import fail, say
 from .system.memory import keep_memory
-from .train.signals import EXIT_CODE
+from .system.signals import EXIT_CODE
 
 app = typer.Typer(
     add_completion=False,

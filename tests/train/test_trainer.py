@@ -22,7 +22,6 @@ from msm.measurement import Measurement
 from msm.network import ADMNetwork, adapt
 from msm.schedule import VPSchedule
 from msm.train.batches import flip
-from msm.train.signals import stop_asked
 from msm.train.trainer import Trainer
 from msm.transforms import MultiCoil
 
@@ -163,14 +162,6 @@ def test_a_signal_ends_with_a_checkpoint(store, tmp_path, number):
     assert signal.getsignal(number) == before
     assert trainer(store, tmp_path / "cut").run()
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-
-def test_the_second_interruption_ends_at_once(store, tmp_path, capsys):
-    with stop_asked() as asked:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert asked() and "Ctrl-C again" in capsys.readouterr().err
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("images", [32, 8])

@@ -1,6 +1,6 @@
 """From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from ..errors import DataError
 from ..network import ADMNetwork
 from ..operators import Problem, Undersampling
 from ..output.figures import Column, spread, write_comparison
-from ..sample.draw import Advance
 from ..sampling import Sampler, reconstruct
 from ..system.console import track
 from ..system.files import digest
@@ -40,7 +39,7 @@ def sample_scan(
     sampler: Sampler = Sampler(),
     data_step: DataStep = Proximal(),
     batch_size: int = 8,
-    advance: Advance = lambda n: None,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> Tensor:
     """Posterior samples of the image of one slice, given its measured k-space (SPEC §6).
 
@@ -143,7 +142,7 @@ def reconstruct_volumes(
     volumes: dict[str, Volume],
     writers: dict[str, VolumeWriter],
     config: Config,
-    advance: Advance = lambda n: None,
+    advance: Callable[[int], None] = lambda n: None,
 ) -> list[str]:
     """Reconstruct volumes slice by slice; each is written before the next is read.
 

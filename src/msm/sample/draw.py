@@ -17,7 +17,6 @@ from ..system.processes import shared_out
 from ..transforms import Identity, MultiCoil, Transform
 from .observe import observe
 
-Advance = Callable[[int], None]
 Draw = Callable[[range], Any]
 Keep = Callable[[Draw, Callable[[range], None]], Draw]  # `Parts.keep`
 
@@ -26,7 +25,7 @@ def posterior_samples(
     denoiser: PartialDenoiser,
     items: Sequence[Source],
     config: Config,
-    advance: Advance = lambda n: None,
+    advance: Callable[[int], None] = lambda n: None,
     keep: Keep = lambda draw, reused: draw,
 ) -> tuple[Tensor, Tensor]:
     """Observe items and draw sample.samples posterior samples of each.
@@ -65,7 +64,7 @@ def prior_samples(
     data: DataConfig,
     settings: SampleConfig,
     maps: Tensor | None = None,
-    advance: Advance = lambda n: None,
+    advance: Callable[[int], None] = lambda n: None,
     keep: Keep = lambda draw, reused: draw,
 ) -> Tensor:
     """Generate sample.count images (B, C, H, W).

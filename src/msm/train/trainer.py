@@ -25,10 +25,10 @@ from ..network import StoredNetwork
 from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
 from ..system.processes import processes, usable
+from ..system.signals import stop_asked
 from .batches import Batch, TrainingItems
 from .checkpoints import Checkpoints
 from .log import Log
-from .signals import stop_asked
 
 LOG_EVERY = 50  # steps
 ASK_EVERY = 10  # steps after which several processes agree on whether to stop
