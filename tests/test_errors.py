@@ -95,7 +95,10 @@ MISTAKES = {  # what a user may do, by command: where the line leads
     "density": (["train", "data.mask={{kind: variable_density, acceleration: 1.0e+9, center: 4}}"], "data.mask: accel"),
     "batch": (["train", "train.batch_size=3", "train.accumulate=2"], "train.accumulate: found 2"),
     "weights": (["sample", "setting.pretrained_model_dir={root}/nowhere"], "nowhere: no such file or folder"),
-    "record": (["sample", "setting.pretrained_model_dir={root}/damaged"], "denoiser.json: not the record of a denoiser"),
+    "record": (
+        ["sample", "setting.pretrained_model_dir={root}/damaged"],
+        "denoiser.json: not the record of a denoiser",
+    ),
     "network": (["sample", "setting.pretrained_model_dir={root}/half"], "model.safetensors: no such file"),
     "run": (["evaluate", "{root}"], "no run folder, "),
 }
