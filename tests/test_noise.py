@@ -12,9 +12,8 @@ from msm.config.load import ConfigError, load_config
 from msm.data.noise_level import AssumedNoise, noise_record, with_noise
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.errors import DataError
-from msm.losses import standard_normal
 from msm.masks import BoxMasks, CartesianMasks
-from msm.measurement import Measurement
+from msm.measurement import Measurement, standard_normal
 from msm.noise import edge_samples, estimate_noise, noise_covariance, pool_noise, whitening
 from msm.transforms import MultiCoil
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from msm.denoiser import PartialDenoiser, run_network
-from msm.losses import mean_square, noiseless_loss, noisy_loss, pseudo_clean, standard_normal, sure
+from msm.losses import mean_square, noiseless_loss, noisy_loss, pseudo_clean, sure
 from msm.masks import BoxMasks
-from msm.measurement import Measurement
+from msm.measurement import Measurement, standard_normal
 from msm.network import ADMNetwork
 from msm.schedule import VPSchedule
 

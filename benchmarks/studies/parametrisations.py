@@ -16,7 +16,7 @@ import torch
 from msm import GradientStep, Measurement, MeasurementStore, PartialDenoiser, Problem, Proximal, Sampler, reconstruct
 from msm.evaluate.classical import cg_sense, l1_wavelet
 from msm.evaluate.metrics import psnr
-from msm.losses import standard_normal
+from msm.measurement import standard_normal
 from msm.operators import Undersampling
 
 

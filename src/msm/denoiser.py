@@ -280,6 +280,11 @@ class PartialDenoiser(nn.Module):
         s_t = torch.where(mask, z_t, 0) * (1 + sigma**2).sqrt()
         return (self(z_t, mask, t, transform) - s_t) / sigma**2
 
+    @property
+    def divisor(self) -> int:
+        """Of which the sides of images must be multiples; 1 where the network does not say."""
+        return self.network.divisor if isinstance(self.network, StoredNetwork) else 1
+
     def loss_weight(self, t: Tensor) -> Tensor:
         """Weight of the squared error at times t (B,)."""
         return self.parametrisation.loss_weight(self.schedule.sigma(t))

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from .denoiser import Denoiser, PartialDenoiser
-from .measurement import Measurement
+from .measurement import Measurement, standard_normal
 from .schedule import VPSchedule
 
 
@@ -189,13 +189,6 @@ def noise_levels(measurement: Measurement) -> Tensor:
 def pick(measurement: Measurement, rows: Tensor) -> Measurement:
     """The acquisitions with these numbers (n,); all of them are not copied."""
     return measurement if len(rows) == len(measurement) else measurement[rows]  # type: ignore[index]
-
-
-def standard_normal(like: Tensor, generator: Generator | None = None) -> Tensor:
-    """Normal noise of unit variance per real component, shaped like a real or complex tensor."""
-    real = torch.view_as_real(like) if like.is_complex() else like
-    noise = torch.randn(real.shape, generator=generator, dtype=real.dtype, device=real.device)
-    return torch.view_as_complex(noise) if like.is_complex() else noise
 
 
 def mean_square(residual: Tensor) -> Tensor:

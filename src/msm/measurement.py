@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from .transforms import Identity, MultiCoil, Transform
 
@@ -84,3 +84,10 @@ class Measurement:
         maps = self.maps if self.maps is None or len(self.maps) == 1 else self.maps[items]
         noise_std = self.noise_std[items] if isinstance(self.noise_std, Tensor) else self.noise_std
         return Measurement(self.values[items], self.mask[items], maps, noise_std)
+
+
+def standard_normal(like: Tensor, generator: Generator | None = None) -> Tensor:
+    """Normal noise of unit variance per real component, shaped like a real or complex tensor."""
+    real = torch.view_as_real(like) if like.is_complex() else like
+    noise = torch.randn(real.shape, generator=generator, dtype=real.dtype, device=real.device)
+    return torch.view_as_complex(noise) if like.is_complex() else noise

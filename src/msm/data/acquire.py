@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from ..errors import DataError, optional
 from ..masks import Masks
-from ..measurement import Measurement
+from ..measurement import Measurement, standard_normal
 from ..transforms import MultiCoil
 from .store import MeasurementStore
 
@@ -55,8 +55,7 @@ def acquire(source: Source, masks: Masks, noise_std: float, seed: int) -> Measur
 def _measure(z: Tensor, masks: Masks, noise_std: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """Noisy values of one z (1, C or coils, H, W), and a mask."""
     mask = masks.sample(1, generator)
-    noise = torch.randn(*z.shape, *[2] * z.is_complex(), generator=generator)
-    return z + noise_std * (torch.view_as_complex(noise) if z.is_complex() else noise), mask
+    return z + noise_std * standard_normal(z, generator), mask
 
 
 class RemaskedAcquisitions:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from accelerate.utils import gather_object
@@ -16,7 +15,6 @@ from ..config.load import Config
 from ..data_step import DataStep, Proximal
 from ..denoiser import Denoiser, PartialDenoiser
 from ..errors import DataError
-from ..network import ADMNetwork
 from ..operators import Problem, Undersampling
 from ..output.figures import Column, spread, write_comparison
 from ..sampling import Sampler, reconstruct
@@ -173,7 +171,7 @@ def reconstruct_volumes(
         index, writer, volume = counts[name], writers[name], volumes[name]
         counts[name] += 1
         if index >= writer.done:
-            prepared = prepare(scan, padded_size(scan, cast(ADMNetwork, denoiser.network).divisor))
+            prepared = prepare(scan, padded_size(scan, denoiser.divisor))
             first = settings.seed + number * settings.samples  # `number` counts the slices of all files
             samples = draw(prepared, seeds=range(first, first + settings.samples))
             if prepared.warning:

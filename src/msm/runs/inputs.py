@@ -15,7 +15,6 @@ from ..data.noise_level import with_noise
 from ..data.prepared_fastmri import scans
 from ..data.store import Acquisitions, MeasurementStore, StoreWriter, TruthWriter
 from ..errors import ConfigError, DataError, MsmError
-from ..masks import CartesianMasks
 from ..output.run_folder import CHECKPOINTS, CONFIG, NOISE, STORE, run_config
 from ..system.console import track, warn
 
@@ -102,7 +101,7 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
         masks, law = store.masks(READ), make_masks(data.mask, store.shape[-2:])
         kept, expected = masks.float().mean().item(), law.kept
         columns = bool((masks == masks[..., :1, :]).all())
-        if not 0.67 < kept / expected < 1.5 or columns != isinstance(law, CartesianMasks):
+        if not 0.67 < kept / expected < 1.5 or columns != (law.kind == "cartesian"):
             shape = "whole columns" if columns else "points of a plane"
             warn(
                 f"{store.path}: its masks keep {kept:.1%}, {shape}; those of data.mask {expected:.1%}: "

@@ -10,7 +10,6 @@ from ..config.identity import check
 from ..config.load import Config
 from ..denoiser import DENOISER_FILE, PartialDenoiser, Sense
 from ..errors import ConfigError
-from ..masks import Masks
 from ..network import ADMNetwork, load_published_weights
 from ..output.run_folder import WEIGHTS
 from ..system.console import note, say, warn
@@ -21,7 +20,7 @@ def new_denoiser(config: Config) -> PartialDenoiser:
     """A denoiser to train: with seeded weights, or with those of setting.pretrained_model_dir."""
     start, masks = config.setting.pretrained_model_dir, make_masks(config.data.mask, config.data.image_size)
     if start is not None:
-        given = _load(config, start, masks)
+        given = _load(config, start)
         _check_diffusion(config, start, given, {"parametrisation"})
         network = given.network
     else:
@@ -44,7 +43,7 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
         missing = "setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
         raise ConfigError(f"{config_file}: {missing}")
     device, masks = processes().device, make_masks(config.data.mask, config.data.image_size)
-    denoiser = _load(config, path, masks)
+    denoiser = _load(config, path)
     _check_diffusion(config, path, denoiser, {"parametrisation", "phase_width", "phase_residual", "sense_iterations"})
     law = denoiser.masks
     if law is None:
@@ -69,11 +68,12 @@ def import_published(config: Config, file: Path, folder: Path) -> None:
     say(f"{folder}: config.json and model.safetensors")
 
 
-def _load(config: Config, path: Path, masks: Masks) -> PartialDenoiser:
+def _load(config: Config, path: Path) -> PartialDenoiser:
     """The denoiser in a weights folder, or that of the config around a published network; it must fit the config."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
     if path.suffix in (".pt", ".safetensors"):
+        masks = make_masks(config.data.mask, config.data.image_size)
         return make_denoiser(load_published_weights(path, **config.network.model_dump()), config.diffusion, masks)
     if not (path / DENOISER_FILE).exists() and (path / WEIGHTS).is_dir():
         raise ConfigError(f"{path}: holds a run, not weights; set setting.pretrained_model_dir to {path / WEIGHTS}")

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..config.build import make_masks, make_operator
 from ..config.measured import AnyProblem, DataConfig, UndersamplingProblem
 from ..data.acquire import Source, item_generator
-from ..losses import standard_normal
+from ..measurement import standard_normal
 from ..operators import Problem, Undersampling
 from ..transforms import MultiCoil
 

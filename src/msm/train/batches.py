@@ -14,9 +14,8 @@ from torch.utils.data import Dataset
 from ..config.trained import TrainConfig
 from ..data.acquire import item_generator
 from ..data.store import Acquisitions
-from ..losses import standard_normal
 from ..masks import Masks
-from ..measurement import Measurement
+from ..measurement import Measurement, standard_normal
 
 Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
 
