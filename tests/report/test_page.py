@@ -175,7 +175,10 @@ def test_runs_that_differ_in_the_solver_share_a_section(runs, tmp_path):
     assert load_config(folder / RESOLVED).sample.data_step.iterations == 20
     (folder / RESOLVED).write_text(dump_config(load_config(folder / RESOLVED, [other])))
     assert msm("report", runs / "mri", folder, "-o", tmp_path / "page.html") == 0
-    assert "MSM, mean of 3 other" in tables((tmp_path / "page.html").read_text())["Quality, convention plain", 0]
+    page = (tmp_path / "page.html").read_text()
+    assert "MSM, mean of 3 other" in tables(page)["Quality, convention plain", 0]
+    for how in ("iterations 20, likelihood weight 1", "iterations 9, likelihood weight 2"):
+        assert f"data step proximal, {how}" in page  # each run says how it was solved
 
 
 def test_a_chart_takes_the_ink_of_the_page():

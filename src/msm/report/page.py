@@ -120,6 +120,10 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
     for run in group:
         s = run.config.sample
         masks = f"{s.draws} masks" if s.score == "average" else "chain of masks"
-        step = "" if s.data_step is None else f", data step {s.data_step.kind}"
-        facts.append((f"Run {run.label}", f"{s.steps} steps, {masks}, η = {s.eta:g}{step}"))
+        words = [f"{s.steps} steps", masks, f"η = {s.eta:g}"]
+        if s.data_step is not None:
+            words.append(f"data step {s.data_step.kind}")
+            how = s.data_step.model_dump(exclude={"kind"})
+            words += [f"{name.replace('_', ' ')} {value:g}" for name, value in how.items()]
+        facts.append((f"Run {run.label}", ", ".join(words)))
     return [*facts, *group[0].evaluation.settings.items()]
