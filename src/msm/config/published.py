@@ -1,8 +1,5 @@
 """From a YAML file to plain settings in this library's layout; the published layout is converted.
 
-`parse` knows plain values and `!!python/tuple`; every other tag is refused, so nothing in a file can run.
-Numbers and truth values are those of YAML 1.2: 1e-5 is a number, `no` is text.
-
 `convert` takes the published layout: top-level blocks setting, dataset, vp_diffusion, train, inverse_problems
 (SPEC §8). Only these names and what the settings mean are known here, not how they are nested. So a leaf is
 matched by its own name wherever it stands: the names of SPEC §8 and the symbols of SPEC §3 to §7 (p, R, rho,

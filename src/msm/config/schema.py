@@ -77,7 +77,7 @@ class Config(Block):
 
     def _settle(self) -> None:
         """Put in what is automatic: it depends on other blocks."""
-        from ..data_step import GradientStep, preset_data_step  # with torch, which takes seconds
+        from ..data_step import GradientStep, Proximal, preset_data_step  # with torch, which takes seconds
         from ..sampling import Sampler
 
         raw, mri = self.data.kind == "raw", self.data.is_mri
@@ -96,8 +96,9 @@ class Config(Block):
             assert isinstance(published, GradientStep)
             step = step.with_automatic({"gamma": published.gamma})
         elif step is not None:
-            enough = 20 if preset == "best" and mri else 6
-            step = step.with_automatic({"iterations": max(enough, self.diffusion.sense_iterations)})
+            usual = preset_data_step("best", mri=mri) if preset == "best" else Proximal()
+            assert isinstance(usual, Proximal)
+            step = step.with_automatic({"iterations": max(usual.iterations, self.diffusion.sense_iterations)})
         sample = self.sample.with_automatic({**values, "samples": 8 if raw else 1})
         object.__setattr__(sample, "data_step", step)
         object.__setattr__(self, "sample", sample)

@@ -80,7 +80,6 @@ def l1_wavelet(
 
     Raises:
         ValueError: y and mask do not fit, λ negative, no iterations, a wavelet that is not orthogonal.
-        ImportError: PyWavelets is missing.
 
     Source: Lustig et al., Magn. Reson. Med. 58 (2007); Beck, Teboulle, SIAM J. Imaging Sci. 2 (2009).
     """
@@ -146,7 +145,8 @@ def biharmonic(y: Tensor, mask: Tensor) -> Tensor:
         Images (B, C, H, W) within the known pixels' range, channel by channel.
 
     Raises:
-        ValueError: y and mask do not fit, an image without any known pixel.
+        ValueError: y and mask do not fit.
+        DataError: an image without any known pixel.
 
     Source: Damelin, Hoang, Int. J. Math. Math. Sci. (2018); the solver is scikit-image's.
     """

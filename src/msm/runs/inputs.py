@@ -109,8 +109,11 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
             )
 
 
-def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acquisitions]:
-    """The store to train on, and the acquisitions made of it: the same, but for train.remask and train.noise_std."""
+def training_data(config: Config, folder: Path, divisor: int) -> tuple[MeasurementStore, Acquisitions]:
+    """The store to train on, and the acquisitions made of it: the same, but for train.remask and train.noise_std.
+
+    `divisor` is of the network: the sides of the items must be multiples of it.
+    """
     clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}  # images that train.remask draws masks for
     whole = config.model_copy(update={"data": config.data.model_copy(update=clean)})
     store = open_store(whole if config.train.remask else config, folder)
@@ -120,11 +123,10 @@ def training_data(config: Config, folder: Path) -> tuple[MeasurementStore, Acqui
             f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
             f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
         )
-    step = config.network.patch_size * 2 ** (len(config.network.channel_mult) - 1)
-    if any(side % step for side in sizes):
+    if any(side % divisor for side in sizes):
         raise ConfigError(
             f"{store.path}: holds items of {sizes[0]}×{sizes[1]}, the levels of network.channel_mult need multiples "
-            f"of {step}; use fewer levels, or import with --size"
+            f"of {divisor}; use fewer levels, or import with --size"
         )
     data: Acquisitions = store
     if config.train.remask:

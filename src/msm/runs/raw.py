@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..config.load import Config
 from ..denoiser import PartialDenoiser
+from ..network.stored import WEIGHTS_FILE
 from ..output.run_folder import record_run
 from ..raw.import_store import import_store, manifest_path
 from ..raw.prepare import HIGH_RESIDUAL
@@ -45,7 +46,7 @@ def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
     path = data_folder(config, "a raw file, or to a folder of them")
     nifti_image()  # before the work that would be lost without it
     volumes = survey(raw_files([path]))
-    writers = open_writers(volumes, config, digest(weights / "model.safetensors" if weights.is_dir() else weights))
+    writers = open_writers(volumes, config, digest(weights / WEIGHTS_FILE if weights.is_dir() else weights))
     if processes().is_main_process:
         record_run(config, folder)
     left = sum(len(volumes[name].slices) - writer.done for name, writer in writers.items())

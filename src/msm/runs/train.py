@@ -27,7 +27,7 @@ def run_training(config: Config) -> bool:
     check_folder(folder, IMAGES)
     denoiser = new_denoiser(config)
     with processes().main_process_first():  # the others find the store written
-        store, data = training_data(config, folder)
+        store, data = training_data(config, folder, denoiser.divisor)
     assert denoiser.masks is not None
     denoiser.masks = denoiser.masks.resized((store.shape[1], store.shape[2]))
 
