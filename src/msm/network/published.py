@@ -11,7 +11,6 @@ from .adm import ADMNetwork
 from .stored import check_tensors, read_tensors, shapes
 
 # guided-diffusion's name of a layer → diffusers': outside the blocks, in a residual one, in an attention one.
-# guided-diffusion's name of a layer → diffusers': outside the blocks, in a residual one, in an attention one.
 OUTER_LAYERS = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
