@@ -30,8 +30,7 @@ def noiseless_loss(
         loss of each item (B,): a complex entry counts as two real ones in the mean.
     """
     s, mask = measurement.values, measurement.mask
-    if noise is None:
-        noise = standard_normal(s, generator)
+    noise = standard_normal(s, generator) if noise is None else noise
     sigma = denoiser.schedule.sigma(t)[:, None, None, None]
     s_t = torch.where(mask, (s + sigma * noise) * (1 + sigma**2).rsqrt(), 0)
     s_hat = denoiser(s_t, mask, t, measurement.transform)

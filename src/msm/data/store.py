@@ -270,7 +270,6 @@ def _check_content(path: Path, file: h5py.File) -> None:
             raise DataError(f"{path}: {what}; write values, mask and maps of one size")
     if count == 0:
         raise DataError(f"{path}: holds no items; acquire some first")
-
     for name in (name for name in KINDS if name in file):
         data = file[name]
         if data.dtype.kind not in KINDS[name]:

@@ -110,10 +110,7 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
 
 
 def training_data(config: Config, folder: Path, divisor: int) -> tuple[MeasurementStore, Acquisitions]:
-    """The store to train on, and the acquisitions made of it: the same, but for train.remask and train.noise_std.
-
-    `divisor` is of the network: the sides of the items must be multiples of it.
-    """
+    """The store to train on, whose sides the divisor divides, and what train.remask and train.noise_std make of it."""
     clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}  # images that train.remask draws masks for
     whole = config.model_copy(update={"data": config.data.model_copy(update=clean)})
     store = open_store(whole if config.train.remask else config, folder)

@@ -77,7 +77,6 @@ def progress(label: str, total: int | None, *, shared: bool = False) -> Iterator
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), beside, TimeRemainingColumn())
     with Progress(*columns, disable=not _is_first()) as bars:
         bar = bars.add_task(label, total=total, note="")
-
         yield lambda steps, note="": bars.update(bar, advance=steps, note=note)
 
 
