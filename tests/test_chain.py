@@ -171,7 +171,7 @@ def test_one_batch_says_what_one_mask_after_the_other_says():
     masks = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(2)) < 0.4
     for family in (BOXES, EmpiricalMasks(masks)):
         z, chain = noisy(oracle, level), chains(family, 4)
-        found = combine(oracle, z, before, chain, Identity(), level)
+        found = combine(oracle, z, before, chain.masks, chain.weights[:, None, None, None], Identity(), level)
         assert_close(found, one_by_one(oracle, z, before, chain, [Identity()] * 4, level), rtol=1e-5, atol=1e-6)
     open_ = ~masks.any(0).expand_as(z)
     assert open_.any() and torch.equal(found[open_], before[open_])
@@ -186,7 +186,9 @@ def test_each_sample_is_seen_through_its_own_coil_maps(maps_of_batch):
 
     z, level = random_tensor((2, 3, 8, 8), torch.complex64, 1), level_at(GaussianOracle(), 300.0)
     chain = chains(CartesianMasks(8, 3, 2), 2)
-    found = combine(project, z, torch.zeros_like(z), chain, MultiCoil(maps), level)
+    found = combine(
+        project, z, torch.zeros_like(z), chain.masks, chain.weights[:, None, None, None], MultiCoil(maps), level
+    )
     each = [MultiCoil(maps[b % maps_of_batch][None]) for b in range(2)]
     assert_close(found, one_by_one(project, z, torch.zeros_like(z), chain, each, level), rtol=1e-4, atol=1e-4)
 
@@ -207,7 +209,9 @@ def exact_and_chained(covariance, noise, masks):
     level = level_at(oracle, oracle.schedule.time(torch.tensor(sqrt(noise / a))).item())
     z, chain = noisy(oracle, level, 12), chains(masks, 12)
     full = torch.ones(12, 1, 4, 8, dtype=torch.bool)
-    return oracle(z, full, level.t), combine(oracle, z, torch.zeros_like(z), chain, Identity(), level)
+    return oracle(z, full, level.t), combine(
+        oracle, z, torch.zeros_like(z), chain.masks, chain.weights[:, None, None, None], Identity(), level
+    )
 
 
 def decay(length, ratio):

@@ -17,17 +17,17 @@ def test_the_gradient_step_moves_measured_entries_only():
     mask = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.5
     operator, z_hat = Keep(mask), random_tensor((2, 3, 8, 8), torch.float32)
     y = operator.A(random_tensor((2, 3, 8, 8), torch.float32, 1))
-    step = GradientStep(0.25).of(Problem(y, operator), ImagePrior())
+    step = GradientStep(0.25).of(Problem(y, operator))
     expected = torch.where(mask, 0.75 * z_hat + 0.25 * y, z_hat)
     for sigma in (0.01, 10.0):
-        assert_close(step(z_hat, sigma), expected)
+        assert_close(step(z_hat, sigma, torch.randn_like), expected)
 
 
 def test_the_proximal_step_minimises_its_objective():
     """Photos: the closed-form minimiser of ‖H x − y‖²/σ_y² + ‖x − x̂‖²/σ_t²."""
     operator = super_resolution((1, 8, 8), factor=2)
     x_hat, y = random_tensor((2, 1, 8, 8), torch.float32), random_tensor((2, 1, 4, 4), torch.float32)
-    found = Proximal().of(Problem(y, operator, noise_std=0.3), ImagePrior())(x_hat, 0.5)
+    found = Proximal().of(Problem(y, operator, noise_std=0.3))(x_hat, 0.5, torch.randn_like)
     a = operator.A(torch.eye(64).reshape(64, 1, 8, 8)).flatten(1).T
     right = a.T @ y.flatten(1).T / 0.3**2 + x_hat.flatten(1).T / 0.5**2
     expected = torch.linalg.solve(a.T @ a / 0.3**2 + torch.eye(64) / 0.5**2, right).T
@@ -41,8 +41,8 @@ def test_the_proximal_step_of_mri_is_the_posterior_mean_of_a_gaussian_image():
     operator = Keep(torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(3)) < 0.6)
     x_hat = random_tensor((1, 1, size, size), torch.complex64)
     y = operator.A(random_tensor((1, 3, size, size), torch.complex64))
-    step = Proximal().of(Problem(y, operator, transform, noise_std), prior)
-    found = transform.adjoint(step(transform.forward(x_hat), sigma))
+    step = Proximal().of(Problem(y, operator, transform, noise_std))
+    found = transform.adjoint(step(transform.forward(x_hat), sigma, torch.randn_like))
     phase = prior.phase(y, transform, noise_std)
     basis = torch.eye(size**2, dtype=torch.complex64).reshape(-1, 1, size, size)
     of_coils = MultiCoil(transform.maps.expand(size**2, -1, -1, -1))
@@ -67,7 +67,7 @@ def test_a_tempered_likelihood_is_one_of_less_noise(is_complex):
     mask = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.5
     z_hat, y = random_tensor((1, channels, 8, 8), dtype), Keep(mask).A(random_tensor((1, channels, 8, 8), dtype, 1))
     steps = [
-        Proximal(likelihood_weight=weight).of(Problem(y, Keep(mask), transform, noise), ImagePrior())(z_hat, 0.5)
+        Proximal(likelihood_weight=weight).of(Problem(y, Keep(mask), transform, noise))(z_hat, 0.5, torch.randn_like)
         for weight, noise in ((4.0, 0.2), (1.0, 0.1), (1.0, 0.2))
     ]
     assert torch.equal(steps[0], steps[1]) and not torch.allclose(steps[0], steps[2])
@@ -78,8 +78,8 @@ def test_more_iterations_come_nearer_to_the_minimiser(iterations):
     operator = super_resolution((1, 8, 8), factor=2)
     x_hat, y = random_tensor((1, 1, 8, 8), torch.float32), random_tensor((1, 1, 4, 4), torch.float32)
     problem = Problem(y, operator, noise_std=0.01)
-    exact = Proximal(100).of(problem, ImagePrior())(x_hat, 0.5)
-    error = (Proximal(iterations).of(problem, ImagePrior())(x_hat, 0.5) - exact).norm() / exact.norm()
+    exact = Proximal(100).of(problem)(x_hat, 0.5, torch.randn_like)
+    error = (Proximal(iterations).of(problem)(x_hat, 0.5, torch.randn_like) - exact).norm() / exact.norm()
     assert error > 1e-3 if iterations < 3 else error < 1e-4
 
 

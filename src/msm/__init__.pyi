@@ -1,4 +1,5 @@
 from .data.store import MeasurementStore as MeasurementStore
+from .data_step import Draw as Draw
 from .data_step import GradientStep as GradientStep
 from .data_step import Proximal as Proximal
 from .data_step import preset_data_step as preset_data_step
@@ -14,6 +15,7 @@ from .masks import EmpiricalMasks as EmpiricalMasks
 from .masks import FullMask as FullMask
 from .masks import Masks as Masks
 from .masks import VariableDensityMasks as VariableDensityMasks
+from .measured_error import measure_error as measure_error
 from .measurement import Measurement as Measurement
 from .network import ADMNetwork as ADMNetwork
 from .network import adapt as adapt

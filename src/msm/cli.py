@@ -105,6 +105,21 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def calibrate(config_file: ConfigFile, overrides: Overrides = None) -> None:
+    """Measure how wrong the estimates of trained weights are, at each noise level, on their training measurements.
+
+    sample.data_step.kind=draw draws posterior samples with it. `msm train` does so at its end: this is for weights that
+    are older, or imported. It goes into the weights' folder, setting.pretrained_model_dir or that of the run.
+
+    Example: msm calibrate runs/brain/config.yaml
+    """
+    from .config.load import load_config
+    from .runs.train import calibrate_run
+
+    calibrate_run(load_config(config_file, overrides or []))
+
+
+@app.command()
 def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Generate images, or solve the inverse problem that the config describes.
 

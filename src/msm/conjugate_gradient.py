@@ -1,6 +1,7 @@
 """Conjugate gradients for a batch of linear systems: what SENSE, and steps towards y, need."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -42,3 +43,42 @@ def conjugate_gradient(normal: Map, b: Tensor, iterations: int, precondition: Ma
         step = torch.where(moving, left / inner(direction, mapped), 0)
         x, residual = x + step * direction, residual - step * mapped
     return x
+
+
+class Parts(Protocol):
+    """How images (B, C, H, W) are taken apart into real parts (B, P, H, W), orthonormally, and put together."""
+
+    def apart(self, x: Tensor) -> Tensor:
+        """The parts of x."""
+
+    def together(self, m: Tensor) -> Tensor:
+        """The image of parts m; of parts of x, x."""
+
+
+def filtered(m: Tensor, weights: Tensor) -> Tensor:
+    """Fᴴ weights F m for real m (B, P, H, W); weights (1 or B, P, H, W // 2 + 1) in the order of `torch.fft.rfft2`."""
+    return torch.fft.irfft2(weights * torch.fft.rfft2(m), s=m.shape[-2:])
+
+
+def solve_penalised(
+    normal: Map, b: Tensor, parts: Parts, ridges: Tensor, density: Tensor | float, iterations: int
+) -> Tensor:
+    """Minimise xᴴ N x − 2 Re bᴴ x + Σ_p m_pᵀ Fᴴ ridges[p] F m_p over the parts m of an image x.
+
+    Args:
+        normal: N, Aᴴ A of images (B, C, H, W).
+        b: Aᴴ s (B, C, H, W).
+        parts: those of the images.
+        ridges: weights of the penalties, (1 or B, P, H, W // 2 + 1), as `filtered` takes them.
+        density: rough size of N, the share of entries measured, for the preconditioner.
+        iterations: preconditioned conjugate-gradient steps.
+
+    Returns:
+        m (B, P, H, W).
+    """
+    precondition = 1 / (density + ridges)
+
+    def penalised(m: Tensor) -> Tensor:
+        return parts.apart(normal(parts.together(m))) + filtered(m, ridges)
+
+    return conjugate_gradient(penalised, parts.apart(b), iterations, lambda m: filtered(m, precondition))

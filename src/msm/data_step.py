@@ -1,4 +1,9 @@
-"""The data step of posterior sampling: how an estimate is moved towards what was observed (SPEC §6)."""
+"""The data step of posterior sampling: how an estimate meets what was observed (SPEC §6, §13).
+
+If x is known up to an error of covariance C around x̂, and y up to white noise σ_y, then x given both is Gaussian, of
+precision Aᴴ A/σ_y² + C⁻¹ with A = H T. `Proximal` takes its mean, `Draw` draws from it: the same solution of the same
+equations, but for an estimate and data that noise was added to.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,11 +11,11 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from .conjugate_gradient import conjugate_gradient
-from .mri_prior import ImagePrior, solve
+from .error_covariance import ErrorModel
 from .operators import Problem
 
-Step = Callable[[Tensor, float], Tensor]
+Normal = Callable[[Tensor], Tensor]  # noise like a tensor, of unit variance per real component: an item's own stream
+Step = Callable[[Tensor, float, Normal], Tensor]
 
 
 class DataStep(Protocol):
@@ -18,12 +23,14 @@ class DataStep(Protocol):
 
     Attributes:
         of_each_draw: whether the average of complex z takes it at each of its draws, as the published code does.
+        draws: whether it gives a sample of z, not an estimate: then fresh noise alone leads to the next level.
     """
 
     of_each_draw: ClassVar[bool]
+    draws: ClassVar[bool]
 
-    def of(self, problem: Problem, prior: ImagePrior | None = None) -> Step:
-        """The step (ẑ, σ_t) -> ẑ for a problem; the prior is of MR images, None: what most are like."""
+    def of(self, problem: Problem, error: ErrorModel = ErrorModel()) -> Step:
+        """The step (ẑ, σ_t, source of noise) -> z for a problem, given what is known of the error of ẑ."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +43,35 @@ class GradientStep:
 
     gamma: float
     of_each_draw: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not self.gamma > 0:
             raise ValueError(f"gamma must be above 0, got {self.gamma}")
 
-    def of(self, problem: Problem, prior: ImagePrior | None = None) -> Step:
-        """The step (ẑ, σ_t) -> ẑ for a problem; it needs no prior."""
+    def of(self, problem: Problem, error: ErrorModel = ErrorModel()) -> Step:
+        """The step for a problem; it takes ẑ as it is."""
         y, operator = problem.y, problem.operator
-        return lambda z_hat, sigma: z_hat - self.gamma * operator.A_dagger(operator.A(z_hat) - y)
+        return lambda z_hat, sigma, normal: z_hat - self.gamma * operator.A_dagger(operator.A(z_hat) - y)
 
 
 @dataclass(frozen=True)
 class Proximal:
     """The step that moves the estimated image towards y as far as both deserve to be trusted.
 
-    If x is known up to an error of covariance C around x̂, and y up to white noise σ_y, its best estimate is the
-    minimiser of ‖H T x − y‖²/σ_y² + (x − x̂)ᴴ C⁻¹ (x − x̂): with ẑ = T x̂ the step is
+    The minimiser of ‖H T x − y‖²/σ_y² + (x − x̂)ᴴ C_t⁻¹ (x − x̂): with ẑ = T x̂ the step is
 
-        ẑ ← ẑ + T (Tᴴ Hᴴ H T + σ_y² C⁻¹)⁻¹ Tᴴ Hᴴ (y − H ẑ).
+        ẑ ← ẑ + T (Tᴴ Hᴴ H T + σ_y² C_t⁻¹)⁻¹ Tᴴ Hᴴ (y − H ẑ).
 
-    Photos: C = σ_t² I. MRI: C⁻¹ = 1/σ_t² + (prior covariance)⁻¹, a smooth phase and a natural spectrum
-    (`msm.mri_prior`). A few conjugate-gradient steps leave alone what y hardly sees.
+    C_t: see `msm.error_covariance`. A few conjugate-gradient steps leave alone what y hardly sees.
 
     Args:
         iterations: conjugate-gradient steps.
         likelihood_weight: power w of p(y|z), a likelihood of noise σ_y/√w: above 1 trusts the data more, for images
             unlike those of the training.
+
+    Raises:
+        ValueError: if an argument is out of range.
 
     Source: the data step of DiffPIR (Zhu et al. 2023, eq. 13), in image space.
     """
@@ -70,16 +79,18 @@ class Proximal:
     iterations: int = 6
     likelihood_weight: float = 1.0
     of_each_draw: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or not self.likelihood_weight > 0:
             found = f"{self.iterations} and {self.likelihood_weight}"
             raise ValueError(f"iterations must be at least 1 and likelihood_weight above 0, got {found}")
 
-    def of(self, problem: Problem, prior: ImagePrior | None = None) -> Step:
-        """The step (ẑ, σ_t) -> ẑ for a problem; for MRI, y has the shape of z, and the prior is of the images."""
-        y, operator, transform = problem.y, problem.operator, problem.transform
+    def of(self, problem: Problem, error: ErrorModel = ErrorModel()) -> Step:
+        """The step for a problem; for MRI, y has the shape of z."""
+        operator, transform = problem.operator, problem.transform
         noise_std = problem.noise_std / self.likelihood_weight**0.5
+        covariance = error.of(problem, noise_std)
 
         def adjoint(residual: Tensor) -> Tensor:
             return transform.adjoint(operator.A_adjoint(residual))
@@ -87,21 +98,34 @@ class Proximal:
         def normal(x: Tensor) -> Tensor:
             return adjoint(operator.A(transform.forward(x)))
 
-        def white(z_hat: Tensor, sigma: float) -> Tensor:
-            ridge, b = (noise_std / sigma) ** 2, adjoint(y - operator.A(z_hat))
-            return z_hat + transform.forward(conjugate_gradient(lambda x: normal(x) + ridge * x, b, self.iterations))
+        def towards(z_hat: Tensor, y: Tensor, sigma: float) -> Tensor:
+            b = adjoint(y - operator.A(z_hat))
+            return z_hat + transform.forward(covariance.solve(normal, b, noise_std, sigma, self.iterations))
 
-        if not y.is_complex():
-            return white
-        prior = prior or ImagePrior()
-        phase = prior.phase(operator.A_adjoint(y), transform, noise_std)
-        precision = prior.precision(y.shape[-2:], prior.phase_residual, y.device)
+        def drawn(z_hat: Tensor, sigma: float, noise: Normal) -> Tensor:
+            x_hat = transform.adjoint(z_hat)
+            x = x_hat + covariance.draw(noise(x_hat), sigma)
+            return towards(transform.forward(x), problem.y + noise_std * noise(problem.y), sigma)
 
-        def smooth_phase(z_hat: Tensor, sigma: float) -> Tensor:
-            ridges, b = (precision + sigma**-2) * noise_std**2, adjoint(y - operator.A(z_hat))
-            return z_hat + transform.forward(phase * solve(normal, b, phase, ridges, 1.0, self.iterations))
+        return drawn if self.draws else lambda z_hat, sigma, noise: towards(z_hat, problem.y, sigma)
 
-        return smooth_phase
+
+@dataclass(frozen=True)
+class Draw(Proximal):
+    """The step that draws the image from what the estimate and y together say of it (SPEC §13).
+
+    x ~ N(mean, (Tᴴ Hᴴ H T/σ_y² + C_t⁻¹)⁻¹) by perturb and maximise: `Proximal` of an estimate x̂ + C_t^{1/2} w and of
+    data y + σ_y e, w and e standard normal. For a Gaussian prior and its true C_t every step leads from the law of
+    z_t given y to that of the next level exactly, however far they are apart.
+
+    Args:
+        iterations: as of `Proximal`.
+        likelihood_weight: as of `Proximal`; 1 for samples that are the posterior's.
+
+    Source: Papandreou, Yuille, NeurIPS 2010 (perturb and maximise).
+    """
+
+    draws: ClassVar[bool] = True
 
 
 def preset_data_step(name: str, *, mri: bool = False) -> DataStep:

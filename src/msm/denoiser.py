@@ -19,9 +19,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .conjugate_gradient import solve_penalised
+from .error_covariance import ErrorModel, ErrorSpectrum
 from .errors import DataError
 from .masks import FAMILIES, Masks
-from .mri_prior import ImagePrior, solve
+from .mri_prior import ImagePrior, PhasedParts
 from .network import ADMNetwork, StoredNetwork, read_json, read_tensors
 from .schedule import VPSchedule
 from .system.files import whole, write_text
@@ -29,7 +31,7 @@ from .transforms import Transform
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
-DENOISER_FILE, MASKS_FILE = "denoiser.json", "masks.safetensors"
+DENOISER_FILE, MASKS_FILE, ERROR_FILE = "denoiser.json", "masks.safetensors", "error.safetensors"
 FORMAT = 1  # of DENOISER_FILE
 
 
@@ -148,8 +150,9 @@ class Sense:
         phase = self.prior.phase(s, transform, sigma)
         ridges = sigma**2 * self.prior.precision(s.shape[-2:], self.prior.kappa(sigma), s.device)
         density = mask.float().mean((1, 2, 3), keepdim=True)
-        m_0 = solve(lambda x: transform.normal(x, mask), transform.adjoint(s), phase, ridges, density, self.iterations)
-        return phase, m_0
+        b, parts = transform.adjoint(s), PhasedParts(phase)
+        m = solve_penalised(lambda x: transform.normal(x, mask), b, parts, ridges, density, self.iterations)
+        return phase, torch.complex(m[:, :1], m[:, 1:])
 
 
 PARAMETRISATIONS: dict[str, type[Epsilon | EDM | Sense]] = {"epsilon": Epsilon, "edm": EDM, "sense": Sense}
@@ -164,7 +167,8 @@ class PartialDenoiser(nn.Module):
         schedule: noise schedule.
         parametrisation: `Epsilon` (published), `EDM` (photos) or `Sense` (several coils).
         masks: the law that it is, or was, trained on; None: not known, the samplers then have to be told.
-        prior: what the proximal step takes to be known of MR images; `Sense` brings its own.
+        prior: what the data step takes to be known of MR images; `Sense` brings its own.
+        measured_error: the power of its estimates' error, of `measure_error`; None: assumed (`msm.error_covariance`).
         record: how it was trained, and on what scale its images are, JSON-friendly.
     """
 
@@ -176,12 +180,19 @@ class PartialDenoiser(nn.Module):
         masks: Masks | None = None,
         *,
         prior: ImagePrior = ImagePrior(),
+        measured_error: ErrorSpectrum | None = None,
         record: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.network, self.schedule, self.parametrisation, self.masks = network, schedule, parametrisation, masks
         self.prior = parametrisation.prior if isinstance(parametrisation, Sense) else prior
+        self.measured_error = measured_error
         self.record = dict(record or {})
+
+    @property
+    def error(self) -> ErrorModel:
+        """What is known of the error of its estimates."""
+        return ErrorModel(self.prior, self.measured_error)
 
     def forward(self, z_t: Tensor, mask: Tensor, t: Tensor, transform: Transform) -> Tensor:
         """Estimate the measured entries of the clean full measurement.
@@ -219,6 +230,7 @@ class PartialDenoiser(nn.Module):
             "parametrisation": {"kind": kinds[0], **chosen},
             "prior": asdict(self.prior),
             "masks": masks and {"kind": masks.kind, **masks.settings},
+            "error": self.measured_error and {"kind": "spectrum", **vars(self.measured_error)},
             "record": self.record,
         }
 
@@ -226,16 +238,26 @@ class PartialDenoiser(nn.Module):
         """Write all that is needed to sample into one folder, for `load`.
 
         config.json and model.safetensors are the network; denoiser.json holds schedule, parametrisation, prior, mask
-        law and record; the masks of a measured set lie in masks.safetensors. A law that is not one of ours is left out.
+        law and record; the masks of a measured set lie in masks.safetensors, a measured error in error.safetensors. A
+        law that is not one of ours is left out.
         What cannot be written is refused as by `described`.
         """
-        folder, about = Path(folder), self.described()
+        about = self.described()
         assert isinstance(self.network, StoredNetwork)
         self.network.save(folder)
-        law = about["masks"] or {}
-        if tensors := {name: law.pop(name).cpu().contiguous() for name in list(law) if isinstance(law[name], Tensor)}:
-            with whole(folder / MASKS_FILE) as temporary:
-                temporary.write_bytes(safetensors.torch.save(tensors))
+        self._write_about(Path(folder), about)
+
+    def save_error(self, folder: str | os.PathLike[str]) -> None:
+        """Write the measured error into the folder that the denoiser lies in; the network stays as it is."""
+        self._write_about(Path(folder), self.described())
+
+    def _write_about(self, folder: Path, about: dict[str, Any]) -> None:
+        """denoiser.json, and the tensors that it speaks of."""
+        for block, file in ((about["masks"] or {}, MASKS_FILE), (about["error"] or {}, ERROR_FILE)):
+            names = [name for name, value in block.items() if isinstance(value, Tensor)]
+            if tensors := {name: block.pop(name).cpu().contiguous() for name in names}:
+                with whole(folder / file) as temporary:
+                    temporary.write_bytes(safetensors.torch.save(tensors))
         write_text(folder / DENOISER_FILE, json.dumps(about, indent=1) + "\n")
 
     @classmethod
@@ -264,6 +286,7 @@ class PartialDenoiser(nn.Module):
             parametrisation = PARAMETRISATIONS[kind](**given)
             schedule, masks = VPSchedule(**about["schedule"]), _read_masks(folder, about["masks"])
             record = dict(about["record"])
+            measured = ErrorSpectrum(**read_tensors(folder / ERROR_FILE)) if about.get("error") else None
         except DataError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -272,7 +295,12 @@ class PartialDenoiser(nn.Module):
             network = ADMNetwork.load(folder)
         else:
             network.fill(network.read(folder))
-        return cls(network, schedule, parametrisation, masks, prior=prior, record=record)
+        return cls(network, schedule, parametrisation, masks, prior=prior, measured_error=measured, record=record)
+
+    def tensors(self) -> list[Tensor]:
+        """All that samples follow from beside settings: weights, and the measured error."""
+        measured = self.measured_error
+        return [*self.state_dict().values(), *([] if measured is None else vars(measured).values())]
 
     def score(self, z_t: Tensor, mask: Tensor, t: Tensor, transform: Transform) -> Tensor:
         """Score of the measured entries of z_t / sqrt(ᾱ) by Tweedie's formula: (ŝ − s_t)/σ_t² (SPEC §2)."""
@@ -288,6 +316,15 @@ class PartialDenoiser(nn.Module):
     def loss_weight(self, t: Tensor) -> Tensor:
         """Weight of the squared error at times t (B,)."""
         return self.parametrisation.loss_weight(self.schedule.sigma(t))
+
+
+@runtime_checkable
+class KnowsItsError(Protocol):
+    """A denoiser that says what is known of the error of its estimates."""
+
+    @property
+    def error(self) -> ErrorModel:
+        """It."""
 
 
 @runtime_checkable

@@ -11,13 +11,11 @@ Source: Pruessmann et al., Magn. Reson. Med. 42 (1999) and 46 (2001): SENSE; Nol
 (1991), Bydder, Robson, Magn. Reson. Med. 53 (2005): phase constraints.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .conjugate_gradient import conjugate_gradient
 from .transforms import Transform
 
 
@@ -49,7 +47,7 @@ class ImagePrior:
         return torch.sgn(transform.adjoint(s * (low_pass * power / (power + 8 * sigma**2))))
 
     def precision(self, size: torch.Size, kappa: Tensor | float, device: torch.device) -> Tensor:
-        """Inverse of the spectrum of the real and the imaginary part of m, as `solve` takes it.
+        """Inverse of the spectrum of the real and the imaginary part of m, as `solve_penalised` takes it.
 
         Args:
             size: (H, W).
@@ -68,40 +66,24 @@ class ImagePrior:
         return (self.phase_residual + wrong) / (1 + wrong)
 
 
-def solve(
-    normal: Callable[[Tensor], Tensor],
-    b: Tensor,
-    phase: Tensor,
-    ridges: Tensor,
-    density: Tensor | float,
-    iterations: int,
-) -> Tensor:
-    """Minimise ‖A e^{iφ} m − s‖² + (Re m)ᵀ Fᴴ ridges[0] F (Re m) + (Im m)ᵀ Fᴴ ridges[1] F (Im m) over m.
+@dataclass(frozen=True)
+class PhasedParts:
+    """The real and the imaginary part of m in x = e^{iφ} m, as two channels.
 
     Args:
-        normal: Aᴴ A, of images (B, 1, H, W).
-        b: Aᴴ s (B, 1, H, W).
-        phase: e^{iφ} (B, 1, H, W).
-        ridges: weights of the penalties, (1 or B, 2, H, W // 2 + 1), per frequency in the order of `torch.fft.rfft2`.
-        density: rough size of Aᴴ A, the share of entries measured, for the preconditioner.
-        iterations: preconditioned conjugate-gradient steps.
-
-    Returns:
-        m (B, 1, H, W), complex.
+        phase: e^{iφ} (B, 1, H, W), complex; 0 where no coil sees.
     """
-    precondition = 1 / (density + ridges)
 
-    def parts(x: Tensor) -> Tensor:
-        return torch.cat([x.real, x.imag], 1)
+    phase: Tensor
 
-    def filtered(m: Tensor, weights: Tensor) -> Tensor:
-        return torch.fft.irfft2(weights * torch.fft.rfft2(m), s=m.shape[-2:])
+    def apart(self, x: Tensor) -> Tensor:
+        """Re m and Im m (B, 2, H, W) of an image (B, 1, H, W)."""
+        m = self.phase.conj() * x
+        return torch.cat([m.real, m.imag], 1)
 
-    def penalised(m: Tensor) -> Tensor:
-        return parts(phase.conj() * normal(phase * torch.complex(m[:, :1], m[:, 1:]))) + filtered(m, ridges)
-
-    m = conjugate_gradient(penalised, parts(phase.conj() * b), iterations, lambda m: filtered(m, precondition))
-    return torch.complex(m[:, :1], m[:, 1:])
+    def together(self, m: Tensor) -> Tensor:
+        """The image (B, 1, H, W) of its parts (B, 2, H, W)."""
+        return self.phase * torch.complex(m[:, :1], m[:, 1:])
 
 
 def _squared_frequencies(size: torch.Size, device: torch.device) -> Tensor:

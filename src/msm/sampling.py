@@ -14,14 +14,16 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from .data_step import DataStep, Proximal, Step
-from .denoiser import Denoiser, PartialDenoiser, mask_law
+from .data_step import DataStep, Proximal
+from .denoiser import Denoiser, KnowsItsError, mask_law
+from .error_covariance import ErrorModel
 from .masks import Chain, Masks
 from .operators import Problem
 from .schedule import Grid
 from .transforms import Identity, Transform
 
 Callback = Callable[[int, Tensor, Tensor], None]
+Correction = Callable[[Tensor, float], Tensor]  # (ẑ, σ_t) -> ẑ, or a draw of z, that meets the data
 Score = Literal["average", "chain"]
 Preset = Literal["paper", "published", "best"]
 
@@ -174,15 +176,15 @@ def reconstruct(
         seeds: one integer per item of y.
         masks: as in `generate`.
         sampler: how.
-        data_step: how ẑ meets the data: `Proximal`, which has nothing to tune and moves the image that the measured
-            entries belong to, or the published `GradientStep`.
+        data_step: how ẑ meets the data: `Draw`, for samples of the posterior; `Proximal`, for estimates near its mode;
+            or the published `GradientStep`.
         callback: called after each step with (steps left, z_t, ẑ).
 
     Returns:
         z (len(seeds), C or coils, H, W).
 
     Raises:
-        ValueError: if there is not one seed per item of y, no mask law is known, or the sampler's order is 2.
+        ValueError: if there is not one seed per item of y, no mask law is known, or the sampler is not one for this.
     """
     if len(seeds) != len(problem.y):
         raise ValueError(
@@ -190,14 +192,23 @@ def reconstruct(
         )
     if sampler.order != 1:
         raise ValueError("order 2 is to generate, for inverse problems use 1")
-    sampler = sampler.resolved(inverse_problem=True)
-    process = ReverseProcess(denoiser, problem.shape, seeds, problem.transform, masks, sampler)
-    prior = denoiser.prior if isinstance(denoiser, PartialDenoiser) else None
-    towards_y = data_step.of(problem, prior)
+    if data_step.draws and sampler.eta not in (None, 1):
+        raise ValueError(f"a step that draws is followed by fresh noise alone: eta must be 1, got {sampler.eta}")
+    sampler = replace(sampler, eta=1.0) if data_step.draws else sampler.resolved(inverse_problem=True)
+    process = ReverseProcess(
+        denoiser, problem.shape, seeds, problem.transform, masks, sampler, renoise=not data_step.draws
+    )
+    error = denoiser.error if isinstance(denoiser, KnowsItsError) else ErrorModel()
+    step = data_step.of(problem, error)
+
+    def towards_y(z_hat: Tensor, sigma: float) -> Tensor:
+        return step(z_hat, sigma, process.normal_like)
+
     z, z_hat = process.start()
     if sampler.warm_start is not None:
-        linear = towards_y if isinstance(data_step, Proximal) else Proximal().of(problem, prior)
-        z, z_hat = process.noisy(linear(z_hat, sampler.warm_start), z)
+        linear = step if isinstance(data_step, Proximal) else Proximal().of(problem, error)
+        known = process.highest if data_step.draws else sampler.warm_start  # of which ẑ = 0 is the estimate
+        z, z_hat = process.noisy(linear(z_hat, known, process.normal_like), z)
     each_draw = towards_y if data_step.of_each_draw and z.is_complex() and sampler.score == "average" else None
     for level, drawn, noise in process:
         z, z_hat = process.estimate(z, z_hat, drawn, noise[:, :-1], level, each_draw)
@@ -228,8 +239,9 @@ class ReverseProcess:
     """All that the steps need and the iterate does not change: levels, masks, noise.
 
     Every sample has a random stream of its own, seeded by its seed; masks of all steps are drawn at the start.
-    Iterating gives, from the noisiest level down, (level, masks (B, draws, 1, H, W), noise (B, draws + 1, *shape)),
-    or (level, chain, noise (B, 1, *shape)). The last level gets no fresh noise, as published: zeros.
+    Iterating gives, from the noisiest level down, (level, masks (B, draws, 1, H, W) or chain, noise (B, n, *shape)):
+    the last noise leads to the next level, those before it, for an average that re-noises, to the next mask. The last
+    level gets no fresh noise, as published: zeros.
     """
 
     def __init__(
@@ -240,6 +252,7 @@ class ReverseProcess:
         transform: Transform,
         masks: Masks | None,
         sampler: Sampler,
+        renoise: bool = True,
     ):
         assert sampler.eta is not None  # as `Sampler.resolved` gives it
         schedule, self.eta = denoiser.schedule, sampler.eta
@@ -247,16 +260,28 @@ class ReverseProcess:
         self.device, self.is_complex = schedule.device, transform.dtype.is_complex
         self.shape, self.sampler = tuple(shape), sampler
         self.masks = mask_law(denoiser, masks, (self.shape[-2], self.shape[-1]))
-        self.renoised = sampler.draws if sampler.score == "average" else 0
+        drawn = sampler.draws if sampler.score == "average" else 1
+        self.renoised = drawn if renoise and sampler.score == "average" else 0
         self.times = schedule.grid(sampler.steps, sampler.grid, sampler.warm_start)
         self.alpha_bars = [0.0, *schedule.alpha_bar(self.times).tolist()[::-1], 1.0]
         self.streams = [Generator(self.device).manual_seed(seed) for seed in seeds]
-        self.variates = self._per_sample(torch.rand, (sampler.steps, max(1, self.renoised), self.masks.variates))
+        self.variates = self._per_sample(torch.rand, (sampler.steps, drawn, self.masks.variates))
 
     def start(self) -> tuple[Tensor, Tensor]:
         """z_T ~ N(0, I) and the estimate ẑ = 0 that goes with it, each (B, *shape)."""
         z = self._normal(1)[:, 0]
         return z, torch.zeros_like(z)
+
+    @property
+    def highest(self) -> float:
+        """The largest σ_t of the schedule."""
+        return self.denoiser.schedule.sigmas[-1].item()
+
+    def normal_like(self, tensor: Tensor) -> Tensor:
+        """Normal noise like a tensor (B, …), of unit variance per real component, each item from its own stream."""
+        if not tensor.is_complex():
+            return self._per_sample(torch.randn, tensor.shape[1:])
+        return torch.view_as_complex(self._per_sample(torch.randn, (*tensor.shape[1:], 2)))
 
     def noisy(self, z_hat: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The iterate of the first level around an estimate ẑ, and ẑ, each (B, *shape)."""
@@ -273,11 +298,24 @@ class ReverseProcess:
             yield level, self._masks(self.variates[:, k]), self._normal(number) if index else self._zeros(number)
 
     def estimate(
-        self, z: Tensor, z_hat: Tensor, drawn: Tensor | Chain, noise: Tensor, level: Level, of_each: Step | None = None
+        self,
+        z: Tensor,
+        z_hat: Tensor,
+        drawn: Tensor | Chain,
+        noise: Tensor,
+        level: Level,
+        of_each: Correction | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The iterate and ẑ, by the chain rule, which leaves the iterate as it is, or as `aggregate` does."""
+        """The iterate and ẑ: as `aggregate` does, or from all masks at once, which leaves the iterate as it is.
+
+        That is ẑ = Σ_k S_kᵀ ŝ_k − Σ_{k≥2} R_kᵀ r̂_k by the chain rule (SPEC §12), or the mean over the masks.
+        """
         if isinstance(drawn, Chain):
-            return z, combine(self.denoiser, z, z_hat, drawn, self.transform, level)
+            weights = drawn.weights[:, None, None, None]
+            return z, combine(self.denoiser, z, z_hat, drawn.masks, weights, self.transform, level)
+        if not self.renoised:
+            weights = 1 / drawn.sum(1, keepdim=True).clamp(min=1)
+            return z, combine(self.denoiser, z, z_hat, drawn, weights, self.transform, level)
         return aggregate(self.denoiser, z, z_hat, drawn, noise, self.transform, level, self.eta, of_each)
 
     def _masks(self, u: Tensor) -> Tensor | Chain:
@@ -304,16 +342,18 @@ class ReverseProcess:
         return out
 
 
-def combine(denoiser: Denoiser, z: Tensor, z_hat: Tensor, chain: Chain, transform: Transform, level: Level) -> Tensor:
-    """Denoise under all masks of a chain as one batch and add up: ẑ = Σ_k S_kᵀ ŝ_k − Σ_{k≥2} R_kᵀ r̂_k (SPEC §12).
+def combine(
+    denoiser: Denoiser, z: Tensor, z_hat: Tensor, masks: Tensor, weights: Tensor, transform: Transform, level: Level
+) -> Tensor:
+    """Denoise under all masks as one batch and add up what they say, ẑ = Σ_i weights_i S_iᵀ ŝ_i.
 
-    z, the estimate of the step before and ẑ are (B, *shape); entries that no mask covers keep the one before.
+    masks (B, calls, 1, H, W), bool; weights of a shape that expands to it; z, the estimate of the step before and ẑ are
+    (B, *shape). Entries that no mask covers keep the estimate before.
     """
-    batch, calls = chain.masks.shape[:2]
-    repeated, masks = z.repeat_interleave(calls, 0), chain.masks.flatten(0, 1)
-    s_hat = denoiser(repeated, masks, level.t, transform.repeat(calls)).unflatten(0, (batch, calls))
-    total = (chain.weights[:, None, None, None] * s_hat).sum(1)
-    return torch.where(chain.masks.any(1), total, z_hat)
+    batch, calls = masks.shape[:2]
+    repeated = z.repeat_interleave(calls, 0)
+    s_hat = denoiser(repeated, masks.flatten(0, 1), level.t, transform.repeat(calls)).unflatten(0, (batch, calls))
+    return torch.where(masks.any(1), (weights * s_hat).sum(1), z_hat)
 
 
 def aggregate(
@@ -325,7 +365,7 @@ def aggregate(
     transform: Transform,
     level: Level,
     eta: float,
-    of_each: Step | None = None,
+    of_each: Correction | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoise under each mask in turn and average what they say of each entry (SPEC §5, the inner loop).
 

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from .. import operators
-from ..data_step import DataStep, GradientStep, Proximal
+from ..data_step import DataStep, Draw, GradientStep, Proximal
 from ..denoiser import EDM, Epsilon, Parametrisation, PartialDenoiser, Sense
 from ..errors import ConfigError
 from ..losses import noiseless_loss, noisy_loss
@@ -18,7 +18,7 @@ from ..operators import Convolution, Undersampling, WeightedSum
 from ..sampling import Sampler
 from ..schedule import VPSchedule
 from .measured import AnyMask, AnyProblem
-from .sampled import OF_SAMPLER, AnyStep, GradientStepConfig, SampleConfig
+from .sampled import OF_SAMPLER, AnyStep, DrawConfig, GradientStepConfig, SampleConfig
 from .trained import DiffusionConfig, TrainConfig
 
 
@@ -62,7 +62,8 @@ def make_data_step(step: AnyStep | None) -> DataStep:
     assert step is not None  # `Config` finds one for every inverse problem
     if isinstance(step, GradientStepConfig):
         return GradientStep(step.gamma)
-    return Proximal(step.iterations, step.likelihood_weight)
+    kind = Draw if isinstance(step, DrawConfig) else Proximal
+    return kind(step.iterations, step.likelihood_weight)
 
 
 def make_operator(

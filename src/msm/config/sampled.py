@@ -17,10 +17,9 @@ class GradientStepConfig(Block):
     )
 
 
-class ProximalConfig(Block):
-    """Weighs the data by their noise against the diffusion noise, for MRI through the coil maps; nothing to tune."""
+class _OfEstimate(Block):
+    """What the steps that weigh the data by their noise against the error of the estimate have in common."""
 
-    kind: Literal["proximal"] = "proximal"
     iterations: int = Field(
         default=AUTOMATIC,
         ge=1,
@@ -35,7 +34,19 @@ class ProximalConfig(Block):
     )
 
 
-AnyStep = GradientStepConfig | ProximalConfig
+class ProximalConfig(_OfEstimate):
+    """Takes the image that data and estimate make likeliest, for MRI through the coil maps; nothing to tune."""
+
+    kind: Literal["proximal"] = "proximal"
+
+
+class DrawConfig(_OfEstimate):
+    """Draws the image from what data and estimate leave open, for samples of the posterior (SPEC §13)."""
+
+    kind: Literal["draw"] = "draw"
+
+
+AnyStep = GradientStepConfig | ProximalConfig | DrawConfig
 DataStepConfig = Annotated[AnyStep, Field(discriminator="kind")]
 OF_SAMPLER = {"steps", "draws", "eta", "score", "grid", "order"}  # fields of `SampleConfig` that `Sampler` has too
 
@@ -61,7 +72,7 @@ class SampleConfig(Block):
     steps: int = Field(default=AUTOMATIC, ge=1, le=1000, description="reverse diffusion steps")
     draws: int = Field(default=AUTOMATIC, ge=1, description="masks w a step")
     eta: float = Field(
-        default=AUTOMATIC, ge=0, le=1, description="fresh noise; null: 1 to generate, 0.85 for inverse problems"
+        default=AUTOMATIC, ge=0, le=1, description="fresh noise; null: 1 to generate and with data step draw, else 0.85"
     )
     masks: Literal["iid", "covering"] = Field(default=AUTOMATIC, description="draw of a step's masks")
     score: Literal["average", "chain"] = Field(
@@ -87,7 +98,7 @@ class SampleConfig(Block):
     data_step: DataStepConfig | None = Field(
         default=None,
         description="inverse problems: how the estimate meets the data. kind gradient: published; proximal: nothing to "
-        "tune; null: proximal for data.kind raw and with preset best, else gradient",
+        "tune; draw: for calibrated samples; null: proximal for data.kind raw and with preset best, else gradient",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the first sample; sample i has seed + i")
     mixed_precision: Precision = Field(

@@ -10,7 +10,7 @@ from pydantic import model_validator as check
 
 from .block import Block, refuse
 from .measured import AnyMask, AnyProblem, DataConfig, ProblemConfig, UndersamplingProblem
-from .sampled import OF_SAMPLER, GradientStepConfig, ProximalConfig, SampleConfig
+from .sampled import OF_SAMPLER, DrawConfig, GradientStepConfig, ProximalConfig, SampleConfig
 from .trained import DiffusionConfig, NetworkConfig, TrainConfig
 
 
@@ -69,6 +69,8 @@ class Config(Block):
         sample, problem = self.sample, self.inverse_problem
         if problem is not None:
             _check_problem(problem, data)
+        if isinstance(sample.data_step, DrawConfig) and sample.eta != 1:
+            raise refuse("sample.eta", f"found {sample.eta}; data step draw needs 1, leave it out")
         if problem is not None and sample.order == 2:
             raise refuse("sample.order", "found 2; it is to generate, use 1 for inverse problems")
         if problem is None and sample.warm_start != "none":
@@ -99,6 +101,8 @@ class Config(Block):
             usual = preset_data_step("best", mri=mri) if preset == "best" else Proximal()
             assert isinstance(usual, Proximal)
             step = step.with_automatic({"iterations": max(usual.iterations, self.diffusion.sense_iterations)})
+        if isinstance(step, DrawConfig):
+            values["eta"] = 1.0  # fresh noise is all that leads from a draw to the next level
         sample = self.sample.with_automatic({**values, "samples": 8 if raw else 1})
         object.__setattr__(sample, "data_step", step)
         object.__setattr__(self, "sample", sample)

@@ -84,4 +84,4 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
 def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], data: Sequence[Tensor]) -> Parts:
     """What a stopped run of the same settings, weights and data left; masks and noise of items follow from names."""
     texts = [json.dumps([identity.samples(config), versions()]), denoiser.schedule.device.type, *names]
-    return Parts(config.setting.save_dir, fingerprint(texts, [*denoiser.state_dict().values(), *data]))
+    return Parts(config.setting.save_dir, fingerprint(texts, [*denoiser.tensors(), *data]))

@@ -1,20 +1,28 @@
 """What `msm train` does: from a config to the weights of a run folder."""
 
 import json
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..config.build import make_loss
 from ..config.load import Config
-from ..data.store import MeasurementStore
+from ..config.trained import TrainConfig
+from ..data.store import Acquisitions, MeasurementStore
+from ..denoiser import PartialDenoiser
+from ..measured_error import measure_error
 from ..output.figures import write_picture
 from ..output.run_folder import IMAGES, PICTURES, WEIGHTS, check_folder, record_run
 from ..sampling import Sampler, generate
-from ..system.console import say
+from ..system.console import progress, say
 from ..system.files import fingerprint
-from ..system.processes import processes
+from ..system.processes import arithmetic, processes
 from ..train.trainer import Trainer
 from .inputs import training_data
 from .weights import new_denoiser
+
+CALIBRATED_ON = 128  # measurements
 
 
 def run_training(config: Config) -> bool:
@@ -49,11 +57,38 @@ def run_training(config: Config) -> bool:
         on_checkpoint=on_checkpoint,
     )
     done = trainer.run(folder)
+    if done and processes().is_main_process:
+        calibrate(folder / WEIGHTS, data, config.train, only_if_missing=True)
     if done:
-        say(f"{folder / WEIGHTS}: averaged weights")
+        say(f"{folder / WEIGHTS}: averaged weights, and the error of their estimates")
     else:
         say(f"{folder}: stopped with a checkpoint; the same command goes on from there")
     return done
+
+
+def calibrate_run(config: Config) -> None:
+    """Measure the error of the weights in setting.pretrained_model_dir, or of the run folder, on its measurements."""
+    folder = config.setting.save_dir
+    weights = config.setting.pretrained_model_dir or folder / WEIGHTS
+    denoiser = PartialDenoiser.load(weights)
+    _, data = training_data(config, folder, denoiser.divisor)
+    calibrate(weights, data, config.train)
+
+
+def calibrate(weights: Path, data: Acquisitions, settings: TrainConfig, *, only_if_missing: bool = False) -> None:
+    """Measure the error of weights on some of their training measurements, and store it beside them (SPEC §13)."""
+    denoiser = PartialDenoiser.load(weights).eval()
+    if only_if_missing and denoiser.measured_error is not None:
+        return
+    denoiser.to(processes().device)
+    stream = torch.Generator().manual_seed(settings.seed)
+    items = torch.randperm(len(data), generator=stream)[:CALIBRATED_ON].tolist()
+    rows = [items[i : i + settings.batch_size] for i in range(0, len(items), settings.batch_size)]
+    batches = (data.batch(part, [0] * len(part)).to(denoiser.schedule.device) for part in rows)
+    noise = torch.Generator(denoiser.schedule.device).manual_seed(settings.seed)
+    with progress("measuring the error", len(items)) as advance, arithmetic(settings.mixed_precision):
+        denoiser.measured_error = measure_error(denoiser, batches, noise, advance=advance)
+    denoiser.save_error(weights)
 
 
 def _identity(config: Config, store: MeasurementStore) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""C_t, the covariance of the error of an estimate x̂ at noise level σ_t: what a data step weighs y against (SPEC §13).
+
+It is diagonal in the spatial frequencies of the image's parts. MRI: real and imaginary part of e^{−iφ} x with the phase
+φ of `msm.mri_prior`. Photos: grey, and the differences of colours.
+
+Assumed, as long as nothing was measured: σ_t² for photos; (σ_t⁻² + P⁻¹)⁻¹ for MRI, P the spectrum of the images.
+Measured (`msm.measure_error`): a table of the error's power by noise level and frequency. Of MRI it tells the sum over
+both parts, their proportion is that of what is assumed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import log, pi
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .conjugate_gradient import Map, Parts, conjugate_gradient, filtered, solve_penalised
+from .mri_prior import ImagePrior, PhasedParts
+from .operators import Problem
+
+
+class ErrorCovariance(Protocol):
+    """C_t for the images (B, C, H, W) of one problem."""
+
+    def draw(self, white: Tensor, sigma: float) -> Tensor:
+        """C_t^{1/2} w at σ_t = sigma for white noise w like the images, of unit variance per real component."""
+
+    def solve(self, normal: Map, b: Tensor, noise_std: float, sigma: float, iterations: int) -> Tensor:
+        """(N + σ_y² C_t⁻¹)⁻¹ b by conjugate gradients, for a symmetric map N of images."""
+
+
+@dataclass(frozen=True)
+class White:
+    """C_t = σ_t² I: what is assumed of photos."""
+
+    def draw(self, white: Tensor, sigma: float) -> Tensor:
+        """σ_t w."""
+        return sigma * white
+
+    def solve(self, normal: Map, b: Tensor, noise_std: float, sigma: float, iterations: int) -> Tensor:
+        """(N + σ_y²/σ_t²)⁻¹ b."""
+        ridge = (noise_std / sigma) ** 2
+        return conjugate_gradient(lambda x: normal(x) + ridge * x, b, iterations)
+
+
+@dataclass(frozen=True)
+class Stationary:
+    """C_t that is diagonal in the frequencies of the images' parts.
+
+    Args:
+        parts: of an image.
+        precision: σ_t -> the inverse of the error's power (1 or B, P, H, W // 2 + 1), per real component and in the
+            order of `torch.fft.rfft2`.
+    """
+
+    parts: Parts
+    precision: Callable[[float], Tensor]
+
+    def draw(self, white: Tensor, sigma: float) -> Tensor:
+        """C_t^{1/2} w."""
+        return self.parts.together(filtered(self.parts.apart(white), self.precision(sigma).rsqrt()))
+
+    def solve(self, normal: Map, b: Tensor, noise_std: float, sigma: float, iterations: int) -> Tensor:
+        """(N + σ_y² C_t⁻¹)⁻¹ b."""
+        ridges = self.precision(sigma) * noise_std**2
+        return self.parts.together(solve_penalised(normal, b, self.parts, ridges, 1.0, iterations))
+
+
+class ColourParts:
+    """Grey and the differences of colours: the orthonormal DCT along the channels (B, C, H, W)."""
+
+    def __init__(self, channels: int, device: torch.device):
+        k = torch.arange(channels, device=device)
+        waves = torch.cos(pi / channels * k[:, None] * (k + 0.5))
+        self.basis = waves / waves.norm(dim=1, keepdim=True)
+
+    def apart(self, x: Tensor) -> Tensor:
+        """The parts (B, C, H, W) of x."""
+        return torch.einsum("pc,bchw->bphw", self.basis, x)
+
+    def together(self, m: Tensor) -> Tensor:
+        """The image of the parts."""
+        return torch.einsum("pc,bphw->bchw", self.basis, m)
+
+
+@dataclass(frozen=True)
+class ErrorSpectrum:
+    """Power of an estimate's error by noise level and spatial frequency, per real component.
+
+    Args:
+        sigmas: noise levels (L,), ascending.
+        frequencies: (F,), F > 1, in cycles per pixel, ascending from 0.
+        power: (L, P, F), above 0; for each of the P parts of photos, or P = 1, the mean over both parts of MR images.
+
+    Raises:
+        ValueError: shapes or values that do not go together.
+    """
+
+    sigmas: Tensor
+    frequencies: Tensor
+    power: Tensor
+
+    def __post_init__(self) -> None:
+        levels, places, power = self.sigmas, self.frequencies, self.power
+        if (
+            power.ndim != 3
+            or (len(power), power.shape[2]) != (len(levels), len(places))
+            or power.shape[1] not in (1, 3)
+        ):
+            raise ValueError(f"power must be ({len(levels)}, 1 or 3, {len(places)}), got {tuple(power.shape)}")
+        if not ((power > 0) & power.isfinite()).all():
+            raise ValueError("power must be finite and above 0")
+        if len(places) < 2 or places[0] != 0 or not all((v.diff() > 0).all() for v in (levels, places)):
+            raise ValueError("sigmas and frequencies must ascend, frequencies from 0")
+
+    def at(self, sigma: float, size: tuple[int, int], device: torch.device) -> Tensor:
+        """The power at a level, (P, H, W // 2 + 1) in the order of `torch.fft.rfft2`: linear in all logarithms."""
+        at_level = _interpolate(torch.tensor([log(sigma)]), self.sigmas.log(), self.power.log())[0]
+        zero = self.frequencies[1] / 2  # where frequency 0 stands on the logarithmic axis
+        places = self.frequencies.clamp(min=zero).log()
+        radius = torch.hypot(torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])[None])
+        by_place = _interpolate(radius.clamp(min=zero).log().flatten(), places, at_level.T)
+        return by_place.T.exp().unflatten(-1, radius.shape).to(device)
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """What is known of the error of a denoiser's estimates.
+
+    Args:
+        prior: of MR images.
+        measured: its power; None: not measured.
+    """
+
+    prior: ImagePrior = field(default_factory=ImagePrior)
+    measured: ErrorSpectrum | None = None
+
+    def of(self, problem: Problem, noise_std: float) -> ErrorCovariance:
+        """C_t for a problem; for MRI, y has the shape of z, and tells the phase as well as noise of noise_std lets it.
+
+        Raises:
+            ValueError: if the error was measured on images of another kind.
+        """
+        y, measured = problem.y, self.measured
+        size, device = (problem.shape[-2], problem.shape[-1]), y.device
+        if measured is not None and measured.power.shape[1] != (1 if y.is_complex() else problem.shape[0]):
+            raise ValueError(
+                f"the error was measured on {measured.power.shape[1]} parts, images are of {problem.shape}"
+            )
+        if not y.is_complex():
+            if measured is None:
+                return White()
+            return Stationary(ColourParts(problem.shape[0], device), lambda sigma: 1 / measured.at(sigma, size, device))
+        phase = self.prior.phase(problem.operator.A_adjoint(y), problem.transform, noise_std)
+        of_images = self.prior.precision(y.shape[-2:], self.prior.phase_residual, device)
+
+        def precision(sigma: float) -> Tensor:
+            assumed = of_images + sigma**-2
+            if measured is None:
+                return assumed
+            return assumed * ((1 / assumed).mean(1, keepdim=True) / measured.at(sigma, size, device))
+
+        return Stationary(PhasedParts(phase), precision)
+
+
+def _interpolate(x: Tensor, nodes: Tensor, values: Tensor) -> Tensor:
+    """Values (N, …) at ascending nodes (N,), linearly at x (M,) between them and constant outside: (M, …)."""
+    above = torch.searchsorted(nodes, x).clamp(1, len(nodes) - 1)
+    share = ((x - nodes[above - 1]) / (nodes[above] - nodes[above - 1])).clamp(0, 1)
+    share = share.view(-1, *[1] * (values.ndim - 1))
+    return torch.lerp(values[above - 1], values[above], share)
