@@ -7,7 +7,7 @@ import torch
 from helpers import Keep, random_tensor, unit_coils
 from torch.testing import assert_close
 
-from msm.data_step import GradientStep, Proximal, preset_data_step
+from msm.data_step import Draw, GradientStep, Proximal, preset_data_step
 from msm.mri_prior import ImagePrior
 from msm.operators import Problem, super_resolution
 from msm.transforms import Identity, MultiCoil, fft2c
@@ -99,11 +99,11 @@ def test_values_out_of_range_are_refused(make):
         make()
 
 
-@pytest.mark.parametrize("step", [GradientStep(1.0), Proximal()])
+@pytest.mark.parametrize("step", [GradientStep(1.0), Proximal(), Draw()])
 def test_data_steps_are_frozen_and_equal_by_value(step):
     with pytest.raises(FrozenInstanceError):
         step.gamma = step.iterations = 2
-    assert step in (GradientStep(1.0), Proximal(6, 1.0))
+    assert step in (GradientStep(1.0), Proximal(6, 1.0), Draw(6, 1.0)) and Proximal() != Draw()
 
 
 def test_presets():
@@ -111,7 +111,7 @@ def test_presets():
     assert steps == {
         **{(name, 0): GradientStep(1.75) for name in ("paper", "published")},
         **{(name, 1): GradientStep(2.0) for name in ("paper", "published")},
-        **{("best", 0): Proximal(6), ("best", 1): Proximal(20)},
+        **{("best", 0): Proximal(6), ("best", 1): Draw(20)},
     }
     with pytest.raises(ValueError, match="preset must be paper, published or best, got 'fast'"):
         preset_data_step("fast")

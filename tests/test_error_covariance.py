@@ -201,7 +201,7 @@ def test_missing_pixels_do_not_bias_the_measured_error():
 
 
 def test_k_space_tells_the_error_of_the_image_where_it_was_measured():
-    """One coil of constant sensitivity: the power of the image's error, per real component, at measured columns only."""
+    """One coil of constant sensitivity: the power of the image's error per real component, of measured columns only."""
     field, generator = Circular(), torch.Generator().manual_seed(0)
     error = torch.complex(*(field.sample((500, 1, 16, 16), generator) for _ in range(2)))
     transform = MultiCoil(torch.ones(1, 1, 16, 16, dtype=torch.complex64))
@@ -268,7 +268,7 @@ def test_what_does_not_go_with_a_draw_is_refused():
 )
 def test_a_table_that_is_none_is_refused(change):
     good = ErrorSpectrum(torch.tensor([0.1, 1.0]), torch.tensor([0.0, 0.7]), torch.ones(2, 3, 2))
-    with pytest.raises(ValueError, match="power must|must ascend"):
+    with pytest.raises(ValueError, match=r"power must|must ascend"):
         replace(good, **change)
 
 

@@ -111,7 +111,7 @@ def test_presets():
     assert Sampler.preset("published", **solve) == replace(published, draws=2)
     assert Sampler.preset("published", mri=True, **solve) == published
     assert Sampler.preset("best", **solve) == Sampler(steps=20, draws=2)
-    assert Sampler.preset("best", mri=True, **solve) == Sampler(steps=20, grid="log", warm_start=1.0)
+    assert Sampler.preset("best", mri=True, **solve) == Sampler(steps=12, draws=5, grid="log")
     with pytest.raises(ValueError, match="preset must be paper, published or best, got 'fast'"):
         Sampler.preset("fast")
 

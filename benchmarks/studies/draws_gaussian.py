@@ -11,6 +11,7 @@ total variances. C_t: true; measured by `measure_error` on samples of the field;
 
 import json
 import sys
+from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 
@@ -41,24 +42,30 @@ class Field:
         return self._function(sqrt(alpha_bar) * self.values / (alpha_bar * self.values + 1 - alpha_bar))
 
     def __call__(self, z_t, mask, t, transform=None):
+        """ẑ of z_t under the full mask."""
         assert mask.all()
         alpha_bar = self.schedule.alpha_bar(t).double().item()
         return (z_t.flatten(1).double() @ self.gain(alpha_bar)).view_as(z_t).to(z_t.dtype)
 
     def sample(self, count, generator):
+        """Z (count, 1, H, W)."""
         white = torch.randn(count, len(self.values), dtype=torch.float64, generator=generator)
         return (white @ self._function(self.values.sqrt())).float().view(count, 1, *self.size)
 
     def of(self, problem, noise_std):
+        """The true C_t, the same for every problem: it plays the part of an `ErrorModel`."""
         return self
 
     def error(self, sigma):
+        """Eigenvalues of C_t."""
         return 1 / (1 / self.values + sigma**-2)
 
     def draw(self, white, sigma):
+        """C_t^{1/2} w."""
         return (white.flatten(1) @ self._function(self.error(sigma).sqrt())).view_as(white)
 
     def solve(self, normal, b, noise_std, sigma, iterations):
+        """(N + σ_y² C_t⁻¹)⁻¹ b, exactly."""
         images = torch.eye(len(self.values), dtype=torch.float64).view(-1, 1, *self.size)
         matrix = normal(images).flatten(1) + noise_std**2 * self._function(1 / self.error(sigma))
         return torch.linalg.solve(matrix, b.flatten(1).T).T.view_as(b)
@@ -83,7 +90,7 @@ def law(field, operator, noise_std, y, steps, data_step, error):
     units = torch.eye(d, dtype=torch.float64).view(-1, 1, *field.size)
     alpha_bars = [*field.schedule.alpha_bar(field.schedule.grid(steps, "log")).double().tolist()[::-1], 1.0]
     mean, covariance = torch.zeros(d, dtype=torch.float64), torch.eye(d, dtype=torch.float64)
-    for a, below in zip(alpha_bars, alpha_bars[1:]):
+    for a, below in pairwise(alpha_bars):
         sigma = sqrt((1 - a) / a)
 
         def of(z_hat, noises=(), y=y, sigma=sigma):

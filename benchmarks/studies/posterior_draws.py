@@ -1,11 +1,11 @@
 """Are posterior samples the posterior's? Coverage, error and cost of `Draw` and its rivals on held-out images. JSON.
 
-    python benchmarks/studies/posterior_draws.py brain-4 SLICES OUT.json --methods best draw --samples 39
+    python benchmarks/studies/posterior_draws.py brain-4 SLICES OUT.json --methods best "draw 12x5 log measured"
     python benchmarks/studies/posterior_draws.py faces-hole PHOTOS OUT.json --split train --first 100 --images 8
 
 TASK: brain-4, brain-8 (8 simulated coils, noise 0.01), faces-hole (32 px of 64), faces-x4. Images are those of a split
-from number FIRST on, by name; what chooses settings must not be what is reported. METHODS are names
-as `method_of` reads them. A run adds to OUT.json: for each image the PSNR of one sample and of means, the ranks of the truth, the
+from number FIRST on, by name; what chooses settings must not be what is reported. METHODS are names as `method_of`
+reads them. A run adds to OUT.json: for each image the PSNR of one sample and of means, the ranks of the truth, the
 announced and the actual error.
 """
 
@@ -22,8 +22,8 @@ import torch
 import msm
 from msm import Draw, PartialDenoiser, Problem, Proximal, Sampler, preset_data_step, reconstruct
 from msm.config.load import load_config
-from msm.data_step import DataStep
 from msm.data.images import photos, slices
+from msm.data_step import DataStep
 from msm.evaluate.calibration import foreground, rank_counts, spread_and_error
 from msm.evaluate.metrics import psnr
 from msm.sample.observe import observe
@@ -55,6 +55,7 @@ class Repeated(VPSchedule):
         self.times = times
 
     def grid(self, steps, spacing="time", start=None):
+        """As of `VPSchedule`, each time several times."""
         return super().grid(steps // self.times, spacing, start).repeat_interleave(self.times)
 
 
@@ -70,7 +71,7 @@ class Method:
 
 
 def method_of(name: str, mri: bool) -> Method:
-    """ "best" (of msm 0.1: the maximiser), "published", or "draw 20x3 log measured" with warm=σ, factor=f, times=n."""
+    """Of "best" (of msm 0.1), "published", or "draw 20x3 log measured", with warm=σ, factor=f, times=n, cg=n."""
     iterations = 20 if mri else 6
     if name == "published":
         sampler = Sampler.preset("published", mri=mri, inverse_problem=True)
@@ -191,10 +192,8 @@ def summarise(task: str, name: str, record: dict) -> None:
     psnrs = {n: round(sum(i["psnr"][n] for i in images) / len(images), 2) for n in images[0]["psnr"]}
     ratio = (sum(i["announced"] ** 2 for i in images) / sum(i["actual"] ** 2 for i in images)) ** 0.5
     chosen = {k: v for k, v in held.items() if count < 16 or k in (0.5, 0.8, 0.9, 0.95)}
-    print(
-        f"== {task} | {name} | calls {record['calls']} | {psnrs} | held {chosen} | announced/actual {ratio:.3f} | {record['cpu_seconds_per_sample']} s",
-        flush=True,
-    )
+    cost = f"{record['calls']} calls, {record['cpu_seconds_per_sample']} s"
+    print(f"== {task} | {name} | {cost} | {psnrs} | held {chosen} | announced/actual {ratio:.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ equations, but for an estimate and data that noise was added to.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -63,7 +63,8 @@ class Proximal:
 
         ẑ ← ẑ + T (Tᴴ Hᴴ H T + σ_y² C_t⁻¹)⁻¹ Tᴴ Hᴴ (y − H ẑ).
 
-    C_t: see `msm.error_covariance`. A few conjugate-gradient steps leave alone what y hardly sees.
+    C_t is what `msm.error_covariance` assumes: to measure it gains nothing here (docs/studies/draws.md). A few
+    conjugate-gradient steps leave alone what y hardly sees.
 
     Args:
         iterations: conjugate-gradient steps.
@@ -90,7 +91,7 @@ class Proximal:
         """The step for a problem; for MRI, y has the shape of z."""
         operator, transform = problem.operator, problem.transform
         noise_std = problem.noise_std / self.likelihood_weight**0.5
-        covariance = error.of(problem, noise_std)
+        covariance = (error if self.draws else replace(error, measured=None)).of(problem, noise_std)
 
         def adjoint(residual: Tensor) -> Tensor:
             return transform.adjoint(operator.A_adjoint(residual))
@@ -137,5 +138,5 @@ def preset_data_step(name: str, *, mri: bool = False) -> DataStep:
     if name not in ("paper", "published", "best"):
         raise ValueError(f"preset must be paper, published or best, got {name!r}")
     if name == "best":
-        return Proximal(20 if mri else 6)
+        return Draw(20) if mri else Proximal(6)
     return GradientStep(2.0 if mri else 1.75)

@@ -20,6 +20,9 @@ from .conjugate_gradient import Map, Parts, conjugate_gradient, filtered, solve_
 from .mri_prior import ImagePrior, PhasedParts
 from .operators import Problem
 
+AIR = 0.05  # variance of the error in the air around an object, relative to that inside
+EDGE = 0.35  # of the largest magnitude at low resolution: the edge of the object
+
 
 class ErrorCovariance(Protocol):
     """C_t for the images (B, C, H, W) of one problem."""
@@ -57,15 +60,19 @@ class Stationary:
 
     parts: Parts
     precision: Callable[[float], Tensor]
+    envelope: Tensor | float = 1.0
 
     def draw(self, white: Tensor, sigma: float) -> Tensor:
         """C_t^{1/2} w."""
-        return self.parts.together(filtered(self.parts.apart(white), self.precision(sigma).rsqrt()))
+        m = filtered(self.parts.apart(white), self.precision(sigma).rsqrt())
+        return self.envelope * self.parts.together(m)
 
     def solve(self, normal: Map, b: Tensor, noise_std: float, sigma: float, iterations: int) -> Tensor:
         """(N + σ_y² C_t⁻¹)⁻¹ b."""
         ridges = self.precision(sigma) * noise_std**2
-        return self.parts.together(solve_penalised(normal, b, self.parts, ridges, 1.0, iterations))
+        of_m = normal if isinstance(self.envelope, float) else lambda x: self.envelope * normal(self.envelope * x)
+        m = solve_penalised(of_m, self.envelope * b, self.parts, ridges, 1.0, iterations)
+        return self.envelope * self.parts.together(m)
 
 
 class ColourParts:
@@ -153,7 +160,7 @@ class ErrorModel:
             if measured is None:
                 return White()
             return Stationary(ColourParts(problem.shape[0], device), lambda sigma: 1 / measured.at(sigma, size, device))
-        phase = self.prior.phase(problem.operator.A_adjoint(y), problem.transform, noise_std)
+        low = self.prior.low_pass(problem.operator.A_adjoint(y), problem.transform, noise_std)
         of_images = self.prior.precision(y.shape[-2:], self.prior.phase_residual, device)
 
         def precision(sigma: float) -> Tensor:
@@ -162,7 +169,14 @@ class ErrorModel:
                 return assumed
             return assumed * ((1 / assumed).mean(1, keepdim=True) / measured.at(sigma, size, device))
 
-        return Stationary(PhasedParts(phase), precision)
+        return Stationary(PhasedParts(torch.sgn(low)), precision, 1.0 if measured is None else _object(low))
+
+
+def _object(low: Tensor) -> Tensor:
+    """Where the error of an MR image is, given its low frequencies (B, 1, H, W): its relative standard deviation."""
+    share = (low.abs() / low.abs().amax((1, 2, 3), keepdim=True)) ** 4
+    variance = AIR + share / (share + EDGE**4)
+    return (variance / variance.mean((1, 2, 3), keepdim=True)).sqrt()
 
 
 def _interpolate(x: Tensor, nodes: Tensor, values: Tensor) -> Tensor:

@@ -42,9 +42,13 @@ class ImagePrior:
 
     def phase(self, s: Tensor, transform: Transform, sigma: Tensor | float) -> Tensor:
         """e^{iφ} (B, 1, H, W), 0 where no coil sees, of k-space s (B, coils, H, W); the larger sigma, the smoother."""
+        return torch.sgn(self.low_pass(s, transform, sigma))
+
+    def low_pass(self, s: Tensor, transform: Transform, sigma: Tensor | float) -> Tensor:
+        """The image (B, 1, H, W) of the low frequencies of k-space s (B, coils, H, W) that noise sigma leaves."""
         power = self.spectrum(s.shape[-2:], s.device)
         low_pass = torch.exp(-_squared_frequencies(s.shape[-2:], s.device) / (2 * self.phase_width**2))
-        return torch.sgn(transform.adjoint(s * (low_pass * power / (power + 8 * sigma**2))))
+        return transform.adjoint(s * (low_pass * power / (power + 8 * sigma**2)))
 
     def precision(self, size: torch.Size, kappa: Tensor | float, device: torch.device) -> Tensor:
         """Inverse of the spectrum of the real and the imaginary part of m, as `solve_penalised` takes it.

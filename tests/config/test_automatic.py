@@ -1,12 +1,15 @@
 """What is not given, or null, follows from the rest: defaults, presets, and what is recorded of them."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from configs import BOX, CONFIGS, FACES, MRI, NEW_FACES, written
 
 from msm.config.build import make_data_step, make_sampler
 from msm.config.load import dump_asked, dump_config, load_config
-from msm.data_step import GradientStep, Proximal, preset_data_step
+from msm.data_step import Draw, GradientStep, Proximal, preset_data_step
+from msm.errors import ConfigError
 from msm.sampling import Sampler
 
 NAMES = ["paper", "published", "best"]
@@ -100,9 +103,9 @@ def test_raw_files_need_no_inverse_problem():
         (["sample={data_step: {}}"], GradientStep(2.0)),
         (["sample={data_step: {kind: null, gamma: 3}}"], GradientStep(3.0)),
         (["sample={preset: published, data_step: {gamma: 3}}"], GradientStep(3.0)),
-        (["sample={preset: best, data_step: {iterations: 3}}"], Proximal(3)),
+        (["sample={preset: best, data_step: {iterations: 3}}"], Draw(3)),
         (["sample={preset: best, data_step: {gamma: 3, kind: gradient}}"], GradientStep(3.0)),
-        (["sample.preset=best", "sample.data_step.likelihood_weight=4"], Proximal(20, 4.0)),
+        (["sample.preset=best", "sample.data_step.likelihood_weight=4"], Draw(20, 4.0)),
         ([*RAW, "sample.data_step.iterations=3"], Proximal(3)),
         ([*RAW, "sample.preset=published", "sample.data_step.gamma=3"], GradientStep(3.0)),
     ],
@@ -127,13 +130,15 @@ def test_a_preset_is_that_of_the_sampler(path, mri, name):
     solve = path != NEW_FACES
     expected = Sampler.preset(name, mri=mri, inverse_problem=solve).resolved(solve)
     step = preset_data_step(name, mri=mri) if solve else None
+    if isinstance(step, Draw):
+        expected = replace(expected, eta=1.0)
     assert sampled(load_config(path, [f"sample.preset={name}"])) == (expected, step)
 
 
 def test_a_preset_on_the_command_line_beats_the_file_and_what_comes_later_beats_it():
     later = ["sample.eta=1", "sample.data_step={kind: gradient, gamma: 1}"]
     config = load_config(MRI, ["sample.steps=7", "sample.preset=best", *later])
-    assert sampled(config) == (Sampler(steps=20, eta=1.0, grid="log", warm_start=1.0), GradientStep(1.0))
+    assert sampled(config) == (Sampler(steps=12, draws=5, eta=1.0, grid="log"), GradientStep(1.0))
     assert config.sample.count == 8  # what no preset chooses stays
     assert load_config(MRI, ["sample.preset=best", "sample.warm_start=none"]).sample.warm_start == "none"
 
@@ -144,8 +149,15 @@ def test_explicit_values_of_the_same_file_beat_its_preset(tmp_path):
     assert load_config(file, ["sample.preset=best"]).sample.steps == 20
 
 
+def test_fresh_noise_alone_follows_a_draw():
+    config = load_config(MRI, ["sample.data_step.kind=draw"])
+    assert sampled(config)[1] == Draw(6) and config.sample.eta == 1
+    with pytest.raises(ConfigError, match=r"sample\.eta: found 0\.5; data step draw needs 1, leave it out"):
+        load_config(MRI, ["sample.data_step.kind=draw", "sample.eta=0.5"])
+
+
 def test_raw_scans_take_the_step_of_the_preset():
-    assert make_data_step(load_config(MRI, [*RAW, "sample.preset=best"]).sample.data_step) == Proximal(20)
+    assert make_data_step(load_config(MRI, [*RAW, "sample.preset=best"]).sample.data_step) == Draw(20)
     config = load_config(MRI, [*RAW, "sample.preset=published"])
     assert make_data_step(config.sample.data_step) == GradientStep(2.0) and config.sample.samples == 8
 

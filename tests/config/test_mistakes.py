@@ -110,7 +110,7 @@ MISTAKES = [
     # data steps
     (MRI, "sample.data_step.gamma=0", "sample.data_step.gamma: found 0; it should be greater than 0"),
     (MRI, "sample.data_step.iterations=3", "sample.data_step.iterations: unknown key; known here: kind, gamma"),
-    (MRI, "sample.data_step={kind: proximal, gamma: 1}", "sample.data_step.gamma: unknown key; known here: kind, iter"),
+    (MRI, "sample.data_step={kind: proximal, gamma: 1}", "sample.data_step.gamma: unknown key; known here: iter"),
     (MRI, "sample.data_step={kind: dps}", "sample.data_step.kind: found 'dps'; it should be one of 'gradient', 'prox"),
     (MRI, "sample.data_step=proximal", "sample.data_step: found 'proximal'; it should be a block of keys"),
     (MRI, "sample.data_step={kind: proximal, iterations: 0}", "sample.data_step.iterations: found 0; it should be"),

@@ -48,8 +48,9 @@ class Config(Block):
         if not isinstance(sample, dict) or not isinstance(step, dict) or step.get("kind") is not None:
             return blocks
         data = blocks.get("data")
-        raw = isinstance(data, dict) and data.get("kind") == "raw"
-        given = {"kind": _automatic_kind(sample.get("preset"), raw), **{k: v for k, v in step.items() if k != "kind"}}
+        kind = data.get("kind") if isinstance(data, dict) else None
+        automatic = _automatic_kind(sample.get("preset"), kind == "raw", kind in ("slices", "fastmri", "raw"))
+        given = {"kind": automatic, **{k: v for k, v in step.items() if k != "kind"}}
         return blocks | {"sample": sample | {"data_step": given}}
 
     @check(mode="after")
@@ -92,7 +93,8 @@ class Config(Block):
         values |= {"masks": "covering" if sampler.covering else "iid", "warm_start": sampler.warm_start or "none"}
         step = self.sample.data_step
         if step is None and solve:
-            step = ProximalConfig() if _automatic_kind(preset, raw) == "proximal" else GradientStepConfig()
+            kinds = {"gradient": GradientStepConfig, "proximal": ProximalConfig, "draw": DrawConfig}
+            step = kinds[_automatic_kind(preset, raw, mri)]()
         if isinstance(step, GradientStepConfig):
             published = preset_data_step("published", mri=mri)
             assert isinstance(published, GradientStep)
@@ -108,9 +110,11 @@ class Config(Block):
         object.__setattr__(self, "sample", sample)
 
 
-def _automatic_kind(preset: Any, raw: bool) -> str:
+def _automatic_kind(preset: Any, raw: bool, mri: bool) -> str:
     """How an inverse problem is solved where nothing is said."""
-    return "proximal" if preset == "best" or (raw and preset is None) else "gradient"
+    if preset == "best":
+        return "draw" if mri else "proximal"
+    return "proximal" if raw and preset is None else "gradient"
 
 
 def _check_mask(field: str, mask: AnyMask, size: int) -> None:
