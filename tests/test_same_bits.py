@@ -46,6 +46,7 @@ CONFIGS = {
     },
 }
 MRI = "inverse_problem={operator: undersampling, noise_std: 0.02, mask: {kind: cartesian, acceleration: 4, center: 4}}"
+MAXIMISER = ["sample.steps=5", "sample.draws=3", "sample.warm_start=1", "sample.data_step.kind=proximal"]  # once `best`
 SAMPLES = {  # name of the trained network: name of the run: settings
     "photos": {
         "new": ["sample.count=3", "sample.steps=4"],
@@ -59,7 +60,7 @@ SAMPLES = {  # name of the trained network: name of the run: settings
     "slices": {
         "new": ["sample.count=3", "sample.steps=4", "sample.grid=log", "sample.order=2"],
         "published": [MRI, "sample.count=2", "sample.steps=4"],
-        "best": [MRI, "sample.count=2", "sample.preset=best", "sample.steps=5", "sample.samples=2"],
+        "best": [MRI, "sample.count=2", "sample.preset=best", "sample.samples=2", *MAXIMISER],
         "chain": [MRI, "sample.count=2", "sample.steps=3", "sample.score=chain"],
     },
 }

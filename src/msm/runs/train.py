@@ -10,7 +10,7 @@ from ..config.build import make_loss
 from ..config.load import Config
 from ..config.trained import TrainConfig
 from ..data.store import Acquisitions, MeasurementStore
-from ..denoiser import PartialDenoiser
+from ..denoiser import ERROR_FILE, PartialDenoiser
 from ..measured_error import measure_error
 from ..output.figures import write_picture
 from ..output.run_folder import IMAGES, PICTURES, WEIGHTS, check_folder, record_run
@@ -73,6 +73,8 @@ def calibrate_run(config: Config) -> None:
     denoiser = PartialDenoiser.load(weights)
     _, data = training_data(config, folder, denoiser.divisor)
     calibrate(weights, data, config.train)
+    count = min(len(data), CALIBRATED_ON)
+    say(f"{weights / ERROR_FILE}: the error of the weights' estimates, measured on {count} of their measurements")
 
 
 def calibrate(weights: Path, data: Acquisitions, settings: TrainConfig, *, only_if_missing: bool = False) -> None:

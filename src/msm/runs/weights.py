@@ -8,6 +8,7 @@ import torch
 from ..config.build import make_denoiser, make_masks
 from ..config.identity import check
 from ..config.load import Config
+from ..config.sampled import DrawConfig
 from ..denoiser import DENOISER_FILE, PartialDenoiser, Sense
 from ..errors import ConfigError
 from ..network import ADMNetwork, load_published_weights
@@ -54,6 +55,11 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
         warn(
             f"{path}: no record of training on sub-masks; sample.score=chain needs it: train with train.submask_share "
             "and train.submask_keep (docs/explanation/chain.md), or use sample.score=average"
+        )
+    if isinstance(config.sample.data_step, DrawConfig) and denoiser.measured_error is None:
+        warn(
+            f"{path}: the error of its estimates was not measured, and is assumed: draws will be less calibrated; run "
+            "`msm calibrate` with the config and the measurements that they were trained with"
         )
     if device.type == "cuda" and config.sample.mixed_precision != "no":
         denoiser.network.to(memory_format=torch.channels_last)  # tensor cores take it as it is; CPUs are slower with it
