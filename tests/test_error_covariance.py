@@ -35,6 +35,7 @@ class ExactError:
 
     def __init__(self, covariance):
         self.values, self.vectors = torch.linalg.eigh(covariance)
+        self.assumed = self
 
     def of(self, problem, noise_std):
         return self

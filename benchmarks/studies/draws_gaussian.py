@@ -32,7 +32,7 @@ class Field:
     """z ~ N(0, Σ) of one channel, its exact denoiser, and its true C_t."""
 
     def __init__(self, size, length, std=0.5):
-        self.schedule, self.size, self.masks = VPSchedule(), size, None
+        self.schedule, self.size, self.masks, self.assumed = VPSchedule(), size, None, self
         points = torch.cartesian_prod(*(torch.arange(n, dtype=torch.float64) for n in size)).view(-1, 2)
         self.covariance = std**2 * torch.exp(-torch.cdist(points, points) / length)
         self.values, self.vectors = torch.linalg.eigh(self.covariance)

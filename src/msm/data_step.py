@@ -6,7 +6,7 @@ equations, but for an estimate and data that noise was added to.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -91,7 +91,7 @@ class Proximal:
         """The step for a problem; for MRI, y has the shape of z."""
         operator, transform = problem.operator, problem.transform
         noise_std = problem.noise_std / self.likelihood_weight**0.5
-        covariance = (error if self.draws else replace(error, measured=None)).of(problem, noise_std)
+        covariance = (error if self.draws else error.assumed).of(problem, noise_std)
 
         def adjoint(residual: Tensor) -> Tensor:
             return transform.adjoint(operator.A_adjoint(residual))

@@ -9,7 +9,7 @@ both parts, their proportion is that of what is assumed.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log, pi
 from typing import Protocol
 
@@ -85,11 +85,11 @@ class ColourParts:
 
     def apart(self, x: Tensor) -> Tensor:
         """The parts (B, C, H, W) of x."""
-        return torch.einsum("pc,bchw->bphw", self.basis, x)
+        return (self.basis[:, :, None, None] * x[:, None]).sum(2)  # no matrix product: autocast would round it
 
     def together(self, m: Tensor) -> Tensor:
         """The image of the parts."""
-        return torch.einsum("pc,bphw->bchw", self.basis, m)
+        return (self.basis.T[:, :, None, None] * m[:, None]).sum(2)
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,11 @@ class ErrorModel:
 
     prior: ImagePrior = field(default_factory=ImagePrior)
     measured: ErrorSpectrum | None = None
+
+    @property
+    def assumed(self) -> "ErrorModel":
+        """The same as if nothing had been measured."""
+        return replace(self, measured=None)
 
     def of(self, problem: Problem, noise_std: float) -> ErrorCovariance:
         """C_t for a problem; for MRI, y has the shape of z, and tells the phase as well as noise of noise_std lets it.

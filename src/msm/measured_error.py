@@ -107,7 +107,10 @@ def _by_band(power: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     band = 1 + (BANDS_PER_OCTAVE * (radius.clamp(min=lowest) / lowest).log2()).round().long()
     band[0, 0] = 0
     band = band.unique(return_inverse=True)[1]
-    one_hot = torch.nn.functional.one_hot(band.flatten()).to(power.device, power.dtype)
-    sums, total = ((x * weight).flatten(2) @ one_hot for x in (power, torch.ones_like(power)))
-    frequencies = (radius.flatten() @ one_hot.cpu()) / one_hot.cpu().sum(0)
+    place, bands = band.flatten().to(power.device), int(band.max()) + 1
+    sums, total = (
+        torch.zeros(*power.shape[:2], bands, device=power.device).index_add_(2, place, (x * weight).flatten(2))
+        for x in (power, torch.ones_like(power))
+    )
+    frequencies = torch.zeros(bands).index_add_(0, band.flatten(), radius.flatten()) / band.flatten().bincount()
     return frequencies, (sums / total.clamp(min=1)).cpu()
