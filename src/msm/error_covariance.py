@@ -179,7 +179,8 @@ class ErrorModel:
 
 def _object(low: Tensor) -> Tensor:
     """Where the error of an MR image is, given its low frequencies (B, 1, H, W): its relative standard deviation."""
-    share = (low.abs() / low.abs().amax((1, 2, 3), keepdim=True)) ** 4
+    largest = low.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(low.dtype).tiny)
+    share = (low.abs() / largest) ** 4
     variance = AIR + share / (share + EDGE**4)
     return (variance / variance.mean((1, 2, 3), keepdim=True)).sqrt()
 
