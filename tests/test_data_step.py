@@ -111,7 +111,7 @@ def test_presets():
     assert steps == {
         **{(name, 0): GradientStep(1.75) for name in ("paper", "published")},
         **{(name, 1): GradientStep(2.0) for name in ("paper", "published")},
-        **{("best", 0): Proximal(6), ("best", 1): Draw(20)},
+        **{("best", 0): Draw(6), ("best", 1): Draw(20)},
     }
     with pytest.raises(ValueError, match="preset must be paper, published or best, got 'fast'"):
         preset_data_step("fast")

@@ -46,21 +46,24 @@ CONFIGS = {
     },
 }
 MRI = "inverse_problem={operator: undersampling, noise_std: 0.02, mask: {kind: cartesian, acceleration: 4, center: 4}}"
-MAXIMISER = ["sample.steps=5", "sample.draws=3", "sample.warm_start=1", "sample.data_step.kind=proximal"]  # once `best`
+MAXIMISER = (  # `best` of then, for photos and for slices
+    ["sample.steps=20", "sample.draws=2", "sample.data_step.kind=proximal"],
+    ["sample.steps=5", "sample.draws=3", "sample.grid=log", "sample.warm_start=1", "sample.data_step.iterations=20"],
+)
 SAMPLES = {  # name of the trained network: name of the run: settings
     "photos": {
         "new": ["sample.count=3", "sample.steps=4"],
         "new_iid": ["sample.count=3", "sample.steps=4", "sample.preset=paper", "sample.draws=2", "sample.eta=0.5"],
         "new_chain": ["sample.count=3", "sample.steps=4", "sample.preset=best", "sample.score=chain"],
         "hole": ["inverse_problem={operator: box, hole: 6}", "sample.count=2", "sample.steps=4", "sample.samples=2"],
-        "small": ["inverse_problem={operator: super_resolution, factor: 4}", "sample.preset=best", "sample.count=2"],
+        "small": ["inverse_problem={operator: super_resolution, factor: 4}", "sample.count=2", *MAXIMISER[0]],
         "blur": ["inverse_problem={operator: gaussian_blur, blur_sigma: 1}", "sample.count=2", "sample.steps=3"],
     },
     "noisy": {"new": ["sample.count=2", "sample.steps=4", "sample.batch_size=1"]},
     "slices": {
         "new": ["sample.count=3", "sample.steps=4", "sample.grid=log", "sample.order=2"],
         "published": [MRI, "sample.count=2", "sample.steps=4"],
-        "best": [MRI, "sample.count=2", "sample.preset=best", "sample.samples=2", *MAXIMISER],
+        "best": [MRI, "sample.count=2", "sample.samples=2", "sample.data_step.kind=proximal", *MAXIMISER[1]],
         "chain": [MRI, "sample.count=2", "sample.steps=3", "sample.score=chain"],
     },
 }

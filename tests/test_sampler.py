@@ -110,7 +110,7 @@ def test_presets():
     assert Sampler.preset("paper", mri=True, **solve) == replace(published, covering=False)
     assert Sampler.preset("published", **solve) == replace(published, draws=2)
     assert Sampler.preset("published", mri=True, **solve) == published
-    assert Sampler.preset("best", **solve) == Sampler(steps=20, draws=2)
+    assert Sampler.preset("best", **solve) == Sampler(steps=20, draws=2, grid="log")
     assert Sampler.preset("best", mri=True, **solve) == Sampler(steps=12, draws=5, grid="log")
     with pytest.raises(ValueError, match="preset must be paper, published or best, got 'fast'"):
         Sampler.preset("fast")

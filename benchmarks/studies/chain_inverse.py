@@ -3,7 +3,7 @@
     python benchmarks/studies/chain_inverse.py PHOTOS OUT.json --runs measured=RUN submasks=RUN oracle=RUN
 
 RUNs and sets are those of chain_images.py; PHOTOS holds photos that no run has seen. Problems: a hole of half the side,
-and ×4, noise 0.01. Preset `best`, 20 steps; the oracle takes a step a call, so that all have 60. For each photo SAMPLES
+and ×4, noise 0.01. Proximal step, 20 steps; the oracle takes a step a call, so that all have 60. For each photo SAMPLES
 posterior samples, convention plain: PSNR and SSIM of one and of the mean of all; how often the interval from the
 smallest to the largest sample holds the truth, pixel by pixel, in the hole or everywhere; and the error that the
 samples announce for their mean over the error of the mean. Differences are paired, over photos, with intervals of 95 %.
@@ -41,7 +41,7 @@ def settings(run: Path, problem: str, score: str, draws: int, samples: int) -> C
     half = load_config(run / "config.yaml").data.image_size // 2
     given = {
         "inverse_problem": PROBLEMS[problem].format(half=half),
-        "sample.preset": "best",
+        "sample.data_step.kind": "proximal",
         "sample.steps": STEPS * 3 // draws,
         "sample.draws": draws,
         "sample.score": score,

@@ -24,6 +24,7 @@ from msm import Draw, PartialDenoiser, Problem, Proximal, Sampler, preset_data_s
 from msm.config.load import load_config
 from msm.data.images import photos, slices
 from msm.data_step import DataStep
+from msm.evaluate.bootstrap import Estimate, mean
 from msm.evaluate.calibration import foreground, rank_counts, spread_and_error
 from msm.evaluate.metrics import psnr
 from msm.sample.observe import observe
@@ -176,24 +177,35 @@ def main() -> None:
         stored = json.loads(args.out.read_text()) if args.out.exists() else {}
         stored.setdefault(args.task, {})[name] = record
         write_text(args.out, json.dumps(stored, indent=1) + "\n")
-        summarise(args.task, name, record)
+        print(f"== {args.task} | {name} | {row(json.loads(json.dumps(record)))}", flush=True)
 
 
-def summarise(task: str, name: str, record: dict) -> None:
-    """One line for people."""
-    images = record["images"]
-    ranks = torch.tensor([image["ranks"] for image in images], dtype=torch.float64)
-    share = ranks / ranks.sum(1, keepdim=True)
-    count = share.shape[1]
-    held = {
-        round((count - 2 * r) / count, 2): round(share[:, r : count - r].sum(1).mean().item(), 3)
-        for r in range(1, (count + 1) // 2)
-    }
-    psnrs = {n: round(sum(i["psnr"][n] for i in images) / len(images), 2) for n in images[0]["psnr"]}
-    ratio = (sum(i["announced"] ** 2 for i in images) / sum(i["actual"] ** 2 for i in images)) ** 0.5
-    chosen = {k: v for k, v in held.items() if count < 16 or k in (0.5, 0.8, 0.9, 0.95)}
-    cost = f"{record['calls']} calls, {record['cpu_seconds_per_sample']} s"
-    print(f"== {task} | {name} | {cost} | {psnrs} | held {chosen} | announced/actual {ratio:.3f}", flush=True)
+def held(record: dict) -> dict[float, Estimate]:
+    """How often intervals held the truth, with a bootstrap interval over images, by nominal level."""
+    shares = [torch.tensor(image["ranks"], dtype=torch.float64) for image in record["images"]]
+    ranks = len(shares[0])
+    levels = {(ranks - 2 * r) / ranks: r for r in range((ranks - 1) // 2, 0, -1)}
+    chosen = {p: r for p, r in levels.items() if p in (0.5, 0.8, 0.9, 0.95)} or levels
+    return {p: mean([(c[r : ranks - r].sum() / c.sum()).item() for c in shares]) for p, r in chosen.items()}
+
+
+def announced(record: dict) -> float:
+    """Announced over actual error, both root-mean-square over the images."""
+    sums = [sum(image[name] ** 2 for image in record["images"]) for name in ("announced", "actual")]
+    return (sums[0] / sums[1]) ** 0.5
+
+
+def psnrs(record: dict, count: int) -> list[float]:
+    """PSNR of the mean of so many samples, an image each."""
+    return [image["psnr"][str(count)] for image in record["images"]]
+
+
+def row(record: dict) -> str:
+    """Cells of a table: calls, PSNR of one sample and of means, what intervals held, announced over actual error."""
+    counts = [n for n in map(str, MEANS) if n in record["images"][0]["psnr"]]
+    cells = [str(record["calls"]), *(f"{mean(psnrs(record, int(n))).value:.2f}" for n in counts)]
+    cells += [f"{100 * e.value:.0f} ({100 * e.bounds[0]:.0f}–{100 * e.bounds[1]:.0f})" for e in held(record).values()]
+    return " | ".join([*cells, f"{announced(record):.2f}"])
 
 
 if __name__ == "__main__":

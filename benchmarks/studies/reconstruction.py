@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", type=Path, help="default: the bundled ones")
     parser.add_argument("--count", type=int)
+    parser.add_argument("--fast", action="store_true", help="bfloat16 and compiled, 3 times as fast on a CPU with AMX")
     parser.add_argument("--preset", choices=["paper", "published", "best"], nargs="*", default=["best"])
     parser.add_argument("--samples", type=int, default=1)
     parser.add_argument("--acceleration", type=int, nargs="+", default=[4, 6, 8])
@@ -94,6 +95,8 @@ def main() -> None:
     config = load_config(weights / "config.yaml")
     data, count = config.data, options.count or {"brain": 64, "faces": 35}[options.kind]
     denoiser = PartialDenoiser.load(weights).eval()
+    if options.fast:
+        denoiser.network.compile(dynamic=False)
     if options.kind == "brain":
         found = slices(options.folder, "test", 0, data.image_size, data.coils, data.seed)
         items = list(itertools.islice(found, count + TUNING))
@@ -108,6 +111,7 @@ def main() -> None:
     for name, problem in problems.items():
         record = records.setdefault(name, {})
         given = [f"inverse_problem={problem}", f"sample.samples={options.samples}", "sample.batch_size=16"]
+        given += ["sample.mixed_precision=bf16"] if options.fast else []
         if "classical" not in record:
             config = load_config(weights / "config.yaml", given)
             record["classical"] = (

@@ -47,11 +47,11 @@ from msm import (
     MultiCoil,
     PartialDenoiser,
     Problem,
+    Proximal,
     Sampler,
     Trainer,
     VPSchedule,
     generate,
-    preset_data_step,
     reconstruct,
 )
 from msm.config.build import make_denoiser, make_loss, make_masks
@@ -234,12 +234,12 @@ def ambient_sample(config: Config, denoiser, seen: Problem, setting: tuple) -> T
 
 
 def msm_samples(number: int, whole: bool, config: Config, denoiser, seen: Problem) -> Tensor:
-    """Posterior samples (B, number, C, H, W) by MSM's preset `best`, with the masks of training, or the whole."""
+    """Samples (B, number, C, H, W) by MSM's maximiser, `best` until draws were, with the masks of training, or whole."""
     space, count = image_space(seen), len(seen.y)
     masks = space.masks if whole else make_masks(config.data.mask, space.shape[-2:])
-    best = Sampler.preset("best", inverse_problem=True, mri=space.mri)
-    draws = 1 if whole else best.draws
-    sampler, step = replace(best, steps=CALLS // draws, draws=draws), preset_data_step("best", mri=space.mri)
+    draws = 1 if whole else 3 if space.mri else 2
+    of_kind = {"grid": "log", "warm_start": 1.0} if space.mri else {}
+    sampler, step = Sampler(steps=CALLS // draws, draws=draws, **of_kind), Proximal(20 if space.mri else 6)
     samples = []
     for first in range(0, number * count, count):
         seeds = range(first, first + count)

@@ -138,5 +138,5 @@ def preset_data_step(name: str, *, mri: bool = False) -> DataStep:
     if name not in ("paper", "published", "best"):
         raise ValueError(f"preset must be paper, published or best, got {name!r}")
     if name == "best":
-        return Draw(20) if mri else Proximal(6)
+        return Draw(20 if mri else 6)
     return GradientStep(2.0 if mri else 1.75)

@@ -81,7 +81,7 @@ class Sampler:
         Args:
             name: "paper", 200 steps whose masks are drawn independently, one a step to generate; "published", 200
                 steps of two masks (photos) or three (else) that cover the image together; "best", 20 steps, or 12 of
-                five masks for inverse problems of MRI, even in log σ to generate and for MRI.
+                five masks for inverse problems of MRI, even in log σ.
             mri: whether z is k-space of several coils.
             inverse_problem: whether they are for `reconstruct`.
 
@@ -100,7 +100,7 @@ class Sampler:
         draws = 3 if mri else 2
         if name != "best":
             return cls(draws=draws, covering=covering)
-        return cls(steps=12, draws=5, grid="log") if mri else cls(steps=20, draws=draws)
+        return cls(steps=12, draws=5, grid="log") if mri else cls(steps=20, draws=draws, grid="log")
 
     def resolved(self, inverse_problem: bool) -> "Sampler":
         """The same with its automatic `eta` put in."""

@@ -98,7 +98,7 @@ class SampleConfig(Block):
     data_step: DataStepConfig | None = Field(
         default=None,
         description="inverse problems: how the estimate meets the data. kind gradient: published; proximal: nothing to "
-        "tune; draw: for calibrated samples; null: proximal for data.kind raw and with preset best, else gradient",
+        "tune; draw: posterior samples; null: draw with preset best, proximal for data.kind raw, else gradient",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the first sample; sample i has seed + i")
     mixed_precision: Precision = Field(

@@ -48,9 +48,8 @@ class Config(Block):
         if not isinstance(sample, dict) or not isinstance(step, dict) or step.get("kind") is not None:
             return blocks
         data = blocks.get("data")
-        kind = data.get("kind") if isinstance(data, dict) else None
-        automatic = _automatic_kind(sample.get("preset"), kind == "raw", kind in ("slices", "fastmri", "raw"))
-        given = {"kind": automatic, **{k: v for k, v in step.items() if k != "kind"}}
+        raw = isinstance(data, dict) and data.get("kind") == "raw"
+        given = {"kind": _automatic_kind(sample.get("preset"), raw), **{k: v for k, v in step.items() if k != "kind"}}
         return blocks | {"sample": sample | {"data_step": given}}
 
     @check(mode="after")
@@ -94,7 +93,7 @@ class Config(Block):
         step = self.sample.data_step
         if step is None and solve:
             kinds = {"gradient": GradientStepConfig, "proximal": ProximalConfig, "draw": DrawConfig}
-            step = kinds[_automatic_kind(preset, raw, mri)]()
+            step = kinds[_automatic_kind(preset, raw)]()
         if isinstance(step, GradientStepConfig):
             published = preset_data_step("published", mri=mri)
             assert isinstance(published, GradientStep)
@@ -110,10 +109,10 @@ class Config(Block):
         object.__setattr__(self, "sample", sample)
 
 
-def _automatic_kind(preset: Any, raw: bool, mri: bool) -> str:
+def _automatic_kind(preset: Any, raw: bool) -> str:
     """How an inverse problem is solved where nothing is said."""
     if preset == "best":
-        return "draw" if mri else "proximal"
+        return "draw"
     return "proximal" if raw and preset is None else "gradient"
 
 

@@ -16,6 +16,8 @@ from ..output.run_folder import WEIGHTS
 from ..system.console import note, say, warn
 from ..system.processes import processes
 
+NOT_MEASURED = "the error of the estimates, which data step draw needs, was not measured"
+
 
 def new_denoiser(config: Config) -> PartialDenoiser:
     """A denoiser to train: with seeded weights, or with those of setting.pretrained_model_dir."""
@@ -57,10 +59,10 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
             "and train.submask_keep (docs/explanation/chain.md), or use sample.score=average"
         )
     if isinstance(config.sample.data_step, DrawConfig) and denoiser.measured_error is None:
-        warn(
-            f"{path}: the error of its estimates was not measured, and is assumed: draws will be less calibrated; run "
-            "`msm calibrate` with the config and the measurements that they were trained with"
-        )
+        remedy = "measure it by `msm calibrate`, with the config and measurements of the training"
+        if not config.data.is_mri:
+            raise ConfigError(f"{path}: {NOT_MEASURED}; {remedy}, or use sample.data_step.kind=proximal")
+        warn(f"{path}: {NOT_MEASURED}, and is assumed, which calibrates draws less well; {remedy}")
     if device.type == "cuda" and config.sample.mixed_precision != "no":
         denoiser.network.to(memory_format=torch.channels_last)  # tensor cores take it as it is; CPUs are slower with it
     if config.sample.compile:
