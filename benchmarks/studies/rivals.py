@@ -234,7 +234,7 @@ def ambient_sample(config: Config, denoiser, seen: Problem, setting: tuple) -> T
 
 
 def msm_samples(number: int, whole: bool, config: Config, denoiser, seen: Problem) -> Tensor:
-    """Samples (B, number, C, H, W) by MSM's maximiser, `best` until draws were, with the masks of training, or whole."""
+    """Samples (B, number, C, H, W) by MSM's maximiser, once `best`, with the masks of training, or the whole."""
     space, count = image_space(seen), len(seen.y)
     masks = space.masks if whole else make_masks(config.data.mask, space.shape[-2:])
     draws = 1 if whole else 3 if space.mri else 2
