@@ -70,7 +70,7 @@ class Config(Block):
         if problem is not None:
             _check_problem(problem, data)
         if isinstance(sample.data_step, DrawConfig) and sample.eta != 1:
-            raise refuse("sample.eta", f"found {sample.eta}; data step draw needs 1, leave it out")
+            raise refuse("sample.eta", f"found {sample.eta}; data step draw needs 1 or null")
         if problem is not None and sample.order == 2:
             raise refuse("sample.order", "found 2; it is to generate, use 1 for inverse problems")
         if problem is None and sample.warm_start != "none":
