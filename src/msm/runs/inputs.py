@@ -33,7 +33,7 @@ def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
     elif data.kind == "slices":
         items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed, data.phase_detail)
     else:
-        items = scans(folder, part, data.image_size)
+        items = scans(folder, part, data.image_size, data.demo)
     return islice(items, data.limit)
 
 
