@@ -84,9 +84,7 @@ def test_of_two_tables_the_demo_has_its_own(tmp_path):
     (tmp_path / "._table.csv").write_text("what macOS leaves beside a file")
     assert (names(tmp_path), names(tmp_path, demo=True)) == (["b:0"], ["a:0"])
     (tmp_path / "DEMO_more.csv").write_text(HEADER + "0,b,0,,\n")
-    with pytest.raises(
-        DataError, match=r"data.demo=true takes the one .* named DEMO_…, there are 2; leave"
-    ):
+    with pytest.raises(DataError, match=r"data.demo=true takes the one .* named DEMO_…, there are 2; leave"):
         names(tmp_path, demo=True)
 
 
