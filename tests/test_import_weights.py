@@ -83,8 +83,10 @@ def test_a_config_that_says_otherwise_than_the_name_counts_and_is_told(tmp_path,
     file, _ = checkpoint(tmp_path, "ffhq_msm_p04_noise0_1_img16.pt")
     assert msm("import-weights", file, tmp_path / "imported", "--config", config) == 0
     told = capsys.readouterr().err
-    assert "its name says photos of 16 px, masks box, drop 0.4, noise 0.1; --config says" in told
+    assert "its name says photos of 16 px, masks box, drop 0.4, noise 0.1; the config says" in told
     assert PartialDenoiser.load(tmp_path / "imported").masks.settings == BoxMasks(16, 0.2).settings
+    assert msm("sample", config, f"setting.pretrained_model_dir={file}") == 0
+    assert "drop 0.2, noise 0, which counts" in capsys.readouterr().err
 
 
 def thin(size, channels):

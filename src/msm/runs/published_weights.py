@@ -45,13 +45,27 @@ def told_by_name(path: Path) -> Training | None:
     return None
 
 
+def told_by_config(config: Config) -> Training:
+    """What a config says of it."""
+    data = config.data
+    return Training(data.is_mri, data.image_size, data.mask, data.noise_std)
+
+
 def published_network(file: Path, config: Config | None) -> ADMNetwork:
-    """The network in a file; says what was taken where the file holds more than plain weights."""
+    """The network in a file; says what was taken, and where the file's name and the config differ.
+
+    Args:
+        file: .pt or .safetensors.
+        config: whose network block it fits; None: one of the two published sizes, as the tensors tell.
+    """
     found = PublishedWeights.read(file)
     network = found.network(**(config.network.model_dump() if config else {}))
     if found.place:
         others = f"; left out: {', '.join(found.left_out)}" if found.left_out else ""
         note(f"{file}: took the weights under '{found.place.rstrip('.')}'{others}")
+    named = told_by_name(file)
+    if config is not None and named is not None and named != (wanted := told_by_config(config)):
+        warn(f"{file}: its name says {named}; the config says {wanted}, which counts")
     return network
 
 
@@ -66,15 +80,11 @@ def import_published(file: Path, folder: Path, config: Config | None) -> None:
     Raises:
         DataError: the tensors are not those of the network, or the name contradicts them.
     """
-    network, named = published_network(file, config), told_by_name(file)
-    size, is_mri, told = network.image_size, network.in_channels == 2, named
-    if config is not None:
-        data = config.data
-        told = Training(data.is_mri, data.image_size, data.mask, data.noise_std)
-        if named is not None and named != told:
-            warn(f"{file}: its name says {named}; --config says {told}, which counts")
-    elif named is not None and (named.image_size, named.is_mri) != (size, is_mri):
-        what = f"its name says {named}, its tensors are of {size} px and {network.in_channels} channels"
+    network = published_network(file, config)
+    size, is_mri = network.image_size, network.in_channels == 2
+    told = told_by_name(file) if config is None else told_by_config(config)
+    if told is not None and (told.image_size, told.is_mri) != (size, is_mri):
+        what = f"its name says {told}, its tensors are of {size} px and {network.in_channels} channels"
         raise DataError(f"{file}: {what}; give it the name it had, or --config")
     masks = None if told is None else make_masks(told.mask, size)
     denoiser = make_denoiser(network, DiffusionConfig() if config is None else config.diffusion, masks)
