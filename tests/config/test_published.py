@@ -176,6 +176,8 @@ ALLOWED = [  # what a user may change, and what it gives
     (BOX, "solve_inverse_problem: True", "solve_inverse_problem: False", {"inverse_problem": None}),
     (BOX, "  stepsize_likelihood: 1.75\n", "", {"sample.data_step.gamma": 1.75}),
     (BOX, "num_stochastics: -1", "num_stochastics: 2", {"sample.draws": 2}),
+    (GENERATE, "  timestep_respacing: 'ddim200'\n", "", {"sample.steps": 200}),
+    (GENERATE, "ddim200", "", {"sample.steps": 1000}),
     (SR, "scale_factor: 4", "scale_factor: 8", {"inverse_problem.factor": 8}),
     (CSMRI, "inv_problem_acceleration_rate: 4", "inv_problem_acceleration_rate: 6", {"data.mask.acceleration": 4}),
     (
@@ -207,6 +209,7 @@ REFUSED = [
     (FACES_0, "lr_SURE", "lambda_SURE", "train.lambda_SURE: unknown key; the nearest known one is train.lr_SURE"),
     (FACES_0, "  is_demo: True", "  lr: 0.1", "setting.lr: unknown key; the nearest known one is train.lr"),
     (FACES_0, "train:", "training:", "training: unknown key; the nearest known one is train"),
+    (FACES_0, "train:", "setting.num_samples: 5\ntrain:", "setting.num_samples: unknown key; the nearest known one is"),
     (BOX, "kernel_size: 61, intensity: 3.0", "size: 61", "inverse_problems.gaussian_blur.size: unknown key"),
     (
         BOX,
@@ -371,6 +374,11 @@ def test_a_batch_smaller_than_its_part_is_whole(tmp_path):
 def test_our_layout_with_a_published_name_is_ours(tmp_path):
     text = FACES.read_text() + "dataset: x\n"
     refused(written(tmp_path, text), [], "dataset: unknown key; did you mean 'data'?")
+
+
+def test_masks_of_a_step_may_be_said_in_the_solver_alone(tmp_path):
+    text = published(BOX).replace("  stochastic_loop: 2\n", "")
+    assert load_config(written(tmp_path, text.replace("num_stochastics: -1", "num_stochastics: 4"))).sample.draws == 4
 
 
 def test_a_block_that_is_used_twice_counts_twice(tmp_path):

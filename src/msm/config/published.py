@@ -211,11 +211,11 @@ def _leaves(block: Mapping[Any, Any], above: str) -> Iterator[tuple[str, Any]]:
     """All values that are not null, by dotted key; every key is known."""
     for name, value in block.items():
         key = f"{above}.{name}".lstrip(".")
-        if key in BLOCKS:
+        if key in BLOCKS and "." not in str(name):
             if not isinstance(value, Mapping | None):
                 raise _refused(key, value, "it should be a block of keys")
             yield from _leaves(value or {}, key)
-        elif key not in KNOWN:
+        elif key not in KNOWN or "." in str(name):
             same = sorted(known for known in KNOWN if known.rpartition(".")[2].lower() == str(name).lower())
             near = same or get_close_matches(key, sorted(KNOWN | BLOCKS), n=1, cutoff=0)
             raise ConfigError(f"{key}: unknown key; the nearest known one is {' or '.join(near)}")
@@ -299,11 +299,11 @@ def _network(file: _File) -> None:
     if (key := "vp_diffusion.attention_resolutions") in file.leaves:
         file.put("network.attention_resolutions", _whole_numbers(file.get(key)), key)
     key = "vp_diffusion.timestep_respacing"
-    found = file.get(key, "")
-    steps = re.fullmatch("ddim([1-9][0-9]{0,3})", str(found)) if found else None
-    if found != "" and (not steps or 1000 % int(steps[1])):
-        raise _refused(key, found, "write ddim200, or another divisor of 1000; '' for all 1000")
-    file.put("sample.steps" if file.samples else "diffusion.train_steps", int(steps[1]) if steps else 1000, key)
+    if (found := file.get(key)) is not None:
+        steps = re.fullmatch("ddim([1-9][0-9]{0,3})", "ddim1000" if found == "" else str(found))
+        if not steps or 1000 % int(steps[1]):
+            raise _refused(key, found, "write ddim200, or another divisor of 1000; '' for all 1000")
+        file.put("sample.steps" if file.samples else "diffusion.train_steps", int(steps[1]), key)
     if file.samples and (found := file.get("vp_diffusion.use_ddim", True)) is not True:
         reason = "samples are drawn by DDIM; write True, with ddim_eta 1.0 for the law of DDPM"
         raise _refused("vp_diffusion.use_ddim", found, reason)
@@ -392,9 +392,11 @@ def _solver(file: _File) -> None:
     own = f"inverse_problem_solvers.{OUR_SOLVER}"
     if (found := file.get(f"{own}.method", OUR_SOLVER)) != OUR_SOLVER:
         raise _refused(f"{own}.method", found, f"write {OUR_SOLVER}")
-    draws = file.leaves.get("setting.stochastic_loop")
-    if (found := file.get(f"{own}.params.num_stochastics", -1)) not in (-1, draws):
-        raise _refused(f"{own}.params.num_stochastics", found, f"setting.stochastic_loop says {draws}; write -1 here")
+    key, draws = f"{own}.params.num_stochastics", file.leaves.get("setting.stochastic_loop")
+    if (found := file.get(key, -1)) not in (-1, draws):
+        if draws is not None:
+            raise _refused(key, found, f"setting.stochastic_loop says {draws}; write -1 here")
+        file.put("sample.draws", found, key)
     if (step := "setting.stepsize_likelihood") in file.leaves:
         file.put("sample.data_step", {"kind": "gradient", "gamma": file.get(step)}, step)
 
