@@ -17,11 +17,11 @@ def write_outside(path):
         file["x_hat"], file["smps_hat"] = noise(SLICES, HEIGHT, WIDTH), noise(SLICES, COILS, HEIGHT, WIDTH)
 
 
-def write(folder, name, slices=SLICES, seed=0):
+def write(folder, name, slices=SLICES, seed=0, height=HEIGHT, width=WIDTH):
     """One volume; the maps have unit sum of squares."""
-    maps = noise(slices, COILS, HEIGHT, WIDTH, seed=seed + 1000)
+    maps = noise(slices, COILS, height, width, seed=seed + 1000)
     maps /= np.sqrt((abs(maps) ** 2).sum(1, keepdims=True))
-    for kind, data in (("x_hat", 7 * noise(slices, HEIGHT, WIDTH, seed=seed)), ("smps_hat", maps)):
+    for kind, data in (("x_hat", 7 * noise(slices, height, width, seed=seed)), ("smps_hat", maps)):
         (folder / kind).mkdir(exist_ok=True)
         with h5py.File(folder / kind / f"{name}.h5", "w") as file:
             file[kind] = data

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from msm.config.load import load_config
 from msm.config.schema import DataConfig
 from msm.data.store import MeasurementStore, StoreWriter
 from msm.masks import CartesianMasks, VariableDensityMasks
-from msm.output.run_folder import file_names
+from msm.output.run_folder import STORE, file_names
 from msm.runs.inputs import check_masks
 from msm.runs.weights import new_denoiser
 from msm.system.processes import usable
@@ -173,6 +174,16 @@ def test_measurements_of_another_data_block_are_refused(tmp_path, monkeypatch, c
     assert run(monkeypatch, "train", config) == 0
     assert run(monkeypatch, "train", config, "data.mask.drop=0.2") == 2
     assert "another `data` block" in capsys.readouterr().err
+
+
+def test_measurements_of_a_version_with_fewer_settings_serve_on(tmp_path, monkeypatch):
+    config, store = write_config(tmp_path, **PHOTOS), tmp_path / "run" / STORE
+    assert run(monkeypatch, "acquire", config, "-o", store) == 0
+    with h5py.File(store, "r+") as file:
+        provenance = json.loads(file.attrs["provenance"])
+        del provenance["data"]["demo"]
+        file.attrs["provenance"] = json.dumps(provenance)
+    assert run(monkeypatch, "train", config) == 0
 
 
 def test_a_noisy_store_trains_by_the_noisy_loss(tmp_path, monkeypatch):

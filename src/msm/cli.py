@@ -202,19 +202,27 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
 
 @app.command("import-weights")
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="published state dict, .pt or .safetensors")],
+    file: Annotated[Path, typer.Argument(help="published state dict or checkpoint, .pt or .safetensors")],
     folder: Annotated[Path, typer.Argument(help="folder to write")],
-    config_file: Annotated[Path, typer.Option("--config", help="config whose network block it fits")],
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="config whose network and data blocks it fits; not given: what its tensors and name say"
+        ),
+    ] = None,
 ) -> None:
-    """Turn a published state dict into a safetensors folder; nothing in the file is executed.
+    """Turn published weights into a folder to sample with or to train on from; nothing in the file is executed.
+
+    The tensors tell the network, if it is one of the two published sizes. The name of a published file tells the masks
+    and the noise that it was trained on. Weights may lie under a prefix (module.) or beside other things in a
+    checkpoint; their average is taken where there is one. What was found and taken is said.
 
     Example: msm import-weights ffhq_msm_p04_noise0_0_img128.pt weights/ffhq
-    --config configs/generation/ffhq_msm_p04_noise0_0_img128.yaml
     """
     from .config.load import load_config
-    from .runs.weights import import_published
+    from .runs.published_weights import import_published
 
-    import_published(load_config(config_file), file, folder)
+    import_published(file, folder, None if config_file is None else load_config(config_file))
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from configs import CONFIGS, FACES, MADE_UP, MRI, get, refused, written
+from configs import CONFIGS, FACES, MRI, get, refused, written
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from published_layout import published
 from pydantic import ValidationError
 
 from msm.config.load import Config, ConfigError, dump_asked, dump_config, load_config
@@ -196,7 +197,7 @@ CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 40), SCRAPS | st.text(
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from([MRI.read_text(), MADE_UP]), CUTS)
+@given(st.sampled_from([MRI.read_text(), published("inverseproblem/ffhq_BOX_msm_p04_img128_EPS")]), CUTS)
 @example("", [(0.0, 0, "train: &a {x: *a}")])
 @example("", [(0.0, 0, "dataset: &a {x: *a}")])
 @example("", [(0.0, 0, '"\\uD800": 1')])

@@ -17,8 +17,8 @@ from msm.transforms import MultiCoil
 HEADER = "INDEX,FILE,DROP,SLICE_START,SLICE_END\n"
 
 
-def names(folder, split="train"):
-    return [source.name for source in scans(folder, split, 8)]
+def names(folder, split="train", demo=False):
+    return [source.name for source in scans(folder, split, 8, demo)]
 
 
 def test_slices_are_cropped_and_scaled(tmp_path):
@@ -55,6 +55,39 @@ def test_table(tmp_path):
     assert names(tmp_path) == ["a:2", "a:3", "d:0", "d:1", "d:2", "e:0"]
 
 
+KEPT = ["0", "0.0", "-0", "false", "False", " FALSE ", "0.00"]
+DROPPED = ["", "  ", "1", "1.0", "true", "yes", "maybe", "nan", "0 ?", "no"]
+
+
+def test_only_zero_under_drop_keeps_a_volume(tmp_path, capsys):
+    """In the authors' table most fields are empty, with further columns beside: those volumes are left out."""
+    rows = [f"{k},v{k},{drop},,,16,memo" for k, drop in enumerate(KEPT + DROPPED)]
+    (tmp_path / "table.csv").write_text(HEADER.strip() + ",NUM_OF_COIL,Memo\n" + "\n".join(rows) + "\n")
+    for k in range(len(KEPT)):
+        write(tmp_path, f"v{k}", slices=6)
+    assert names(tmp_path) == [f"v{k}:0" for k in range(len(KEPT))]
+    told = f"{tmp_path / 'table.csv'}: keeps {len(KEPT)} of {len(KEPT + DROPPED)} volumes, those with 0 under DROP"
+    assert capsys.readouterr().err == f"msm: note: {told}\n"
+
+
+def test_slices_of_a_volume_left_out_do_not_matter(tmp_path):
+    write(tmp_path, "a", slices=6)
+    (tmp_path / "table.csv").write_text(HEADER + "0,a,0,,\n1,b,,all,of them\n")
+    assert names(tmp_path) == ["a:0"]
+
+
+def test_of_two_tables_the_demo_has_its_own(tmp_path):
+    write(write(tmp_path, "a", slices=6), "b", slices=6)
+    (tmp_path / "DEMO_table.csv").write_text(HEADER + "0,a,0,,\n")
+    assert names(tmp_path) == names(tmp_path, demo=True) == ["a:0"]  # the only one
+    (tmp_path / "table.csv").write_text(HEADER + "0,b,0,,\n")
+    (tmp_path / "._table.csv").write_text("what macOS leaves beside a file")
+    assert (names(tmp_path), names(tmp_path, demo=True)) == (["b:0"], ["a:0"])
+    (tmp_path / "DEMO_more.csv").write_text(HEADER + "0,b,0,,\n")
+    with pytest.raises(DataError, match=r"data.demo=true takes the one .* named DEMO_…, there are 2; leave"):
+        names(tmp_path, demo=True)
+
+
 def test_split_counts_dropped_volumes(tmp_path):
     """Volume 1355 begins the test set whatever was dropped before it."""
     for name in ("v1354", "v1355", "v1376", "v1377"):
@@ -83,7 +116,8 @@ def replace(path, kind, data):
 TABLES = {
     "table without a column": "INDEX,FILE\n0,a\n",
     "table with a word for a number": HEADER + "0,a,0,first,4\n",
-    "table with another word for drop": HEADER + "0,a,maybe,,\n",
+    "table that keeps none": HEADER + "0,a,,,\n1,b,1,,\n",
+    "table of semicolons": HEADER.replace(",", ";") + "0;a;0;;\n",
     "table past the last slice": HEADER + f"0,a,0,0,{SLICES + 1}\n",
     "table with too few fields": HEADER + "0,a\n",
     "empty table": HEADER,
@@ -170,9 +204,10 @@ def spoil_images(folder, what):
         ("maps without coils", "3 axes, expected 4; make it again"),
         ("no files", "prepare the scans first"),
         ("no folder", "needs the folders x_hat and smps_hat; set setting.dataset_dir"),
-        ("table without a column", "line 2 .*DROP.* correct it"),
+        ("table without a column", "has no column DROP .line 1: INDEX, .*; add it"),
         ("table with a word for a number", "line 2 .*first.* correct it"),
-        ("table with another word for drop", "line 2 .*maybe.* correct it"),
+        ("table that keeps none", "keeps none of its 2 volumes; write 0 under DROP"),
+        ("table of semicolons", "has no column INDEX .line 1: INDEX, .*; add it"),
         ("table past the last slice", "line 2: SLICE_END: found 9, but a.h5 has 8 slices; correct it"),
         ("table with too few fields", "line 2 .* correct it"),
         ("empty table", "prepare the scans first"),

@@ -68,9 +68,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: anything the user can mend, in one line.
     """
-    raw, origin, ignored = read(Path(path))
-    if ignored:
-        note(one_line(f"{path}: published layout; keys passed over: {', '.join(ignored)}"))
+    raw, origin, told = read(Path(path))
+    if told:
+        note(one_line(f"{path}: {told}"))
     for override in overrides:
         raw = _override(raw, override, f"{path} (override {override})")
         if override.partition("=")[0].strip() == "sample.preset":

@@ -72,6 +72,9 @@ class DataConfig(Block):
     )
     mask: MaskConfig = Field(description="p(S), the random subsampling")
     noise_std: float = Field(default=0.0, ge=0, description="measurement noise rho, per real entry")
+    demo: bool = Field(
+        default=False, description="of several tables of volumes (CSV) take the one named DEMO_… (fastmri only)"
+    )
     limit: int | None = Field(default=None, ge=1, description="first so many images only; null: all")
     held_out: int = Field(
         1000, ge=0, description="first images of a folder, kept for testing (folders of 100 images or more)"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from ..system.console import note
 from .acquire import Source
 from .hdf5 import open_hdf5, readable
 from .images import Split
@@ -21,23 +22,25 @@ VOLUMES: dict[Split, range] = {"train": range(0, 1355), "test": range(1355, 1377
 LAST_SLICES_DROPPED = 5
 
 
-def scans(folder: Path, split: Split, size: int) -> Iterator[Source]:
+def scans(folder: Path, split: Split, size: int, demo: bool = False) -> Iterator[Source]:
     """Slices of the prepared volumes with their coil maps, ready to be measured.
 
     Volumes are numbered in order of their names: 0…1354 train, 1355…1376 test; with fewer than 100 volumes all
     serve both. The last five slices of a volume are dropped. A CSV file in the folder replaces both rules: INDEX
-    numbers the volumes, FILE names them (no .h5), DROP (0 or 1) leaves one out without moving the numbers of
-    the others, slices SLICE_START … SLICE_END − 1 are kept; left empty, these two mean the rule above.
+    numbers the volumes, FILE names them (no .h5), DROP keeps a volume only if it says 0 or false, one left out does
+    not move the numbers of the others, slices SLICE_START … SLICE_END − 1 are kept; left empty, these two mean the
+    rule above. Other columns do not count.
 
     Args:
         folder: folder that holds `x_hat` and `smps_hat`.
         split: "train" or "test".
         size: height and width to crop the middle to.
+        demo: of several CSV files, take the one whose name begins with DEMO_, not the one whose name does not.
 
     Raises:
         DataError: if files are missing or do not fit together.
     """
-    for volume in _volumes(folder, split):
+    for volume in _volumes(folder, split, demo):
         with (
             _open(folder, "x_hat", volume.file, 3) as images_file,
             _open(folder, "smps_hat", volume.file, 4) as maps_file,
@@ -81,44 +84,70 @@ class _Volume:
         return range(self.start or 0, end)
 
 
-def _volumes(folder: Path, split: Split) -> list[_Volume]:
+def _volumes(folder: Path, split: Split, demo: bool) -> list[_Volume]:
     """The volumes of a split."""
     if not (folder / "x_hat").is_dir() or not (folder / "smps_hat").is_dir():
         raise DataError(f"{folder}: needs the folders x_hat and smps_hat; set setting.dataset_dir to where they are")
-    tables = sorted(folder.glob("*.csv"))
-    if len(tables) > 1:
-        names = ", ".join(table.name for table in tables)
-        raise DataError(f"{folder}: holds {len(tables)} CSV files ({names}); leave the one to use")
-    if tables:
-        volumes = _read_table(tables[0])
-    else:
+    table = _table(folder, demo)
+    if table is None:
         volumes = [_Volume(f.name, number) for number, f in enumerate(sorted((folder / "x_hat").glob("*.h5")))]
+    else:
+        volumes = _read_table(table)
     if not volumes:
-        raise DataError(f"{tables[0] if tables else folder / 'x_hat'}: names no .h5 files; prepare the scans first")
-    return [v for v in volumes if not v.drop and (len(volumes) < 100 or v.number in VOLUMES[split])]
+        raise DataError(f"{table or folder / 'x_hat'}: names no .h5 files; prepare the scans first")
+    kept = [volume for volume in volumes if not volume.drop]
+    if table is not None:
+        if not kept:
+            raise DataError(f"{table}: keeps none of its {len(volumes)} volumes; write 0 under DROP for those to keep")
+        note(f"{table}: keeps {len(kept)} of {len(volumes)} volumes, those with 0 under DROP")
+    return [volume for volume in kept if len(volumes) < 100 or volume.number in VOLUMES[split]]
+
+
+def _table(folder: Path, demo: bool) -> Path | None:
+    """The CSV file of the volumes, if there is any: of several the one of the demo, or the one that is not."""
+    tables = sorted(path for path in folder.glob("*.csv") if path.name[0] != ".")
+    chosen = [table for table in tables if table.name.startswith("DEMO_") == demo] if len(tables) > 1 else tables
+    if tables and len(chosen) != 1:
+        names = ", ".join(table.name for table in tables)
+        which = f"data.demo={str(demo).lower()} takes the one that {'is' if demo else 'is not'} named DEMO_…"
+        reason = f"{which}, there are {len(chosen)}; leave the one to use"
+        raise DataError(f"{folder}: holds {len(tables)} CSV files ({names}); {reason}")
+    return chosen[0] if chosen else None
+
+
+COLUMNS = ("INDEX", "FILE", "DROP", "SLICE_START", "SLICE_END")
 
 
 def _read_table(path: Path) -> list[_Volume]:
-    """Rows of the CSV (INDEX, FILE, DROP, SLICE_START, SLICE_END), in order of INDEX."""
+    """Rows of the CSV, in order of INDEX."""
     volumes = []
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
+        rows = csv.DictReader(file)
+        if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
+            raise DataError(f"{path}: has no column {missing[0]} (line 1: {', '.join(COLUMNS)}); add it")
+        for row in rows:
+            where = f"{path}: line {rows.line_num}"
             try:
-                name = Path(row["FILE"].strip()).name.removesuffix(".h5")
-                drop = _DROP[row["DROP"].strip().lower()]
-                start, end = (_whole(row[key]) for key in ("SLICE_START", "SLICE_END"))
-                index = _whole(row["INDEX"])
-                if not name or index is None:
+                index, name, drop, start, end = (row[key].strip() for key in COLUMNS)
+                name, number = Path(name).name.removesuffix(".h5"), _whole(index)
+                if not name or number is None:
                     raise ValueError("INDEX or FILE is empty")
-            except (KeyError, ValueError, AttributeError, OverflowError) as error:
-                raise DataError(
-                    f"{path}: line {line} is not INDEX, FILE, DROP, SLICE_START, SLICE_END ({error}); correct it"
-                ) from None
-            volumes.append(_Volume(name + ".h5", index, drop, start, end, f"{path}: line {line}"))
+                if _keeps(drop):
+                    volume = _Volume(name + ".h5", number, False, _whole(start), _whole(end), where)
+                else:  # whatever its slices are
+                    volume = _Volume(name + ".h5", number, True)
+            except (ValueError, AttributeError, OverflowError) as error:
+                raise DataError(f"{where} is not {', '.join(COLUMNS)} ({error}); correct it") from None
+            volumes.append(volume)
     return sorted(volumes, key=lambda volume: volume.number)
 
 
-_DROP = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+def _keeps(drop: str) -> bool:
+    """What is under DROP keeps a volume only if it is 0, as a number, or false; nothing there drops it."""
+    try:
+        return float(drop) == 0
+    except ValueError:
+        return drop.lower() == "false"
 
 
 def _whole(text: str) -> int | None:

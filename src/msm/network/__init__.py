@@ -2,11 +2,12 @@
 
 from .adapted import adapt
 from .adm import ADMNetwork, SettingError, check_settings
-from .published import load_published_weights, published_shapes
+from .published import PublishedWeights, load_published_weights, published_shapes
 from .stored import StoredNetwork, read_json, read_tensors
 
 __all__ = [
     "ADMNetwork",
+    "PublishedWeights",
     "SettingError",
     "StoredNetwork",
     "adapt",

@@ -125,7 +125,10 @@ def read_tensors(path: Path) -> dict[Any, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle may raise anything
-        raise DataError(f"{path}: not a readable state dict of plain tensors (code in it is never run)") from error
+        raise DataError(
+            f"{path}: not a readable state dict of plain tensors (code in it is never run); copy it again or, where "
+            "it was made, write its state dict alone by torch.save"
+        ) from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}, expected a state dict")
     return content

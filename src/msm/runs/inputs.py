@@ -33,7 +33,7 @@ def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
     elif data.kind == "slices":
         items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed, data.phase_detail)
     else:
-        items = scans(folder, part, data.image_size)
+        items = scans(folder, part, data.image_size, data.demo)
     return islice(items, data.limit)
 
 
@@ -81,7 +81,8 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
         write_store(config, "train", measured, None)
     store = MeasurementStore(measured)
     elsewhere = "use another setting.save_dir, or the config that the run was started with"
-    if store.provenance.get("data") != config.data.model_dump(mode="json"):
+    made = store.provenance.get("data") or {}  # of an older version it may lack settings that are newer
+    if any(made.get(name, value) != value for name, value in config.data.model_dump(mode="json").items()):
         raise ConfigError(f"{measured}: was measured with another `data` block than the config's; {elsewhere}")
     if path is not None and path.is_dir() and config.data.kind != "fastmri":
         names = item_names(path, "train", config.data.held_out)[: config.data.limit]

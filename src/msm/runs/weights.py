@@ -11,10 +11,11 @@ from ..config.load import Config
 from ..config.sampled import DrawConfig
 from ..denoiser import DENOISER_FILE, PartialDenoiser, Sense
 from ..errors import ConfigError
-from ..network import ADMNetwork, load_published_weights
+from ..network import ADMNetwork
 from ..output.run_folder import WEIGHTS
-from ..system.console import note, say, warn
+from ..system.console import note, warn
 from ..system.processes import processes
+from .published_weights import published_network
 
 NOT_MEASURED = "the error of the estimates, which data step draw needs, was not measured"
 
@@ -70,19 +71,13 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     return denoiser.to(device).eval()
 
 
-def import_published(config: Config, file: Path, folder: Path) -> None:
-    """Write the published network in a file, which must fit the config, as a safetensors folder."""
-    load_published_weights(file, **config.network.model_dump()).save(folder)
-    say(f"{folder}: config.json and model.safetensors")
-
-
 def _load(config: Config, path: Path) -> PartialDenoiser:
     """The denoiser in a weights folder, or that of the config around a published network; it must fit the config."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
     if path.suffix in (".pt", ".safetensors"):
         masks = make_masks(config.data.mask, config.data.image_size)
-        return make_denoiser(load_published_weights(path, **config.network.model_dump()), config.diffusion, masks)
+        return make_denoiser(published_network(path, config), config.diffusion, masks)
     if not (path / DENOISER_FILE).exists() and (path / WEIGHTS).is_dir():
         raise ConfigError(f"{path}: holds a run, not weights; set setting.pretrained_model_dir to {path / WEIGHTS}")
     denoiser = PartialDenoiser.load(path)
