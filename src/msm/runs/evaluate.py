@@ -7,6 +7,7 @@ from ..errors import ConfigError
 from ..evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
 from ..output.run_folder import run_config
 from ..system.console import say
+from .held_out import evaluate_raw
 from .inputs import other_items, seen_in_training, trained_names, trained_on
 
 
@@ -18,7 +19,10 @@ def run_evaluation(run: Path, store: Path | None) -> None:
     """
     config = run_config(run)
     if config.data.kind == "raw":
-        raise ConfigError(f"{run}: a run on raw scans has no truth to be compared with; there is nothing to evaluate")
+        if store is not None:
+            raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
+        evaluate_raw(run, config)
+        return
     if config.inverse_problem is not None:
         if store is not None:
             raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
