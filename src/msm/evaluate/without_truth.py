@@ -13,8 +13,7 @@ from ..output.figures import spread
 from ..output.run_folder import versions
 from ..sample.observe import completion
 from ..sample.shares import Shares
-from .calibration import residual_ratio
-from .classical import INPAINTING, MRI
+from .classical import INPAINTING, MRI, Method
 from .held_out import Judge, Verdict, verdict
 from .records import Evaluation, Kind, Pictures, Record, write_evaluation
 
@@ -56,7 +55,7 @@ def evaluate_held_out(
     """
     records, shown, verdicts, names = list[Record](), list[Pictures](), list[Verdict](), list[str]()
     for number, item in enumerate(items):
-        found, pictures, said = _judge(item, draw(number, item.shares.seen), calls)
+        found, pictures, said = judge_item(item, draw(number, item.shares.seen), calls)
         records += found
         shown.append(pictures)
         verdicts.append(said)
@@ -76,39 +75,44 @@ def evaluate_held_out(
     return facts
 
 
-def _judge(item: Item, samples: Tensor, calls: int) -> tuple[list[Record], Pictures, Verdict]:
+def judge_item(item: Item, samples: Tensor, calls: int) -> tuple[list[Record], Pictures, Verdict]:
     """Records of every method's prediction of one item, what the gallery shows of it, and what follows."""
     shares, number = item.shares, len(samples)
-    seen, less, settings = completion(shares.seen), completion(shares.less), dict[str, str]()
+    seen, settings = completion(shares.seen), dict[str, str]()
     images: dict[str, tuple[Kind, Tensor]] = {"zero-filled" if seen.y.is_complex() else "input": ("input", seen.input)}
     for name, method in (MRI if seen.y.is_complex() else INPAINTING).items():
-        setting = min(method.grid, key=lambda setting: _missed(method.run(less, setting), shares))
-        images[name] = "classical", method.run(seen, setting)
-        settings[name] = method.words.format(*setting)
+        image, settings[name] = classical(shares, method)
+        images[name] = "classical", image
     judge = Judge(shares, images["TV"][1])
     predictions = {name: judge.image(image) for name, (_, image) in images.items()}
     one, mean = "MSM, one sample", f"MSM, mean of {number}"
     images |= {one: ("sample", samples[:1]), mean: ("mean", samples.mean(0, keepdim=True))}
     predictions |= {one: judge.one_of(samples), mean: judge.mean_of(samples)}
     cost = {one: calls, mean: calls * number}
-    residuals = _residuals(shares.seen, torch.cat([image for _, image in images.values()]))
     records = [
         Record(
             image=item.name,
             kind=kind,
             method=name,
             network_calls=cost.get(name, 0),
-            residual=residual,
+            residual=judge.residual(samples[:1] if kind == "sample" else image),
             setting=settings.get(name, ""),
             prediction=predictions[name],
             ranks=predictions[name].ranks or None,
         )
-        for (name, (kind, _)), residual in zip(images.items(), residuals)
+        for name, (kind, image) in images.items()
     ]
     pictures: Pictures = {name: (kind, item.shown(image)) for name, (kind, image) in images.items()}
     pictures[RESULT] = "mean", item.result
     pictures["standard deviation"] = "deviation", spread(item.shown(samples)[None])
-    return records, pictures, verdict(item.name, judge, predictions[mean], item.maps_residual)
+    return records, pictures, verdict(item.name, judge, samples, predictions[mean], item.maps_residual)
+
+
+def classical(shares: Shares, method: Method) -> tuple[Tensor, str]:
+    """A method's image (1, C, H, W) of what was seen, and the setting that predicts the entries of the choice best."""
+    less = completion(shares.less)
+    setting = min(method.grid, key=lambda setting: _missed(method.run(less, setting), shares))
+    return method.run(completion(shares.seen), setting), method.words.format(*setting)
 
 
 def _missed(image: Tensor, shares: Shares) -> float:
@@ -116,16 +120,6 @@ def _missed(image: Tensor, shares: Shares) -> float:
     entries = shares.tuning[0, 0]
     missed = shares.measurement.transform.forward(image)[..., entries] - shares.measurement.values[..., entries]
     return float(missed.abs().square().sum())
-
-
-def _residuals(seen: Measurement, images: Tensor) -> Sequence[float | None]:
-    """Residual of each image over what was seen, in units of the noise; None where that is said to be 0."""
-    noise_std, number = float(seen.noise_std), len(images)
-    if not noise_std > 0:
-        return [None] * number
-    problem = completion(seen, number)
-    mask = seen.mask.expand(number, -1, -1, -1)
-    return residual_ratio(images, problem.y, problem.operator, seen.transform.repeat(number), noise_std, mask)
 
 
 def _of_one_size(images: Sequence[Tensor]) -> Tensor:
