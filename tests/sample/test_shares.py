@@ -67,7 +67,7 @@ def photo(mask):
 
 @pytest.mark.parametrize("kind", ["boxes", "scratches", "dead pixels"])
 def test_pixels_are_held_out_as_holes_are(kind):
-    """Patches of its own holes: a tenth of the pixels, or what a few dead ones can hide; for a photo always the same."""
+    """Patches of its own holes: a tenth of the pixels, or what a few dead ones hide; for a photo always the same."""
     mask = torch.ones(1, 1, SIZE, SIZE, dtype=torch.bool)
     if kind == "boxes":
         mask = BoxMasks(SIZE).sample(1, torch.Generator().manual_seed(0))
