@@ -49,6 +49,7 @@ def test_samples_of_the_posterior_are_as_sure_as_they_may_be(kind):
     assert found.dispersion.low < 1.02 and found.dispersion.high > 0.98
     assert found.nominal == pytest.approx(0.9) and found.covered.value == pytest.approx(0.9, abs=0.015)
     parts = 3 if kind == "photo" else 2
+    assert found.independent == pytest.approx(parts * judge.entries, rel=0.25)  # they are independent here
     assert sum(found.ranks) == parts * judge.entries and len(found.ranks) == K + 1
 
 

@@ -33,6 +33,7 @@ WORDS: tuple[Words, ...] = get_args(Words)  # from the best to the gravest
 AGAINST_TV, DISPERSION, RESIDUAL = 1.2, 2.5, 1.1  # 5 % of slices like those of the training exceed any of them
 MAPS_RESIDUAL = 0.05  # as `msm.raw.prepare.HIGH_RESIDUAL`, of which a run warns
 BLOCK = 8  # a block of neighbours in a line or photo, whose errors go together, has this side
+NORMAL = 1.96  # half of a 95 % interval, in standard deviations
 NOMINAL = 0.9  # the interval that is told of is the one nearest to this
 NOISE_SEED = 0  # of the noise that is added to predictions
 
@@ -56,6 +57,14 @@ class Prediction:
     covered: Estimate | None = None
     nominal: float = 0.0
     ranks: tuple[float, ...] = ()
+
+    @property
+    def independent(self) -> float | None:
+        """Of so many independent values a dispersion (a chi-square over its degrees of freedom) were as uncertain."""
+        e = self.dispersion
+        if e is None or e.low is None or e.high is None or e.high == e.low:
+            return None
+        return 2 * (2 * NORMAL * e.value / (e.high - e.low)) ** 2
 
 
 def predicted(images: Tensor, shares: Shares) -> Tensor:

@@ -66,7 +66,9 @@ def evaluate_held_out(
     facts = Evaluation(
         kind="held-out",
         layers={title: kind for title, (kind, _) in pictures.items()},
-        pixels=f"the judged {verdicts[0].unit}, real and imaginary parts apart" if records else "",
+        pixels="the pixels held out"
+        if verdicts[0].unit == "pixels"
+        else "real and imaginary parts of the points held out",
         verdicts=tuple(verdicts),
         notes=tuple(notes),
         versions=versions(),

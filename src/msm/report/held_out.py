@@ -52,11 +52,15 @@ def certainty_table(group: Sequence[Run]) -> Table:
         predictions = _predictions(records)
         dispersion = _over([p.dispersion for p in predictions if p.dispersion])
         rows.append(Row("Dispersion", [Cell("1"), cell(dispersion, 2)], label or method))
+        independent = [p.independent for p in predictions if p.independent is not None]
+        if independent:
+            rows.append(Row("Independent values, in effect", [Cell("–"), Cell(f"{sum(independent):.0f}")]))
         for expected, observed in _coverage(records):
             rows.append(Row(f"{100 * expected:.0f} % interval", [Cell(f"{100 * expected:.0f} %"), observed], ""))
     note = (
         "Dispersion: squared error of the mean over what the samples' spread and the noise announce; above 1 the "
-        "samples are too sure. Intervals of the samples, with the noise of the measurement added, hold so many of the "
+        "samples are too sure; of so many independent values, as those of coils and neighbours are not, it were as "
+        "uncertain. Intervals of the samples, with the noise of the measurement added, hold so many of the "
         f"held-out values. Counted over {group[0].evaluation.pixels}."
     )
     return Table("How sure the samples are", ["Expected", "Found"], rows, note)

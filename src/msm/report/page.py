@@ -100,7 +100,8 @@ def _section(group: list[Run]) -> Section:
 def _held_out(section: Section, group: list[Run]) -> Section:
     """The section of runs without truth."""
     section.title = "Judged by held-out measurements"
-    section.summary = [*held_out_summary(group[0]), *section.summary[1:]]
+    made = [(name, text) for name, text in section.summary if name == "Model" or name.startswith("Run ")]
+    section.summary = [*held_out_summary(group[0]), *made]
     section.tables = [prediction_table(group), certainty_table(group)]
     section.details = [image_table(run) for run in group if len(run.evaluation.verdicts) > 1]
     section.charts = [("Calibration: how often intervals hold the measured value", certainty_chart(group))]
