@@ -6,7 +6,7 @@ SLICES and PHOTOS: folders of test images; KNEE.mat: a fully sampled scan of a k
 coils with known maps, R = 4 with 5 of 64 columns in the middle, noise 0.01, and is reconstructed by the bundled brain
 model: 5 steps of 3 masks, 8 samples. Three of its 15 or so lines outside of the middle are held out.
 
-    calibration   40 test slices, from which the thresholds come
+    calibration   40 test slices, from which the limits come (`LIMITS` in msm.evaluate.held_out)
     like          20 other test slices
     unlike        20: 5 photos of faces, 5 slices with inverted brightness, the knee and 4 parts of it, 5 other pictures
 
@@ -16,6 +16,7 @@ the image (magnitude, relative to that of total variation). Scans that OUT holds
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from msm import CartesianMasks, PartialDenoiser, Proximal, Sampler
 from msm.data.acquire import acquire, simulate_scan
 from msm.data.images import load_image
 from msm.evaluate.classical import MRI
-from msm.evaluate.held_out import Judge
+from msm.evaluate.held_out import LIMITS, WORDS, Judge, words_of
 from msm.evaluate.without_truth import classical
 from msm.sample.draw import samples_of
 from msm.sample.shares import of_k_space
@@ -114,6 +115,31 @@ def judged(denoiser: PartialDenoiser, name: str, image: Tensor) -> dict[str, obj
     }
 
 
+def limits(calibration: dict[str, dict]) -> dict[str, float]:
+    """Limits that at most one calibration scan in twenty exceeds any of: a common quantile of the three numbers."""
+    table = np.array([[scan[name] for name in LIMITS] for scan in calibration.values()])
+    for quantile in np.arange(0.9, 1, 0.005):
+        found = np.quantile(table, quantile, axis=0)
+        if (table > found).any(1).mean() <= 0.05:
+            break
+    return {name: math.ceil(100 * value) / 100 for name, value in zip(LIMITS, found)}
+
+
+def rows(found: dict[str, dict[str, dict]]) -> list[str]:
+    """Lines of the page's table: how often each verdict was given, and how often the image was better than TV's."""
+    kinds = {"like the training": found["like"]}
+    for label, begins in (("faces", "face"), ("inverted slices", "inverted"), ("knee", "knee"), ("other pictures", "")):
+        rest = {n: s for n, s in found["unlike"].items() if not any(n in other for other in kinds.values())}
+        kinds[label] = {name: scan for name, scan in rest.items() if name.startswith(begins)}
+    lines = []
+    for label, group in kinds.items():
+        found_words = [words_of(scan) for scan in group.values()]
+        counts = [found_words.count(words) for words in WORDS]
+        better = sum(scan["image_against_tv"] < 1 for scan in group.values())
+        lines.append(f"| {label} | {len(group)} | {' | '.join(map(str, counts))} | {better} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("slices", "photos", "knee", "out"):
@@ -130,6 +156,11 @@ def main() -> None:
         found.setdefault(group, {})[name] = line
         write_text(options.out, json.dumps(found, indent=1) + "\n")
         print(group, name, json.dumps(line), flush=True)
+    found = json.loads(options.out.read_text())
+    if "calibration" in found:
+        print("limits:", limits(found["calibration"]), "in the package:", LIMITS)
+    if {"like", "unlike"} <= found.keys():
+        print("\n".join(rows(found)))
 
 
 if __name__ == "__main__":

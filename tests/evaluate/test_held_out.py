@@ -108,13 +108,12 @@ def test_interval_of_a_ratio():
         of_sums(torch.ones(3), torch.zeros(3))
 
 
-def said(against_tv=1.0, dispersion=1.0, residual=1.0, maps=0.0, monkeypatch=None):
+def said(against_tv=1.0, dispersion=1.0, residual=1.0, maps=0.0, beaten=0.0, monkeypatch=None):
     judge, samples = case("scan")
-    monkeypatch.setattr(held_out, "AGAINST_TV", 1 / against_tv)
-    monkeypatch.setattr(held_out, "DISPERSION", 1 / dispersion)
-    monkeypatch.setattr(held_out, "RESIDUAL", 1 / residual)
+    limits = {"against_tv": max(beaten, 1) / against_tv, "dispersion": 1 / dispersion, "residual": 1 / residual}
+    monkeypatch.setattr(held_out, "LIMITS", limits)
     monkeypatch.setattr(Judge, "residual", lambda *_: 1.0)
-    mean = Prediction(Estimate(0.1), Estimate(0.99), Estimate(0.99), Estimate(0.88), 0.9, (1.0,))
+    mean = Prediction(Estimate(0.1), Estimate(beaten or 0.99), Estimate(0.99), Estimate(0.88), 0.9, (1.0,))
     return verdict("a", judge, samples, mean, maps)
 
 
@@ -126,6 +125,7 @@ def said(against_tv=1.0, dispersion=1.0, residual=1.0, maps=0.0, monkeypatch=Non
         ({"dispersion": 2}, "look closer"),
         ({"residual": 2}, "look closer"),
         ({"maps": 0.2}, "look closer"),
+        ({"beaten": 1.1}, "look closer"),
         ({"residual": 2, "maps": 0.2}, "look closer"),
         ({"against_tv": 2, "dispersion": 2}, "this model does not know such images"),
         ({"against_tv": 2, "residual": 2}, "this model does not know such images"),

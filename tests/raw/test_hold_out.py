@@ -114,14 +114,15 @@ def test_one_coil_needs_no_calibration_region(tmp_path):
         hold_out(replace(whole, maps=whole.maps.expand(2, -1, -1)))
 
 
-def test_a_stopped_evaluation_goes_on_to_the_same_bits(evaluated, monkeypatch):
-    """Stopped before the second slice: the samples of the first are not drawn again."""
+def test_a_stopped_evaluation_goes_on_to_the_same_bits(evaluated, monkeypatch, capsys):
+    """Stopped before the second slice: the samples of the first are not drawn again. They are not those of the run."""
     files = {name: (evaluated / name).read_bytes() for name in ("records.jsonl", "evaluation.json")}
-    drawn, samples_of = [], runs_held_out.samples_of
+    drawn, seeds_of, samples_of = [], [], runs_held_out.samples_of
 
     def stopping(denoiser, seen, *, seeds, keep, **options):
         if not go and drawn:
             raise DataError("stopped")
+        seeds_of.append(seeds)
 
         def counted(draw, reused):
             def count(numbers):
@@ -136,19 +137,13 @@ def test_a_stopped_evaluation_goes_on_to_the_same_bits(evaluated, monkeypatch):
     go = False
     assert msm("evaluate", evaluated) == 2 and (evaluated / "parts").exists()
     first, go = list(drawn), True
+    capsys.readouterr()
     assert msm("evaluate", evaluated) == 0
     assert len(drawn) == 2 * len(first) and not {*first} & {*drawn[len(first) :]}
     assert {name: (evaluated / name).read_bytes() for name in files} == files and not (evaluated / "parts").exists()
-
-
-def test_its_samples_are_not_those_of_the_run(evaluated):
-    """Two slices of three samples had the seeds 0 … 5."""
-    seeds, samples_of = [], runs_held_out.samples_of
-    with pytest.MonkeyPatch.context() as patch:
-        listen = lambda *given, **options: seeds.append(options["seeds"]) or samples_of(*given, **options)  # noqa: E731
-        patch.setattr(runs_held_out, "samples_of", listen)
-        assert msm("evaluate", evaluated) == 0
-    assert seeds == [range(6, 14), range(14, 22)]
+    assert seeds_of[-2:] == [range(6, 14), range(14, 22)]  # two slices of three samples had the seeds 0 … 5
+    told, verdict = capsys.readouterr().out, json.loads(files["evaluation.json"])["verdicts"][0]
+    assert verdict["words"] in told and "interval held" in told and "msm report" in told
 
 
 def test_slices_that_are_judged_are_evenly_spaced():
@@ -168,11 +163,3 @@ def test_a_run_that_is_not_finished_is_one_clear_line(evaluated, capsys):
 def test_a_store_is_not_for_raw_runs(evaluated, capsys):
     assert msm("evaluate", evaluated, "--store", "a.h5") == 2
     assert "--store: is for generated images" in capsys.readouterr().err
-
-
-def test_what_the_command_says(evaluated, capsys):
-    capsys.readouterr()
-    assert msm("evaluate", evaluated) == 0
-    told = capsys.readouterr().out
-    verdict = json.loads((evaluated / "evaluation.json").read_text())["verdicts"][0]
-    assert verdict["words"] in told and "interval held" in told and "msm report" in told

@@ -13,10 +13,10 @@ variance n² in d (2σ_y² of a complex value):
 
 Sums are over the judged entries and all coils. Intervals are bootstrapped over blocks of these entries. The verdict
 follows from how many of the three numbers in the middle exceed what slices like those of the training stay below:
-none, one, or more (docs/studies/held_out.md).
+none, one, or more; and whoever predicts worse than total variation is not trusted (docs/studies/held_out.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,7 +30,7 @@ from .calibration import intervals, rank_counts
 
 Words = Literal["trust", "look closer", "this model does not know such images"]
 WORDS: tuple[Words, ...] = get_args(Words)  # from the best to the gravest
-AGAINST_TV, DISPERSION, RESIDUAL = 1.2, 2.5, 1.1  # 5 % of slices like those of the training exceed any of them
+LIMITS = {"against_tv": 1.2, "dispersion": 2.5, "residual": 1.1}  # slices like those of the training stay below
 MAPS_RESIDUAL = 0.05  # as `msm.raw.prepare.HIGH_RESIDUAL`, of which a run warns
 BLOCK = 8  # a block of neighbours in a line or photo, whose errors go together, has this side
 NORMAL = 1.96  # half of a 95 % interval, in standard deviations
@@ -197,21 +197,36 @@ class Verdict:
 def verdict(image: str, judge: Judge, samples: Tensor, mean: Prediction, maps_residual: float | None) -> Verdict:
     """What follows from the prediction by the mean of samples, for one image."""
     assert mean.dispersion is not None and mean.covered is not None
-    unit, residual = "pixels" if judge.shares.unit == "pixels" else "points", judge.residual(samples)
-    alarms = []
-    if mean.against_tv.value > AGAINST_TV:
-        alarms.append(f"its error is {_told(mean.against_tv)} of total variation's, at most {AGAINST_TV:g} if it knows")
-    if mean.dispersion.value > DISPERSION:
-        alarms.append(f"its error is {_told(mean.dispersion)} of what samples announce, at most {DISPERSION:g} if so")
-    if residual is not None and residual > RESIDUAL:
-        alarms.append(f"samples miss what they were given by {residual:.2f} of its noise, at most {RESIDUAL:g} if so")
-    unknown = len(alarms) > 1
+    tv, spread, residual = mean.against_tv, mean.dispersion, judge.residual(samples)
+    numbers = {"against_tv": tv.value, "dispersion": spread.value, "residual": residual}
+    told = {
+        "against_tv": f"its error is {_told(tv)} of total variation's",
+        "dispersion": f"its error is {_told(spread)} of what its samples announce",
+        "residual": f"its samples miss what they were given by {residual or 0:.2f} of the noise",
+    }
+    found = exceeded(numbers)
+    alarms = [f"{told[name]}, at most {LIMITS[name]:g} for images that it knows" for name in found]
+    words = words_of(numbers)
+    if tv.value > 1 and "against_tv" not in found:
+        alarms.append(f"{told['against_tv']}, which predicts better")
     if maps_residual is not None and maps_residual > MAPS_RESIDUAL:
         alarms.append(f"under these coil maps no image explains {maps_residual:.0%} of the calibration region's energy")
-    words: Words = "this model does not know such images" if unknown else "look closer" if alarms else "trust"
+        words = max(words, WORDS[1], key=WORDS.index)
+    unit = "pixels" if judge.shares.unit == "pixels" else "points"
     held = f"the {mean.nominal:.0%} interval held {mean.covered.value:.0%} of {judge.entries} held-out {unit}"
     facts = judge.entries, judge.shares.unit, judge.floor, judge.noise_std, maps_residual
     return Verdict(image, words, (*alarms, held), *facts)
+
+
+def exceeded(numbers: Mapping[str, float | None]) -> list[str]:
+    """Which of the numbers that a verdict follows from are above their limits."""
+    return [name for name, limit in LIMITS.items() if (numbers[name] or 0) > limit]
+
+
+def words_of(numbers: Mapping[str, float | None]) -> Words:
+    """The verdict by the numbers alone: how many are above their limits, and whether total variation predicts better."""
+    worse = (numbers["against_tv"] or 0) > 1
+    return WORDS[min(max(len(exceeded(numbers)), int(worse)), 2)]
 
 
 def overall(verdicts: Sequence[Verdict]) -> Words:
