@@ -111,7 +111,8 @@ def test_one_coil_needs_no_calibration_region(tmp_path):
     whole = prepared(tmp_path / "a.npy")
     assert int(hold_out(whole).judged[0, 0].any(0).sum()) >= 3
     with pytest.raises(DataError, match="fully sampled rectangle"):
-        hold_out(replace(whole, maps=whole.maps.expand(2, -1, -1)))
+        two = replace(whole.scan, k_space=whole.scan.k_space.expand(2, -1, -1))
+        hold_out(replace(whole, scan=two, maps=whole.maps.expand(2, -1, -1)))
 
 
 def test_a_stopped_evaluation_goes_on_to_the_same_bits(evaluated, monkeypatch, capsys):

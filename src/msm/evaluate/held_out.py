@@ -224,7 +224,7 @@ def exceeded(numbers: Mapping[str, float | None]) -> list[str]:
 
 
 def words_of(numbers: Mapping[str, float | None]) -> Words:
-    """The verdict by the numbers alone: how many are above their limits, and whether total variation predicts better."""
+    """The verdict by the numbers alone: how many exceed their limits, and whether total variation predicts better."""
     worse = (numbers["against_tv"] or 0) > 1
     return WORDS[min(max(len(exceeded(numbers)), int(worse)), 2)]
 
