@@ -9,8 +9,9 @@ FOLDER holds weights and config.yaml of a training on brain slices (configs/scan
 written; results of other names in OUT.json stay.
 
 held-out: a scan that was undersampled by the scanner, so there is no full reference. Every tenth measured point off the
-fully sampled centre is kept from all methods and predicted from their images: |prediction - measured|² over
-|measured|², summed over these points and the coils. The noise of these points alone gives the floor.
+fully sampled centre (`msm.raw.hold_out`, as `msm evaluate` has it) is kept from all methods and predicted from their
+images: |prediction - measured|² over |measured|², summed over these points and the coils. The noise of these points
+alone gives the floor.
 
 choose: the same with another tenth of the points, those of held-out hidden too, for several likelihood weights W.
 
@@ -40,13 +41,14 @@ from msm.config.build import make_denoiser
 from msm.config.load import load_config
 from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation
 from msm.evaluate.metrics import image_metrics
+from msm.measurement import Measurement
 from msm.mri_prior import ImagePrior
 from msm.output.figures import Column, error_map, spread, write_comparison
-from msm.raw.coil_maps import calibration_size
+from msm.raw.hold_out import hold_out
 from msm.raw.prepare import Prepared, prepare
 from msm.raw.readers import import_scans
 from msm.raw.reconstruct import sample_scan
-from msm.raw.scan import Scan, padded_size, unfit
+from msm.raw.scan import padded_size, unfit
 from msm.system.files import write_text
 from msm.system.processes import arithmetic
 
@@ -111,31 +113,17 @@ def prepared_scan(file: Path) -> Prepared:
     return prepare(scan, padded_size(scan, 8))
 
 
-def every_tenth(scan: Scan, first: int) -> Tensor:
-    """Every tenth measured point outside the calibration region, from number `first` on, (H, W) bool."""
-    mask = scan.mask[0]
-    off = mask.clone()
-    top, left = ((n - c + 1) // 2 for n, c in zip(mask.shape, calibration_size(scan)))
-    off[top : top + calibration_size(scan)[0], left : left + calibration_size(scan)[1]] = False
-    points = off.nonzero()[first::10]
-    held = torch.zeros_like(mask)
-    held[points[:, 0], points[:, 1]] = True
-    return held
+def given(prepared: Prepared, seen: Measurement) -> Prepared:
+    """A scan as if only that had been measured."""
+    return replace(prepared, scan=replace(prepared.scan, mask=seen.mask[0], k_space=seen.values[0]))
 
 
-def without(prepared: Prepared, held: Tensor) -> Prepared:
-    """A scan as if the points held (H, W) had not been measured."""
-    scan = prepared.scan
-    seen = replace(scan, mask=scan.mask & ~held, k_space=torch.where(held, 0, scan.k_space))
-    return replace(prepared, scan=seen)
-
-
-def prediction_error(prepared: Prepared, held: Tensor) -> Callable[[Tensor], float]:
-    """The normalised error of an image (1, 1, H, W) on measured points held (H, W)."""
-    transform, measured = MultiCoil(prepared.maps[None]), prepared.scan.k_space[:, held]
+def prediction_error(measurement: Measurement, held: Tensor) -> Callable[[Tensor], float]:
+    """The normalised error of an image (1, 1, H, W) on measured points held (1, 1, H, W)."""
+    measured = measurement.values[..., held[0, 0]]
 
     def error(image: Tensor) -> float:
-        missed = (transform.forward(image)[0][:, held] - measured).abs().square().sum()
+        missed = (measurement.transform.forward(image)[..., held[0, 0]] - measured).abs().square().sum()
         return float(missed / measured.abs().square().sum())
 
     return error
@@ -145,9 +133,9 @@ def choose(options) -> None:
     """The likelihood weight that predicts another tenth of the points best; those of `held-out` are hidden too."""
     (file,) = options.files
     prepared = prepared_scan(file)
-    held = every_tenth(prepared.scan, 5)
-    seen = without(prepared, held | every_tenth(prepared.scan, 0))
-    error, found = prediction_error(prepared, held), {}
+    shares = hold_out(prepared)
+    seen = given(prepared, shares.less)
+    error, found = prediction_error(shares.measurement, shares.tuning), {}
     for weight in (1, 2, 4, 8, 16):
         samples, _ = samples_of(options, seen, weight)
         one, mean = sum(map(error, samples[:, None])) / len(samples), error(samples.mean(0, keepdim=True))
@@ -160,8 +148,9 @@ def held_out(options) -> None:
     (file,) = options.files
     prepared = prepared_scan(file)
     scan, maps = prepared.scan, prepared.maps
-    held = every_tenth(scan, 0)
-    seen, error = without(prepared, held), prediction_error(prepared, held)
+    shares = hold_out(prepared)
+    held = shares.judged[0, 0]
+    seen, error = given(prepared, shares.seen), prediction_error(shares.measurement, shares.judged)
     floor = float(2 * prepared.noise_std**2 / scan.k_space[:, held].abs().square().mean())
     best = best_of(classical(seen.scan.k_space, seen.scan.mask, maps), error)
     samples, seconds = samples_of(options, seen, options.likelihood_weight)

@@ -160,6 +160,8 @@ def evaluate(
     Reconstructions: PSNR, SSIM and NMSE in both conventions, LPIPS if its weights are on this machine, the residual
     against the noise, coverage, and classical methods on the same measurements, tuned on other test images.
     Generated images: Fréchet distance from held-out images, and the nearest training measurement of each.
+    Raw scans, whose truth nobody knows: a tenth of what was measured is held out and predicted, by a second sampling
+    run and classical methods, and a verdict follows. A stopped one goes on.
 
     Example: msm evaluate runs/box
     """

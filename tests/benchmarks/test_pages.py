@@ -1,12 +1,18 @@
 """Tables of the README and the studies, against the records that they were made of."""
 
 import json
+import sys
 from pathlib import Path
 from statistics import mean
 
 import pytest
 
+from msm.evaluate.held_out import LIMITS
+
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
+
+from held_out import rows as verdict_rows  # noqa: E402
 
 
 def record(name):
@@ -100,3 +106,16 @@ def test_trained_on_noise():
 def test_kills():
     found = record("kills")
     assert found["kills"] == 30 and found["same_bytes"] and "30 times" in page("docs/how-to/processes.md")
+
+
+def test_verdicts_without_truth():
+    found, text = record("held_out"), page("docs/studies/held_out.md")
+    for line in verdict_rows(found):
+        assert line in text
+    every = [*found["like"].values(), *found["unlike"].values()]
+    agree = sum((scan["against_tv"] < 1) == (scan["image_against_tv"] < 1) for scan in every)
+    assert f"in {agree} of {len(every)} scans" in text
+    largest = {name: max(scan[name] for scan in found["like"].values()) for name in LIMITS}
+    assert all(largest[name] < limit < 1.05 * largest[name] for name, limit in LIMITS.items())
+    told = ", ".join(f"{name} {LIMITS[key]:g}" for key, name in zip(LIMITS, ("against TV", "dispersion", "residual")))
+    assert told in text

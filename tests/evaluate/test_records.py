@@ -9,7 +9,6 @@ import pytest
 import torch
 from runs import msm
 
-from msm.config.load import load_config
 from msm.data.acquire import Source
 from msm.data.images import photos, slices
 from msm.data.store import MeasurementStore
@@ -283,13 +282,3 @@ def test_a_mistake_is_one_line_and_writes_nothing(runs, tmp_path, capfd, spoil):
 def test_a_store_is_for_generated_images(runs, capsys):
     assert msm("evaluate", runs / "hole", "--store", runs / "photos.h5") == 2
     assert "--store: is for generated images" in capsys.readouterr().err
-
-
-def test_raw_runs_are_refused(tmp_path, capsys):
-    (tmp_path / RESOLVED).write_text(
-        "{setting: {save_dir: a}, data: {kind: raw, image_size: 16, mask: {kind: cartesian, center: 4}},"
-        " network: {image_size: 16, in_channels: 2, channel_mult: [1], attention_resolutions: [16]}}"
-    )
-    assert load_config(tmp_path / RESOLVED).data.kind == "raw"
-    assert msm("evaluate", tmp_path) == 2
-    assert "raw scans has no truth" in capsys.readouterr().err

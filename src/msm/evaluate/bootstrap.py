@@ -53,6 +53,24 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     return mean([x - y for x, y in zip(a, b)])
 
 
+def of_sums(above: Tensor, below: Tensor) -> Estimate:
+    """Σ above / Σ below over parts of one image (N,), both resampled together, with the percentile interval.
+
+    Raises:
+        DataError: the sum below is 0.
+    """
+    if not float(below.sum()) > 0:
+        raise DataError("a ratio to nothing: all that it is taken of is 0")
+    value = float(above.sum() / below.sum())
+    if len(above) < 2:
+        return Estimate(value)
+    rng, total = np.random.default_rng(SEED), len(above)
+    parts = np.stack([above.double().numpy(), below.double().numpy()])
+    drawn = np.array([parts[:, rng.integers(total, size=total)].sum(1) for _ in range(RESAMPLES)])
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), total)
+
+
 def of_sets(distance: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor, resamples: int = 200) -> Estimate:
     """A distance of two sets of features (N, D), (M, D), both resampled, with the basic (reverse percentile) interval.
 

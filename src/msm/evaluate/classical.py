@@ -322,3 +322,12 @@ MRI = {
         words="λ = {:g}, {}",
     ),
 }
+INPAINTING = {
+    "biharmonic": Method(lambda seen: biharmonic(seen.y, _mask(seen))),
+    "TV": Method(
+        lambda seen, weight: total_variation(*_seen(seen), regularisation=weight, iterations=500),
+        grid=((2e-3,), (5e-3,), (1e-2,), (2e-2,), (5e-2,)),
+        usual=(1e-2,),
+        words="λ = {:g}",
+    ),
+}

@@ -16,22 +16,30 @@ from ..data.store import MeasurementStore
 from ..errors import DataError, MissingPackage
 from ..operators import Problem, Undersampling
 from ..output.figures import spread
-from ..output.files import read_arrays, write_arrays
-from ..output.run_folder import CONFIG, EVALUATION, GALLERY, IMAGES, MEASURED, RECORDS, SAMPLES, forget, versions
+from ..output.files import read_arrays
+from ..output.run_folder import CONFIG, IMAGES, MEASURED, SAMPLES, versions
 from ..sample.observe import observe
 from ..system.console import Advance, progress
-from ..system.files import write_text
 from . import perceptual
 from .bootstrap import Estimate, of_sets
 from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
 from .classical import Method, choose, fitting
 from .memorisation import nearest
 from .perceptual import MissingWeights, frechet_distance
-from .records import Distance, Evaluation, Kind, PictureKind, Record, remark_of_training, score
+from .records import (
+    Distance,
+    Evaluation,
+    Kind,
+    PictureKind,
+    Pictures,
+    Record,
+    remark_of_training,
+    score,
+    write_evaluation,
+)
 
 Classical = dict[str, Callable[[Problem], Tensor]]  # by name
 Features = Callable[[Tensor], Tensor]
-Pictures = dict[str, tuple[PictureKind, Tensor]]  # by title
 
 SHOWN = 12  # images in the gallery
 TUNING = 8  # images after those of the run, on which classical methods choose their settings
@@ -76,7 +84,7 @@ def evaluate_reconstruction(
     facts = Evaluation(
         kind="reconstruction", layers=_kinds(pictures), pixels=pixels, settings=words, notes=notes, versions=versions()
     )
-    _write(folder, records, facts, pictures, names[:SHOWN])
+    write_evaluation(folder, records, facts, pictures, names[:SHOWN])
     return records
 
 
@@ -114,7 +122,7 @@ def evaluate_generation(
     facts = Evaluation(
         kind="generation", layers=_kinds(pictures), distances=distances, notes=tuple(notes), versions=versions()
     )
-    _write(folder, records, facts, pictures, names[:SHOWN])
+    write_evaluation(folder, records, facts, pictures, names[:SHOWN])
     return records
 
 
@@ -270,12 +278,3 @@ def _images(items: Sequence[Source]) -> Tensor:
 
 def _kinds(pictures: Pictures) -> dict[str, PictureKind]:
     return {title: kind for title, (kind, _) in pictures.items()}
-
-
-def _write(
-    folder: Path, records: Sequence[Record], facts: Evaluation, pictures: Pictures, names: Sequence[str]
-) -> None:
-    forget(folder)
-    write_arrays(folder / GALLERY, {title: images for title, (_, images) in pictures.items()}, names)
-    write_text(folder / RECORDS, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
-    write_text(folder / EVALUATION, facts.model_dump_json(indent=1) + "\n")

@@ -24,14 +24,16 @@ from ..config.load import Config
 from ..data.acquire import Source
 from ..errors import DataError
 from ..output.files import read_arrays, write_arrays
-from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, VERSIONS, run_config
+from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, VERSIONS, forget, run_config
 from ..system.files import write_text
 from .bootstrap import Estimate
+from .held_out import Prediction, Verdict
 from .memorisation import Nearest
 from .metrics import CONVENTIONS, Convention, image_metrics
 
 Kind = Literal["input", "classical", "sample", "mean", "generated", "held-out"]
 PictureKind = Literal[Kind, "truth", "deviation", "neighbour"]
+Pictures = dict[str, tuple[PictureKind, Tensor]]  # by title
 LEARNED = ("sample", "mean", "generated")  # what a trained model made
 
 
@@ -59,9 +61,11 @@ class Record(_Facts):
         plain, published: scores under the two conventions.
         lpips: perceptual distance.
         residual: y − H T x over what was measured, in units of the noise.
-        ranks: how often the truth has the rank 0 … K among K posterior samples.
+        ranks: how often the truth, or without one a held-out value, has the rank 0 … K among K posterior samples.
         announced_error, actual_error: root-mean-square error of the mean, as the spread says and in fact.
         nearest: the nearest training measurement.
+        prediction: how held-out entries were predicted, where there is no truth.
+        setting: of a classical method, where it was chosen for this image.
     """
 
     image: str
@@ -76,6 +80,8 @@ class Record(_Facts):
     announced_error: float | None = None
     actual_error: float | None = None
     nearest: Nearest | None = None
+    prediction: Prediction | None = None
+    setting: str = ""
 
     def scores(self, convention: Convention) -> Scores:
         """The scores of a reconstruction."""
@@ -102,15 +108,17 @@ class Evaluation(_Facts):
         pixels: which pixels coverage is counted over.
         settings: of each classical method.
         distances: Fréchet distances of generated images.
+        verdicts: what is said of each image without truth.
         notes: what was not measured, and why; and what else a reader should know.
         versions: of the packages that evaluated.
     """
 
-    kind: Literal["reconstruction", "generation"]
+    kind: Literal["reconstruction", "generation", "held-out"]
     layers: dict[str, PictureKind]
     pixels: str = ""
     settings: dict[str, str] = {}
     distances: tuple[Distance, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = {}
 
@@ -179,6 +187,16 @@ def write_measured(folder: Path, items: Sequence[Source], inputs: Tensor) -> Non
     if maps:
         arrays["maps"] = torch.stack(maps)
     write_arrays(folder / MEASURED, arrays, [item.name for item in items])
+
+
+def write_evaluation(
+    folder: Path, records: Sequence[Record], facts: Evaluation, pictures: Pictures, names: Sequence[str]
+) -> None:
+    """Write records, what is said of the whole run and the gallery, in place of an earlier evaluation."""
+    forget(folder)
+    write_arrays(folder / GALLERY, {title: images for title, (_, images) in pictures.items()}, names)
+    write_text(folder / RECORDS, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
+    write_text(folder / EVALUATION, facts.model_dump_json(indent=1) + "\n")
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
@@ -15,13 +15,13 @@ from ..config.load import Config
 from ..data_step import DataStep, Proximal
 from ..denoiser import Denoiser, PartialDenoiser
 from ..errors import DataError
-from ..operators import Problem, Undersampling
+from ..measurement import Measurement
 from ..output.figures import Column, spread, write_comparison
-from ..sampling import Sampler, reconstruct
+from ..sample.draw import samples_of
+from ..sampling import Sampler
 from ..system.console import track
 from ..system.files import digest
-from ..system.processes import processes, shared_out
-from ..transforms import MultiCoil
+from ..system.processes import processes
 from .geometry import Geometry, affine
 from .prepare import Prepared, check_calibration, prepare
 from .readers import import_scans
@@ -54,17 +54,10 @@ def sample_scan(
         (len(seeds), 1, H, W), complex, on the CPU, on the grid and scale of `prepared.scan`: `unfit` leads back to the
         file's grid, dividing by `scan.provenance["scale"]` to its units.
     """
-    scan, device = prepared.scan, denoiser.schedule.device
-    y, mask, maps = (part[None].to(device) for part in (scan.k_space, scan.mask, prepared.maps))
-    transform, solve = MultiCoil(maps), partial(reconstruct, denoiser, sampler=sampler, data_step=data_step)
-
-    def draw(numbers: range) -> Tensor:
-        operator = Undersampling(mask.expand(len(numbers), -1, -1, -1))
-        problem = Problem(y.expand(len(numbers), -1, -1, -1), operator, transform, prepared.noise_std)
-        z = solve(problem, seeds=[seeds[n] for n in numbers], callback=lambda *_: advance(len(numbers)))
-        return transform.adjoint(z).cpu()
-
-    return torch.cat(shared_out(len(seeds), batch_size, draw))
+    scan, noise_std = prepared.scan, prepared.noise_std
+    measurement = Measurement(scan.k_space[None], scan.mask[None], prepared.maps[None], noise_std)
+    how: dict[str, Any] = {"sampler": sampler, "data_step": data_step, "batch_size": batch_size}
+    return samples_of(denoiser, measurement, seeds=seeds, advance=advance, **how)
 
 
 @dataclass

@@ -85,6 +85,8 @@ def _note(record: Record) -> str:
     """A line below a picture: its scores, or what it is compared with."""
     if record.plain is not None:
         return f"{record.plain.psnr:.2f} dB, SSIM {record.plain.ssim:.3f}"
+    if record.prediction is not None:
+        return f"error on held-out measurements {record.prediction.error.value:.4f}"
     if record.nearest is not None:
         return f"{record.nearest.name}, distance {record.nearest.distance:.3f}"
     return ""

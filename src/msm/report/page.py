@@ -12,6 +12,7 @@ from ..output.run_folder import LOG, RECORDS, versions
 from ..system.files import write_text
 from .charts import calibration_chart, cost_chart, loss_chart, neighbour_chart
 from .gallery import Viewer, viewer
+from .held_out import certainty_chart, certainty_table, held_out_summary, image_table, prediction_table
 from .tables import Table, calibration_table, distance_table, neighbour_table, score_table, uncertainty_table
 
 TEMPLATES = Path(__file__).parent
@@ -75,6 +76,8 @@ def _section(group: list[Run]) -> Section:
     first = group[0]
     notes = list(dict.fromkeys(note for run in group for note in run.evaluation.notes))
     section = Section(_title(first.config), _summary(group), viewer(group), notes)
+    if first.evaluation.kind == "held-out":
+        return _held_out(section, group)
     if first.evaluation.kind == "generation":
         section.tables = [t for t in (distance_table(first), neighbour_table(first)) if t]
         if chart := neighbour_chart(first.records):
@@ -91,6 +94,17 @@ def _section(group: list[Run]) -> Section:
             "Quality against network calls: give `msm report` several runs of the same measurements with other "
             "sample.steps or sample.draws"
         )
+    return section
+
+
+def _held_out(section: Section, group: list[Run]) -> Section:
+    """The section of runs without truth."""
+    section.title = "Judged by held-out measurements"
+    made = [(name, text) for name, text in section.summary if name == "Model" or name.startswith("Run ")]
+    section.summary = [*held_out_summary(group[0]), *made]
+    section.tables = [prediction_table(group), certainty_table(group)]
+    section.details = [image_table(run) for run in group if len(run.evaluation.verdicts) > 1]
+    section.charts = [("Calibration: how often intervals hold the measured value", certainty_chart(group))]
     return section
 
 

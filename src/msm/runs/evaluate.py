@@ -7,7 +7,10 @@ from ..errors import ConfigError
 from ..evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
 from ..output.run_folder import run_config
 from ..system.console import say
+from .held_out import evaluate_photos, evaluate_raw
 from .inputs import other_items, seen_in_training, trained_names, trained_on
+
+WITHOUT_TRUTH = {"raw": evaluate_raw, "masked": evaluate_photos}  # by data.kind
 
 
 def run_evaluation(run: Path, store: Path | None) -> None:
@@ -17,11 +20,12 @@ def run_evaluation(run: Path, store: Path | None) -> None:
         ConfigError: the run has nothing to be judged by, or takes no store.
     """
     config = run_config(run)
-    if config.data.kind == "raw":
-        raise ConfigError(f"{run}: a run on raw scans has no truth to be compared with; there is nothing to evaluate")
+    if config.inverse_problem is not None and store is not None:
+        raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
+    if config.inverse_problem is not None and (judge := WITHOUT_TRUTH.get(config.data.kind)):
+        judge(run, config)
+        return
     if config.inverse_problem is not None:
-        if store is not None:
-            raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
         more = other_items(config, config.sample.count)
         records = evaluate_reconstruction(run, config, more, seen_in_training(config))
     else:

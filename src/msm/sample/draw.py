@@ -11,11 +11,13 @@ from ..config.load import Config
 from ..config.measured import DataConfig
 from ..config.sampled import SampleConfig
 from ..data.acquire import Source
-from ..denoiser import PartialDenoiser
-from ..sampling import generate, reconstruct
+from ..data_step import DataStep, Proximal
+from ..denoiser import Denoiser, PartialDenoiser
+from ..measurement import Measurement
+from ..sampling import Callback, Sampler, generate, reconstruct
 from ..system.processes import shared_out
 from ..transforms import Identity, MultiCoil, Transform
-from .observe import observe
+from .observe import completion, observe
 
 Draw = Callable[[range], Any]
 Keep = Callable[[Draw, Callable[[range], None]], Draw]  # `Parts.keep`
@@ -57,6 +59,45 @@ def posterior_samples(
     drawn = keep(draw, lambda batch: advance(len(batch) * settings.steps))
     inputs, samples = zip(*shared_out(len(items) * repeats, settings.batch_size, drawn))
     return torch.cat(inputs)[::repeats], torch.cat(samples).unflatten(0, (len(items), repeats))
+
+
+def samples_of(
+    denoiser: Denoiser,
+    measurement: Measurement,
+    *,
+    seeds: Sequence[int],
+    sampler: Sampler = Sampler(),
+    data_step: DataStep = Proximal(),
+    batch_size: int = 8,
+    advance: Callable[[int], None] = lambda n: None,
+    keep: Keep = lambda draw, reused: draw,
+) -> Tensor:
+    """Posterior samples of one image, given what was measured of it (SPEC §6).
+
+    Args:
+        denoiser: partial denoiser with its mask law.
+        measurement: what was measured, a batch of one; its own mask is the operator.
+        seeds: one integer for each sample.
+        sampler: as in `msm.reconstruct`.
+        data_step: as in `msm.reconstruct`.
+        batch_size: samples at a time; changes no result. Of several processes each does some of the batches.
+        advance: as in `posterior_samples`.
+        keep: as in `posterior_samples`.
+
+    Returns:
+        (len(seeds), C, H, W), on the CPU.
+    """
+    given = measurement.to(denoiser.schedule.device)
+
+    def draw(numbers: range) -> Tensor:
+        repeated = completion(given, len(numbers))
+        chosen = [seeds[n] for n in numbers]
+        told: Callback = lambda *_: advance(len(numbers))  # noqa: E731
+        z = reconstruct(denoiser, repeated, seeds=chosen, sampler=sampler, data_step=data_step, callback=told)
+        return given.transform.adjoint(z).cpu()
+
+    drawn = keep(draw, lambda numbers: advance(len(numbers) * sampler.steps))
+    return torch.cat(shared_out(len(seeds), batch_size, drawn))
 
 
 def prior_samples(

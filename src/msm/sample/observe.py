@@ -8,7 +8,7 @@ from torch import Tensor
 from ..config.build import make_masks, make_operator
 from ..config.measured import AnyProblem, DataConfig, UndersamplingProblem
 from ..data.acquire import Source, item_generator
-from ..measurement import standard_normal
+from ..measurement import Measurement, standard_normal
 from ..operators import Problem, Undersampling
 from ..transforms import MultiCoil
 
@@ -47,6 +47,18 @@ def observe(
     y = given.A(images)
     y = y + problem.noise_std * _noise(y, streams)
     return Problem(y.to(device), given.to(device), noise_std=problem.noise_std)
+
+
+def completion(measurement: Measurement, copies: int = 1) -> Problem:
+    """The problem of an image given what was measured of it: H is the measurement's own mask.
+
+    Args:
+        measurement: a batch of one.
+        copies: items of the problem, for as many samples.
+    """
+    noise_std = measurement.noise_std
+    y, mask = (part.expand(copies, -1, -1, -1) for part in (measurement.values, measurement.mask))
+    return Problem(y, Undersampling(mask), measurement.transform, float(noise_std))
 
 
 def _noise(y: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
