@@ -6,7 +6,7 @@ import pytest
 
 from msm.config.load import ConfigError, load_config
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "src/msm/configs"
 FACES = CONFIGS / "train" / "ffhq_msm_p04_noise0_1_img128.yaml"
 NEW_FACES = CONFIGS / "generation" / "ffhq_msm_p04_noise0_0_img128.yaml"
 BOX = CONFIGS / "inverseproblem" / "ffhq_BOX_msm_p04_img128_EPS.yaml"

@@ -81,13 +81,6 @@ def other_checkpoint(root, monkeypatch):
     return ["train", config, "network.channel_mult=[1, 1]", "train.images=16"]
 
 
-def run_for_weights(root, monkeypatch):
-    config = write_config(root, **PHOTOS)
-    save_weights(root / "run" / "weights")
-    out = f"setting.save_dir={root}/out"
-    return ["sample", config, out, f"setting.pretrained_model_dir={root}/run"]
-
-
 def small_config(root, monkeypatch):
     store = write_store(root, "images")
     return [
@@ -142,12 +135,6 @@ BAD = {  # what to do, then what the line must say: the file or field, what was 
         spoil_config("sample", "setting.pretrained_model_dir={root}/no"),
         "/no: no such file or folder",
         "set setting.pretrained_model_dir",
-    ),
-    "a run for weights": (
-        run_for_weights,
-        "run: holds a run, not weights",
-        "set setting.pretrained_model_dir to",
-        "run/weights",
     ),
     "missing test images": (
         lambda root, _: [

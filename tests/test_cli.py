@@ -148,7 +148,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ov
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("train", "msm: Missing argument 'config_file' (msm train --help"),
+        ("train", "msm: Missing argument 'CONFIG' (msm train --help"),
         ("train cfg --train.lr=1", "msm: No such option: --train.lr; write train.lr=… without -- (msm train --help"),
         ("acquire a.npy -o s.h5 --siz 8 8", "msm: No such option: --siz (Possible options: --size"),
         ("acquire a.npy -o s.h5 --coils 0", "msm: Invalid value for '--coils': "),

@@ -46,10 +46,10 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys):
 def fails(monkeypatch, error):
     """Have every command end in an error of this kind."""
 
-    def load_config(*_):
+    def training_config(*_):
         raise error
 
-    monkeypatch.setattr("msm.config.load.load_config", load_config)
+    monkeypatch.setattr("msm.runs.settings.training_config", training_config)
     monkeypatch.setattr(sys, "argv", ["msm", "train", "config.yaml"])
 
 

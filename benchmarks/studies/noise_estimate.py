@@ -2,7 +2,7 @@
 
     python benchmarks/studies/noise_estimate.py SLICES PHOTOS [--scan KSPACE.npy MAPS.npz] [--output OUT.json]
 
-Simulated acquisitions as configs/demo/brain.yaml (64 px, 8 coils, R = 4) and configs/demo/faces.yaml (64 px, 40 % of
+Simulated acquisitions as demo/brain (64 px, 8 coils, R = 4) and demo/faces (64 px, 40 % of
 the boxes missing) make them, at several ρ. For each: the median over the acquisitions (what train.noise_std: pooled
 takes), the 16 % and 84 % points of the single estimates, and their spread over the standard error stated.
 

@@ -1,6 +1,6 @@
 """Compare trained runs: denoising error at several noise levels, and reconstruction PSNR, on test acquisitions.
 
-    msm acquire configs/demo/brain.yaml -o test.h5 --split test --truth truth.h5 setting.dataset_dir=SLICES \
+    msm acquire demo/brain -o test.h5 --split test --truth truth.h5 setting.dataset_dir=SLICES \
         data.noise_std=0.01
     python benchmarks/studies/parametrisations.py test.h5 truth.h5 RUN OTHER_RUN [--items 8]
 

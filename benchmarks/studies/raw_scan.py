@@ -5,7 +5,7 @@
     python benchmarks/studies/raw_scan.py retrospective FILE... OUT --weights FOLDER --acceleration 2 4
     python benchmarks/studies/raw_scan.py phase FILE... OUT
 
-FOLDER holds weights and config.yaml of a training on brain slices (configs/scan). OUT.json and OUT_NAME.png are
+FOLDER holds a training on brain slices (scan/brain_2d_R8), or bundled:scan. OUT.json and OUT_NAME.png are
 written; results of other names in OUT.json stay.
 
 held-out: a scan that was undersampled by the scanner, so there is no full reference. Every tenth measured point off the
@@ -83,7 +83,7 @@ def best_of(found, score):
 
 def samples_of(options, prepared: Prepared, weight: float) -> tuple[Tensor, float]:
     """Posterior samples (K, 1, H, W) by the trained model at a likelihood weight, and the seconds they took."""
-    config = load_config(options.weights / "config.yaml")
+    config = load_config(options.weights)
     denoiser = PartialDenoiser.load(options.weights).eval()
     start = time.perf_counter()
     with arithmetic("bf16"):
@@ -101,7 +101,7 @@ def samples_of(options, prepared: Prepared, weight: float) -> tuple[Tensor, floa
 def start_of_network(options, prepared: Prepared) -> Tensor:
     """The linear estimate (1, 1, H, W) that the network of `sense` corrects."""
     scan, maps, noise_std = prepared.scan, prepared.maps, prepared.noise_std
-    diffusion = load_config(options.weights / "config.yaml").diffusion.model_copy(update={"parametrisation": "sense"})
+    diffusion = load_config(options.weights).diffusion.model_copy(update={"parametrisation": "sense"})
     sense, sigma = make_denoiser(nn.Identity(), diffusion).parametrisation, torch.full((1, 1, 1, 1), noise_std)
     phase, m_0 = sense.linear_estimate(scan.k_space[None], scan.mask[None], sigma, MultiCoil(maps[None]))
     return phase * m_0

@@ -1,6 +1,6 @@
 """Put a trained run into the package: half-precision weights, and its config with the demo's number of samples.
 
-    python benchmarks/tools/bundle.py runs/brain src/msm/assets/brain --samples 4
+    python benchmarks/tools/bundle.py runs/brain src/msm/assets/brain "Brains at 64 px, 8 coils, R = 4" --samples 4
 
 The rest of the sampler is the preset `best` in `msm demo` and `reconstruction.py`.
 """
@@ -19,21 +19,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("about", help="what the model is for; `msm configs` lists it")
     parser.add_argument("--samples", type=int, default=8)
     options = parser.parse_args()
     denoiser = PartialDenoiser.load(options.run / "weights")
     denoiser.save(options.folder)
     denoiser.network.save(options.folder, dtype=torch.float16)
     config = load_config(options.run / "config.yaml")
-    setting = config.setting.model_copy(
-        update={"save_dir": Path("runs/demo"), "dataset_dir": None, "pretrained_model_dir": None}
-    )
+    name = options.folder.name
+    places = {"save_dir": Path(f"runs/bundled_{name}"), "pretrained_model_dir": Path(f"bundled:{name}")}
+    setting = config.setting.model_copy(update={**places, "dataset_dir": None})
     bounded = config.diffusion.parametrisation == "sense"  # rounding of ε̂ is multiplied by σ_t
     precision = config.train.mixed_precision if bounded else "no"
     sampler = {"samples": options.samples, "batch_size": 16, "mixed_precision": precision}
     sample = config.sample.model_copy(update=sampler)
     bundled = config.model_copy(update={"setting": setting, "sample": sample})
-    write_text(options.folder / "config.yaml", dump_asked(bundled))
+    write_text(options.folder / "config.yaml", f"# {options.about}\n{dump_asked(bundled)}")
 
 
 if __name__ == "__main__":

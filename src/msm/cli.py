@@ -7,6 +7,7 @@ import errno
 import shlex
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,25 +16,72 @@ import typer
 from .errors import ConfigError, MsmError, one_line
 from .system.console import fail, say
 from .system.memory import keep_memory
+from .system.places import bundled_configs, bundled_models, config_file, is_config, purpose
 from .system.signals import EXIT_CODE
 
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Diffusion models trained on noisy, subsampled measurements only. Errors are one line; --debug, anywhere, "
-    "shows where they come from.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which newer versions of Typer carry inside
-ConfigFile = Annotated[Path, typer.Argument(help="YAML file, for example one of configs/", show_default=False)]
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CONFIG", help="YAML file, folder of a run, or a name that `msm configs` lists", show_default=False
+    ),
+]
 OF_THE_MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.EPIPE),
 }
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="settings to change, as block.key=value; see docs/reference/settings.md", show_default=False),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="settings to change, as block.key=value, the value as in YAML",
+        show_default=False,
+    ),
 ]
+STOPPED = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
+
+
+def show_version(asked: bool) -> None:
+    """Say which version this is, and end."""
+    if asked:
+        say(f"msm {version('msm-diffusion')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Diffusion models trained on noisy, subsampled measurements only.
+
+    A mistake is told in one line, several in one line each; --debug, anywhere, shows where they come from.
+    """
+
+
+@app.command()
+def configs(
+    name: Annotated[str | None, typer.Argument(help="the one to print; not given: all are listed")] = None,
+) -> None:
+    """List the configs and models that come with the package, or print one to begin with.
+
+    Their names stand for files: msm train demo/faces, msm sample bundled:scan,
+    setting.pretrained_model_dir=bundled:brain.
+
+    Example: msm configs demo/brain > brain.yaml
+    """
+    if name is not None:
+        say(config_file(Path(name)).read_text(encoding="utf-8").rstrip())
+        return
+    for each in (*bundled_configs(), *bundled_models()):
+        say(f"{each:<54} {purpose(each)}")
 
 
 @app.command()
@@ -41,8 +89,8 @@ def acquire(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="CONFIG.yaml [KEY=VALUE]... | RAW...",
-            help="to simulate: a .yaml file and settings to change; to import: raw files, or folders of them",
+            metavar="CONFIG [KEY=VALUE]... | RAW...",
+            help="to simulate: a config and settings to change; to import: raw files, or folders of them",
             show_default=False,
         ),
     ],
@@ -60,17 +108,17 @@ def acquire(
 ) -> None:
     """Write a measurement store: simulate acquisitions of images, or import raw k-space.
 
-    The first argument decides. A .yaml file: the images in its setting.dataset_dir are measured, one mask, one noise
-    draw each, for ever. Anything else is raw k-space (fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every slice
+    The first argument decides. A config: the images in its setting.dataset_dir are measured, one mask, one noise draw
+    each, for ever. Anything else is raw k-space (fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every slice
     gets coil maps and a noise level, and STORE.manifest.jsonl says what each file gave. The same command again goes on.
 
-    Example: msm acquire configs/demo/brain.yaml -o stores/brain.h5 setting.dataset_dir=SLICES
+    Example: msm acquire demo/brain -o stores/brain.h5 setting.dataset_dir=SLICES
 
     Example: msm acquire scans/*.h5 -o stores/brain.h5 --size 256 256 --workers 4
     """
-    if Path(inputs[0]).suffix.lower() not in (".yaml", ".yml"):
+    if not is_config(Path(inputs[0])):
         if truth is not None or split != "train":
-            unfit = "--split and --truth are for a CONFIG.yaml; raw files have no ground truth, leave both out"
+            unfit = "--split and --truth are for a CONFIG; raw files have no ground truth, leave both out"
             raise ConfigError(unfit)
         from .runs.raw import import_raw
 
@@ -80,13 +128,13 @@ def acquire(
     from .runs.inputs import write_store
 
     if size is not None or coils is not None or workers != 1:
-        raise ConfigError("--size, --coils and --workers are for raw files; CONFIG.yaml has settings for these")
+        raise ConfigError("--size, --coils and --workers are for raw files; CONFIG has settings for these")
     count = write_store(load_config(inputs[0], inputs[1:]), split, store, truth)
     say(f"{store}: {count} acquisitions")
 
 
 @app.command()
-def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
+def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train on measurements. The same command again goes on from the newest checkpoint.
 
     Ctrl-C, or SIGTERM, writes one and stops. The command may have other train.images or train.lr than before; what
@@ -95,32 +143,32 @@ def train(config_file: ConfigFile, overrides: Overrides = None) -> None:
     setting.dataset_dir is a store written by `msm acquire`, or a folder of images, which is then measured once
     into setting.save_dir.
 
-    Example: msm train configs/demo/brain.yaml setting.dataset_dir=stores/brain.h5
+    Example: msm train demo/brain setting.dataset_dir=stores/brain.h5
     """
-    from .config.load import load_config
+    from .runs.settings import training_config
     from .runs.train import run_training
 
-    if not run_training(load_config(config_file, overrides or [])):
+    if not run_training(training_config(config, overrides or [])):
         raise SystemExit(EXIT_CODE)
 
 
 @app.command()
-def calibrate(config_file: ConfigFile, overrides: Overrides = None) -> None:
+def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
     """Measure how wrong the estimates of trained weights are, at each noise level, on their training measurements.
 
     sample.data_step.kind=draw draws posterior samples with it. `msm train` does so at its end: this is for weights that
     are older, or imported. It goes into the weights' folder, setting.pretrained_model_dir or that of the run.
 
-    Example: msm calibrate runs/brain/config.yaml
+    Example: msm calibrate runs/brain
     """
-    from .config.load import load_config
+    from .runs.settings import training_config
     from .runs.train import calibrate_run
 
-    calibrate_run(load_config(config_file, overrides or []))
+    calibrate_run(training_config(config, overrides or []))
 
 
 @app.command()
-def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
+def sample(config: ConfigFile, overrides: Overrides = None) -> None:
     """Generate images, or solve the inverse problem that the config describes.
 
     Writes PNGs, a grid and the raw arrays to setting.save_dir and, where the truth is known, metrics.csv.
@@ -135,16 +183,16 @@ def sample(config_file: ConfigFile, overrides: Overrides = None) -> None:
     sample.preset=best takes the settings that measured best at a tenth of the network calls, paper and published those
     of the paper and of its authors' code; settings after it change it, sample.steps=100 for instance.
 
-    Example: msm sample configs/inverseproblem/ffhq_BOX_msm_p04_img128_EPS.yaml setting.dataset_dir=PHOTOS
-    setting.pretrained_model_dir=WEIGHTS
+    The folder of a training run, or a bundled model, is config and weights in one.
 
-    Example: msm sample runs/brain/config.yaml data.kind=raw setting.dataset_dir=scan.mrd
-    setting.pretrained_model_dir=runs/brain/weights setting.save_dir=runs/scan
+    Example: msm sample runs/faces "inverse_problem={operator: box, hole: 32}" sample.preset=best
+
+    Example: msm sample bundled:scan data.kind=raw setting.dataset_dir=scan.mrd setting.save_dir=runs/scan
     """
-    from .config.load import load_config
     from .runs.sample import run_sampling
+    from .runs.settings import sampling_config
 
-    run_sampling(load_config(config_file, overrides or []), config_file)
+    run_sampling(sampling_config(config, overrides or []), config)
 
 
 @app.command()
@@ -245,6 +293,10 @@ def main() -> None:
             raise
         fail(f"{one_line(str(error))} (--debug shows where)")
         raise SystemExit(2) from None
+    except typer.Abort:  # what older versions of Typer make of Ctrl-C
+        code = STOPPED
+    if code == STOPPED:
+        fail("stopped")
     raise SystemExit(code)
 
 

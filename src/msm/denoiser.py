@@ -27,6 +27,7 @@ from .mri_prior import ImagePrior, PhasedParts
 from .network import ADMNetwork, StoredNetwork, read_json, read_tensors
 from .schedule import VPSchedule
 from .system.files import whole, write_text
+from .system.places import weights_folder
 from .transforms import Transform
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -265,7 +266,7 @@ class PartialDenoiser(nn.Module):
         """Read a denoiser that `save` wrote.
 
         Args:
-            folder: where it was saved.
+            folder: where it was saved, the folder of a training run, or a bundled model, "bundled:faces".
             network: an adapted module of the kind that was saved, which takes up the weights; not needed for ours.
 
         Returns:
@@ -274,7 +275,7 @@ class PartialDenoiser(nn.Module):
         Raises:
             DataError: a file is missing or damaged, or does not go with the others.
         """
-        folder = Path(folder)
+        folder = weights_folder(Path(folder))
         about = read_json(folder / DENOISER_FILE, "the record of a denoiser")
         if about.get("format") != FORMAT:
             raise DataError(f"{folder / DENOISER_FILE}: not of format {FORMAT}: of another version of msm; train again")

@@ -165,7 +165,7 @@ def test_ambient_of_photos_starts_as_the_best_estimate_of_white_images():
 
 def test_ambient_drops_one_box_more_or_a_higher_acceleration():
     for kind, kept in (("faces", 9 / 16), ("brain", None)):
-        config = load_config(ROOT / f"configs/demo/{kind}.yaml")
+        config = load_config(f"demo/{kind}")
         further, keep = ambient_masks(config)
         mask = make_masks(further, 64).sample(1, torch.Generator().manual_seed(0))
         if kept:
@@ -178,7 +178,7 @@ def test_ambient_drops_one_box_more_or_a_higher_acceleration():
 
 def test_the_published_sizes_are_evaluated_too():
     for name, kind in (("fmri_msm_R4_noise0_0_img256", "slices"), ("ffhq_msm_p04_noise0_0_img128", "images")):
-        config = load_config(ROOT / f"configs/train/{name}.yaml")
+        config = load_config(f"train/{name}")
         assert data_kind(config) == kind
         for problem in PROBLEMS[kind]:
             assert posed(problem, config).noise_std == 0.01
@@ -188,7 +188,7 @@ def test_the_published_sizes_are_evaluated_too():
 @pytest.mark.parametrize("kind", ["brain", "faces"])
 def test_generators_return_images(kind, name):
     """An estimate that is the same image at every level is what they end with."""
-    config = load_config(ROOT / f"configs/demo/{kind}.yaml")
+    config = load_config(f"demo/{kind}")
     image = torch.rand(1 if config.data.is_mri else 3, 64, 64, generator=torch.Generator().manual_seed(0))
     maps = torch.ones(2, 1, 64, 64, dtype=torch.complex64)
     transform = MultiCoil(maps) if config.data.is_mri else Identity()

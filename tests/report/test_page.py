@@ -20,7 +20,7 @@ from msm.report.paper_numbers import MRI, paper_fid, paper_rows
 from msm.report.svg import Series, chart
 from msm.report.tables import score_table
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "src/msm/configs"
 CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE = 180_000  # ms, for a busy machine
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import ConfigError, one_line
 from ..system.console import note
+from ..system.places import config_file
 from .measured import AnyMask, AnyProblem, DataConfig
 from .published import read
 from .sampled import OF_SAMPLER, AnyStep, SampleConfig
@@ -57,7 +58,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, in this library's layout or the published one, and apply overrides.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or what `config_file` takes for one.
         overrides: "block.key=value" in this library's names, the value written as in YAML: "train.lr=2e-5",
             "network.channel_mult=[1, 2, 2]", "data.mask={kind: box, drop: 0.2}", "data.limit=null". What comes later
             counts; "sample.preset=best" replaces all that the preset chooses.
@@ -68,7 +69,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: anything the user can mend, in one line.
     """
-    raw, origin, told = read(Path(path))
+    raw, origin, told = read(config_file(Path(path)))
     if told:
         note(one_line(f"{path}: {told}"))
     for override in overrides:

@@ -42,7 +42,7 @@ def read(path: Path) -> Settings:
     raw = parse(read_text(path), str(path))
     if not isinstance(raw, dict):
         found = reprlib.repr(raw)
-        raise ConfigError(f"{path}: found {found}; a config has blocks of settings (see the files in configs/)")
+        raise ConfigError(f"{path}: found {found}; a config has blocks of settings (see `msm configs`)")
     if not is_published(raw):
         return Settings(raw, {}, "")
     try:

@@ -19,7 +19,8 @@ class Setting(Block):
 
     save_dir: Path = Field(description="folder of this run: config, log, checkpoints, images")
     pretrained_model_dir: Path | None = Field(
-        default=None, description="weights: a safetensors folder or a published .pt file"
+        default=None,
+        description="weights: the folder of a training run, bundled:NAME, a weights folder, or a published .pt file",
     )
     dataset_dir: Path | None = Field(
         default=None,

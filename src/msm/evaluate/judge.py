@@ -17,9 +17,10 @@ from ..errors import DataError, MissingPackage
 from ..operators import Problem, Undersampling
 from ..output.figures import spread
 from ..output.files import read_arrays
-from ..output.run_folder import CONFIG, IMAGES, MEASURED, SAMPLES, versions
+from ..output.run_folder import IMAGES, MEASURED, SAMPLES, versions
 from ..sample.observe import observe
 from ..system.console import Advance, progress
+from ..system.places import CONFIG
 from . import perceptual
 from .bootstrap import Estimate, of_sets
 from .calibration import foreground, rank_counts, residual_ratio, spread_and_error

@@ -13,9 +13,10 @@ from ..config.load import Config, dump_asked, dump_config, load_config
 from ..data.images import SUFFIXES
 from ..errors import ConfigError, DataError
 from ..system.files import obstacle, write_text
+from ..system.places import CONFIG
 
-CONFIG, RESOLVED, VERSIONS = "config.yaml", "resolved.yaml", "versions.json"  # of every run
-WEIGHTS, CHECKPOINTS, LOG = "weights", "checkpoints", "log.jsonl"  # of a training run: as `msm.train` writes them
+RESOLVED, VERSIONS = "resolved.yaml", "versions.json"  # of every run, beside CONFIG
+CHECKPOINTS, LOG = "checkpoints", "log.jsonl"  # of a training run, beside WEIGHTS: as `msm.train` writes them
 STORE, NOISE, PICTURES = "measurements.h5", "noise.jsonl", "images"  # PICTURES: a folder, of sampling runs too
 IMAGES, GRID, SAMPLES, MEASURED = "images.npy", "grid.png", "samples.npy", "measured.npz"  # of a sampling run
 METRICS, COMPARISON = "metrics.csv", "compare.png"

@@ -10,6 +10,7 @@ from ..config.measured import CartesianMaskConfig, UndersamplingProblem
 from ..evaluate.records import Run, read_run
 from ..output.run_folder import LOG, RECORDS, versions
 from ..system.files import write_text
+from ..system.places import weights_folder
 from .charts import calibration_chart, cost_chart, loss_chart, neighbour_chart
 from .gallery import Viewer, viewer
 from .held_out import certainty_chart, certainty_table, held_out_summary, image_table, prediction_table
@@ -51,8 +52,8 @@ def write_page(path: Path, folders: Sequence[Path], command: str) -> None:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_comparable(run), []).append(run)
-    weights = [run.config.setting.pretrained_model_dir for run in runs]
-    logs = [folder / LOG for folder in (*training, *(path.parent for path in weights if path is not None))]
+    given = [run.config.setting.pretrained_model_dir for run in runs]
+    logs = [folder / LOG for folder in (*training, *(weights_folder(path).parent for path in given if path))]
     template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     html = template.get_template("page.html").render(
         title=" · ".join(dict.fromkeys(folder.resolve().name for folder in folders)),

@@ -22,19 +22,18 @@ from ..output.figures import Column, error_map, spread, write_comparison, write_
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
 from ..system.console import progress, say, table
+from ..system.places import BUNDLED
 from ..system.processes import arithmetic
 from .weights import trained_denoiser
 
 Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
-
-ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def run_demo(folder: Path) -> None:
     """Show what the bundled weights do, in figures and tables of a folder."""
     for name, show in {"brain": brain, "faces": faces, "faces_32": new_faces}.items():
         config = bundled(name, "null")
-        denoiser = trained_denoiser(config, ASSETS / name / "config.yaml")
+        denoiser = trained_denoiser(config, Path(f"{BUNDLED}{name}"))
         with arithmetic(config.sample.mixed_precision):
             show(denoiser, partial(bundled, name), folder)
     pictures = ", ".join(sorted(path.name for path in folder.glob("*.png")))
@@ -46,10 +45,10 @@ def bundled(name: str, problem: str) -> Config:
 
     Weights that were trained on sub-masks take the chain score.
     """
-    file = ASSETS / name / "config.yaml"
-    score = "chain" if load_config(file).train.submask_share else "average"
-    given = [f"setting.pretrained_model_dir={file.parent}", "sample.preset=best", f"sample.score={score}"]
-    return load_config(file, [*given, f"inverse_problem={problem}"])
+    model = f"{BUNDLED}{name}"
+    score = "chain" if load_config(model).train.submask_share else "average"
+    given = [f"setting.pretrained_model_dir={model}", "sample.preset=best", f"sample.score={score}"]
+    return load_config(model, [*given, f"inverse_problem={problem}"])
 
 
 def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:

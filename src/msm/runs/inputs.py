@@ -15,8 +15,9 @@ from ..data.noise_level import with_noise
 from ..data.prepared_fastmri import scans
 from ..data.store import Acquisitions, MeasurementStore, StoreWriter, TruthWriter
 from ..errors import ConfigError, DataError, MsmError
-from ..output.run_folder import CHECKPOINTS, CONFIG, NOISE, STORE, run_config
+from ..output.run_folder import CHECKPOINTS, NOISE, STORE, run_config
 from ..system.console import track, warn
+from ..system.places import CONFIG, weights_folder
 
 READ = 16  # items that are checked at a time
 
@@ -159,10 +160,11 @@ def trained_on(config: Config, given: Path | None) -> MeasurementStore | None:
     if given is not None:
         return MeasurementStore(given)
     weights = config.setting.pretrained_model_dir
-    if weights is None or not (weights.parent / CONFIG).is_file():
+    run = None if weights is None else weights_folder(weights).parent
+    if run is None or not (run / CONFIG).is_file():
         return None
-    measured = weights.parent / STORE
-    path = measured if measured.is_file() else run_config(weights.parent).setting.dataset_dir
+    measured = run / STORE
+    path = measured if measured.is_file() else run_config(run).setting.dataset_dir
     return MeasurementStore(path) if path is not None and path.suffix == ".h5" and path.is_file() else None
 
 

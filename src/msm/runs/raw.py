@@ -13,6 +13,7 @@ from ..raw.reconstruct import open_writers, reconstruct_volumes, survey
 from ..raw.volume_files import nifti_image
 from ..system.console import progress, say, warn
 from ..system.files import digest
+from ..system.places import weights_folder
 from ..system.processes import processes
 from .inputs import data_folder
 
@@ -41,8 +42,9 @@ def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
         MissingPackage: if nibabel or sigpy is missing.
         ConfigError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
     """
-    settings, folder, weights = config.sample, config.setting.save_dir, config.setting.pretrained_model_dir
-    assert weights is not None
+    settings, folder = config.sample, config.setting.save_dir
+    assert config.setting.pretrained_model_dir is not None
+    weights = weights_folder(config.setting.pretrained_model_dir)
     path = data_folder(config, "a raw file, or to a folder of them")
     nifti_image()  # before the work that would be lost without it
     volumes = survey(raw_files([path]))

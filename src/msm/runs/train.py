@@ -13,10 +13,11 @@ from ..data.store import Acquisitions, MeasurementStore
 from ..denoiser import ERROR_FILE, PartialDenoiser
 from ..measured_error import measure_error
 from ..output.figures import write_picture
-from ..output.run_folder import IMAGES, PICTURES, WEIGHTS, check_folder, record_run
+from ..output.run_folder import IMAGES, PICTURES, check_folder, record_run
 from ..sampling import Sampler, generate
 from ..system.console import progress, say
 from ..system.files import fingerprint
+from ..system.places import WEIGHTS
 from ..system.processes import arithmetic, processes
 from ..train.trainer import Trainer
 from .inputs import training_data

@@ -9,11 +9,11 @@ from ..config.build import make_denoiser, make_masks
 from ..config.identity import check
 from ..config.load import Config
 from ..config.sampled import DrawConfig
-from ..denoiser import DENOISER_FILE, PartialDenoiser, Sense
+from ..denoiser import PartialDenoiser, Sense
 from ..errors import ConfigError
 from ..network import ADMNetwork
-from ..output.run_folder import WEIGHTS
 from ..system.console import note, warn
+from ..system.places import weights_folder
 from ..system.processes import processes
 from .published_weights import published_network
 
@@ -44,7 +44,7 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     """The denoiser of a trained run, on the device that is there and in the layout that is fast there."""
     path = config.setting.pretrained_model_dir
     if path is None:
-        missing = "setting.pretrained_model_dir: missing; set it to the weights folder of a training run"
+        missing = "setting.pretrained_model_dir: missing; set it to the folder of a training run, or to bundled:NAME"
         raise ConfigError(f"{config_file}: {missing}")
     device, masks = processes().device, make_masks(config.data.mask, config.data.image_size)
     denoiser = _load(config, path)
@@ -73,14 +73,13 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
 
 def _load(config: Config, path: Path) -> PartialDenoiser:
     """The denoiser in a weights folder, or that of the config around a published network; it must fit the config."""
-    if not path.exists():
+    folder = weights_folder(path)
+    if not folder.exists():
         raise ConfigError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
     if path.suffix in (".pt", ".safetensors"):
         masks = make_masks(config.data.mask, config.data.image_size)
         return make_denoiser(published_network(path, config), config.diffusion, masks)
-    if not (path / DENOISER_FILE).exists() and (path / WEIGHTS).is_dir():
-        raise ConfigError(f"{path}: holds a run, not weights; set setting.pretrained_model_dir to {path / WEIGHTS}")
-    denoiser = PartialDenoiser.load(path)
+    denoiser = PartialDenoiser.load(folder)
     assert isinstance(denoiser.network, ADMNetwork)
     _check_network(config, path, denoiser.network)
     return denoiser
