@@ -291,7 +291,8 @@ def main() -> None:
         # every other exception is, and shows where it comes from.
         if debug or not (isinstance(error, MsmError) or error.filename or error.errno in OF_THE_MACHINE):
             raise
-        fail(f"{one_line(str(error))} (--debug shows where)")
+        told = str(error) if isinstance(error, MsmError) else one_line(str(error))
+        fail(f"{told} (--debug shows where)")
         raise SystemExit(2) from None
     except typer.Abort:  # what older versions of Typer make of Ctrl-C
         code = STOPPED

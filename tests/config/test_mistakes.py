@@ -22,7 +22,6 @@ MISTAKES = [
     (FACES, "train.batch_size=2.5", "train.batch_size: found 2.5; it should be a valid integer"),
     (FACES, "train.decay=linear", "train.decay: found 'linear'; it should be 'constant' or 'cosine'"),
     (FACES, "train=3", "train: found 3; it should be a block of keys"),
-    (FACES, "setting.save_dir=3", "setting.save_dir: found 3; it should be a path"),
     (FACES, "network.channel_mult=[1, x]", "network.channel_mult.1: found 'x'"),
     (FACES, "network.channel_mult=[1, true]", "network.channel_mult: found [1, True]"),
     (FACES, "data.mask.drop=1", "data.mask.drop: found 1; it should be less than 1"),
@@ -156,7 +155,8 @@ def test_mistakes_in_a_file(tmp_path):
     for text, message in {
         good.replace("batch_size", "btch_size"): "train.btch_size: unknown key; did you mean 'batch_size'?",
         good.replace("lr: 1e-5", "lr: [1, 2]"): "train.lr: found [1, 2]",
-        good.replace("image_size", "img_size"): "img_size: unknown key; did you mean 'image_size'? (and 3 more)",
+        good.replace("image_size: 128", "img_size: 128", 1): "data.img_size: unknown key; did you mean 'image_size'?",
+        good.replace("save_dir: ", "save_dir: 3 #"): "setting.save_dir: found 3; it should be a path",
         good.replace("  kind: images", "\tkind: images"): "line 8: ",
         good.replace("lr: 1e-5", "lr: 1e-5\n  lr: 2e-5"): "line 30: key 'lr' appears twice",
         good + "---\na: 1\n": "but found another document",
@@ -179,3 +179,93 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError) as raised:
         load_config("two\nlines.yaml")
     one_line(raised, "two lines.yaml: no such file")
+
+
+def all_of(path, overrides=()):
+    """The mistakes of a file, and of overrides: how they are announced, and field: reason of each."""
+    with pytest.raises(ConfigError) as raised:
+        load_config(path, overrides)
+    first, *each = str(raised.value).split("\n  ")
+    assert first == f"{path}: {len(each)} mistakes:"
+    return each
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    """Of every block, and the value of a misspelt key too."""
+    text = """
+setting: {save_dir: runs/a, dataset: photos}
+data: {kind: images, img_size: 64, mask: {kind: box, drp: 1.5}}
+network: {channel_mult: [1, 1, two]}
+train: {lr: fast, sure_share: 0}
+sample: {preset: beste}
+inverse_problem: {operator: box, hole: 100, keep: 0.5}
+"""
+    each = all_of(written(tmp_path, text))
+    assert sorted(line.partition(" (")[0] for line in each) == [
+        "data.img_size: unknown key; did you mean 'image_size'?",
+        "data.mask.drop: found 1.5; it should be less than 1",
+        "data.mask.drp: unknown key; did you mean 'drop'?",
+        "inverse_problem.keep: unknown key; known here: noise_std, operator, hole",
+        "network.channel_mult.2: found 'two'; it should be a valid integer",
+        "sample.preset: found 'beste'; it should be 'paper', 'published' or 'best'",
+        "setting.dataset: unknown key; did you mean 'dataset_dir'?",
+        "train.lr: found 'fast'; it should be a valid number",
+        "train.sure_share: found 0; it should be greater than 0",
+    ]
+
+
+def test_what_blocks_say_of_each_other_is_told_with_the_rest(tmp_path):
+    text = """
+setting: {save_dir: runs/a}
+data: {kind: images, img_size: 64, mask: {kind: box, drop: 0.4, grid: 5}}
+network: {in_channels: 2, channel_mult: [1, 1], attention_resolutions: [5]}
+train: {btch_size: 6, accumulate: 4, warmup_images: 9, images: 3}
+inverse_problem: {operator: box, hole: 100}
+"""
+    each = all_of(written(tmp_path, text))
+    assert sorted(line.partition(" (")[0] for line in each) == [
+        "data.img_size: unknown key; did you mean 'image_size'?",
+        "data.mask.grid: found 5; use a divisor of data.image_size 64",
+        "inverse_problem.hole: found 100; at most data.image_size 64",
+        "network.attention_resolutions: found 5; the levels of channel_mult are at [64, 32]; use some of these",
+        "network.in_channels: found 2; data.kind images needs 3; leave it out",
+        "train.accumulate: found 4; batch_size 6 is split into so many parts; use a divisor of it",
+        "train.btch_size: unknown key; did you mean 'batch_size'?",
+        "train.warmup_images: found 9; train.images is 3; a warm-up ends before training does",
+    ]
+
+
+def test_a_mistake_is_not_told_of_what_another_one_took_away():
+    """Without its batch size nothing can be said of `accumulate`, nor of η without knowing the operator."""
+    each = all_of(FACES, ["train.batch_size=none", "train.accumulate=3", "data.limit=0"])
+    assert [line.partition(" ")[0] for line in each] == ["data.limit", "train.batch_size"]
+    each = all_of(FACES, ["inverse_problem=box", "sample.warm_start=1", "train.lr=0"])
+    assert [line.partition(" ")[0] for line in each] == ["train.lr", "inverse_problem"]
+
+
+def test_mistakes_of_overrides_name_them():
+    each = all_of(FACES, ["train.lr=-1", "data.mask={kind: box, drop: 2}"])
+    assert each[0].startswith("data.mask.drop (override data.mask={kind: box, drop: 2}): found 2; it should be")
+    assert each[1].startswith("train.lr (override train.lr=-1): found -1; it should be greater than 0")
+
+
+@pytest.mark.parametrize("text", ["{operator:box,hole:8}", "{operator:box, hole: 8}", "{operator: box,hole:8}"])
+def test_a_colon_needs_no_space(tmp_path, text):
+    spaced = load_config(FACES, ["inverse_problem={operator: box, hole: 8}"])
+    assert load_config(FACES, [f"inverse_problem={text}"]) == spaced
+    file = written(tmp_path, FACES.read_text() + f"\ninverse_problem: {text}\n")
+    assert load_config(file).inverse_problem == spaced.inverse_problem
+
+
+def test_paths_on_the_command_line_are_taken_as_they_are(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {"my: #1": "my: #1", "3": "3", "~/photos": "/home/me/photos", "'a b'": "a b", "[x]": "[x]"}
+    for text, path in given.items():
+        assert str(load_config(FACES, [f"setting.dataset_dir={text}"]).setting.dataset_dir) == path
+    for text in ("", "null", "~"):
+        assert load_config(FACES, [f"setting.dataset_dir={text}"]).setting.dataset_dir is None
+
+
+def test_a_path_without_its_setting(tmp_path):
+    with pytest.raises(ConfigError, match=f"write for example setting.dataset_dir={tmp_path}"):
+        load_config(FACES, [str(tmp_path)])

@@ -5,6 +5,7 @@ says what was asked; what the fields hold is what runs.
 """
 
 import reprlib
+from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +18,12 @@ AUTOMATIC: Any = None  # default of a field whose value `Config` finds
 
 def refuse(field: str, reason: str) -> PydanticCustomError:
     """An error of a check over several fields, blamed on one of them."""
-    return PydanticCustomError("refused", "{field}: {reason}", {"field": field, "reason": reason})
+    return refuse_all([(field, reason)])
+
+
+def refuse_all(faults: Sequence[tuple[str, str]]) -> PydanticCustomError:
+    """An error of several such checks: field and reason of each."""
+    return PydanticCustomError("refused", "{faults}", {"faults": list(faults)})
 
 
 class Block(BaseModel):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from pydantic import field_validator as of_fields
 from pydantic import model_validator as check
 
-from .block import Block, refuse
+from .block import Block, refuse_all
 from .measured import AnyMask, AnyProblem, DataConfig, ProblemConfig, UndersamplingProblem
 from .sampled import OF_SAMPLER, DrawConfig, GradientStepConfig, ProximalConfig, SampleConfig
 from .trained import DiffusionConfig, NetworkConfig, TrainConfig
@@ -27,6 +29,15 @@ class Setting(Block):
         description="a folder, read as data.kind says, or an .h5 store written by msm acquire; for data.kind raw "
         "and msm sample: a raw file, or a folder of them",
     )
+
+    @of_fields("save_dir", "pretrained_model_dir", "dataset_dir")
+    @classmethod
+    def _home(cls, path: Path | None) -> Path | None:
+        """~ is the home folder, which no shell puts in behind an equals sign."""
+        try:
+            return path and path.expanduser()
+        except RuntimeError:  # of nobody
+            return path
 
 
 class Config(Block):
@@ -55,28 +66,35 @@ class Config(Block):
 
     @check(mode="after")
     def _blocks_agree(self) -> Config:
-        data, network = self.data, self.network
+        own = {"image_size": self.data.image_size, "in_channels": self.data.network_channels}
+        object.__setattr__(self, "network", self.network.with_automatic(own))
+        self._settle()
+        if faults := list(self._disagreements()):
+            raise refuse_all(faults)
+        return self
+
+    def _disagreements(self) -> Iterator[tuple[str, str]]:
+        """Field and reason of all that does not go together."""
+        data, network, sample, problem = self.data, self.network, self.sample, self.inverse_problem
         if network.image_size != data.image_size:
-            reason = f"data.image_size is {data.image_size}; make the two equal"
-            raise refuse("network.image_size", f"found {network.image_size}; {reason}")
+            reason = f"data.image_size is {data.image_size}; make the two equal, or leave this one out"
+            yield "network.image_size", f"found {network.image_size}; {reason}"
         if network.in_channels != data.network_channels:
-            reason = f"data.kind {data.kind} needs {data.network_channels}"
-            raise refuse("network.in_channels", f"found {network.in_channels}; {reason}")
+            reason = f"data.kind {data.kind} needs {data.network_channels}; leave it out"
+            yield "network.in_channels", f"found {network.in_channels}; {reason}"
+        yield from _check_network(network)
         if self.diffusion.parametrisation == ("edm" if data.is_mri else "sense"):
             reason = "it is for images, use sense for MRI" if data.is_mri else "it is for MRI, use edm for images"
-            raise refuse("diffusion.parametrisation", f"found '{self.diffusion.parametrisation}'; {reason}")
-        _check_mask("data.mask", data.mask, data.image_size)
-        self._settle()
-        sample, problem = self.sample, self.inverse_problem
+            yield "diffusion.parametrisation", f"found '{self.diffusion.parametrisation}'; {reason}"
+        yield from _check_mask("data.mask", data.mask, data.image_size)
         if problem is not None:
-            _check_problem(problem, data)
+            yield from _check_problem(problem, data)
         if isinstance(sample.data_step, DrawConfig) and sample.eta != 1:
-            raise refuse("sample.eta", f"found {sample.eta}; data step draw needs 1 or null")
+            yield "sample.eta", f"found {sample.eta}; data step draw needs 1 or null"
         if problem is not None and sample.order == 2:
-            raise refuse("sample.order", "found 2; it is to generate, use 1 for inverse problems")
+            yield "sample.order", "found 2; it is to generate, use 1 for inverse problems"
         if problem is None and sample.warm_start != "none":
-            raise refuse("sample.warm_start", f"found {sample.warm_start}; it is for inverse problems, use none")
-        return self
+            yield "sample.warm_start", f"found {sample.warm_start}; it is for inverse problems, use none"
 
     def _settle(self) -> None:
         """Put in what is automatic: it depends on other blocks."""
@@ -117,31 +135,40 @@ def _automatic_kind(preset: Any, raw: bool) -> str:
     return "proximal" if raw and preset is None else "gradient"
 
 
-def _check_mask(field: str, mask: AnyMask, size: int) -> None:
+def _check_network(network: NetworkConfig) -> Iterator[tuple[str, str]]:
+    from ..network import SettingError, check_settings  # with torch, which takes seconds
+
+    try:
+        check_settings(network.model_dump())
+    except SettingError as error:
+        yield f"network.{error.name}", error.reason
+
+
+def _check_mask(field: str, mask: AnyMask, size: int) -> Iterator[tuple[str, str]]:
     if mask.kind == "box" and size % mask.grid:
-        raise refuse(f"{field}.grid", f"found {mask.grid}; use a divisor of data.image_size {size}")
+        yield f"{field}.grid", f"found {mask.grid}; use a divisor of data.image_size {size}"
     if (mask.kind == "cartesian" or mask.kind == "variable_density") and mask.center > size:
-        raise refuse(f"{field}.center", f"found {mask.center}; at most data.image_size {size}")
+        yield f"{field}.center", f"found {mask.center}; at most data.image_size {size}"
     if mask.kind == "cartesian" and mask.pattern == "uniform" and mask.acceleration % 1:
-        raise refuse(f"{field}.acceleration", f"found {mask.acceleration}; uniform needs a whole number")
+        yield f"{field}.acceleration", f"found {mask.acceleration}; uniform needs a whole number"
 
 
-def _check_problem(problem: AnyProblem, data: DataConfig) -> None:
+def _check_problem(problem: AnyProblem, data: DataConfig) -> Iterator[tuple[str, str]]:
     at, size = "inverse_problem", data.image_size
     if (problem.operator == "undersampling") != data.is_mri:
         photos = "box, random, super_resolution, gaussian_blur, motion_blur or colorization"
         takes = "undersampling" if data.is_mri else photos
-        raise refuse(f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes {takes}")
+        yield f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes {takes}"
     if problem.operator == "undersampling":
         if problem.mask is None and data.kind != "raw":
-            raise refuse(f"{at}.mask", "missing; operator undersampling needs it")
+            yield f"{at}.mask", "missing; operator undersampling needs it"
         if problem.mask is not None and data.kind == "raw":
-            raise refuse(f"{at}.mask", "remove it, or set inverse_problem=null: raw files have masks")
+            yield f"{at}.mask", "remove it, or set inverse_problem=null: raw files have masks"
         if problem.mask is not None:
-            _check_mask(f"{at}.mask", problem.mask, size)
+            yield from _check_mask(f"{at}.mask", problem.mask, size)
     if problem.operator == "colorization" and data.channels != 3:
-        raise refuse(f"{at}.operator", "found 'colorization'; it needs data.channels 3")
+        yield f"{at}.operator", "found 'colorization'; it needs data.channels 3"
     if problem.operator == "box" and problem.hole > size:
-        raise refuse(f"{at}.hole", f"found {problem.hole}; at most data.image_size {size}")
+        yield f"{at}.hole", f"found {problem.hole}; at most data.image_size {size}"
     if problem.operator == "super_resolution" and size % problem.factor:
-        raise refuse(f"{at}.factor", f"found {problem.factor}; use a divisor of {size} (image_size)")
+        yield f"{at}.factor", f"found {problem.factor}; use a divisor of {size} (image_size)"

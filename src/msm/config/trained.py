@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic import model_validator as check
 
-from .block import Block, refuse
+from .block import AUTOMATIC, Block, refuse
 from .measured import Size
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -16,8 +16,10 @@ Precision = Literal["no", "bf16", "fp16"]
 class NetworkConfig(Block):
     """The ADM U-Net, by the names of `ADMNetwork`'s arguments."""
 
-    image_size: Size
-    in_channels: int = Field(ge=1, description="2 for MRI (real, imaginary), otherwise data.channels")
+    image_size: Size = Field(default=AUTOMATIC, description="null: data.image_size")
+    in_channels: int = Field(
+        default=AUTOMATIC, ge=1, description="null: 2 for MRI (real, imaginary), otherwise data.channels"
+    )
     num_channels: int = Field(default=128, ge=1, description="base width, a multiple of num_groups")
     num_res_blocks: int = Field(default=2, ge=1, description="residual blocks a level")
     channel_mult: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -36,16 +38,6 @@ class NetworkConfig(Block):
         ge=1,
         description="side in pixels of what the first level sees as one; 2 halves the cost, details suffer",
     )
-
-    @check(mode="after")
-    def _fits(self) -> NetworkConfig:
-        from ..network import SettingError, check_settings  # with torch, which takes seconds
-
-        try:
-            check_settings(self.model_dump())
-        except SettingError as error:
-            raise refuse(error.name, error.reason) from None
-        return self
 
 
 class DiffusionConfig(Block):

@@ -1,7 +1,7 @@
 """YAML as data: plain values in, plain values out.
 
 `parse` knows plain values and `!!python/tuple`; every other tag is refused, so nothing in a file can run. Numbers and
-truth values are those of YAML 1.2: 1e-5 is a number, `no` is text.
+truth values are those of YAML 1.2: 1e-5 is a number, `no` is text. A colon needs no space behind it.
 """
 
 import re
@@ -32,12 +32,24 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own name; filled below)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if isinstance(node, yaml.MappingNode):
+            node.value = [self.spaced(key, value) for key, value in node.value]
         seen: set[str] = set()
         for key, _ in getattr(node, "value", []):
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' appears twice", key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep=deep)
+
+    def spaced(self, key: yaml.Node, value: yaml.Node) -> tuple[yaml.Node, yaml.Node]:
+        """{operator:box} is {operator: box}: YAML takes the former for one name without a value, as no setting is."""
+        plain = isinstance(key, yaml.ScalarNode) and key.style is None and ":" in key.value
+        if not plain or not isinstance(value, yaml.ScalarNode) or value.value:
+            return key, value
+        name, _, text = key.value.partition(":")
+        tag = self.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+        mark = key.start_mark
+        return yaml.ScalarNode(f"{_YAML}str", name, mark), yaml.ScalarNode(tag, text, mark)
 
     def construct_tuple(self, node: yaml.Node) -> tuple[Any, ...]:
         return tuple(self.construct_sequence(node, deep=True))  # type: ignore[arg-type]
