@@ -46,10 +46,15 @@ _UNKNOWN = ("extra_forbidden", "invalid_key")
 class Fault(NamedTuple):
     """What is wrong with one field."""
 
-    field: str
-    """Dotted, as the user writes it."""
+    keys: tuple[str, ...]
+    """Of the blocks that lead to it, and its own."""
     reason: str
     """What was found, and what to do."""
+
+    @property
+    def field(self) -> str:
+        """Dotted, as the user writes it."""
+        return ".".join(self.keys)
 
 
 def check(raw: Mapping[str, Any]) -> Config | list[Fault]:
@@ -61,12 +66,12 @@ def check(raw: Mapping[str, Any]) -> Config | list[Fault]:
     Args:
         raw: settings in this library's layout, unchecked.
     """
-    found: dict[str, str] = {}
+    found: dict[tuple[str, ...], str] = {}
     values = dict(raw)
     for field, new in _MOVED.items():
         block, _, name = field.partition(".")
         if isinstance(values.get(block), dict) and name in values[block]:
-            found[field] = f"has moved; write {new}"
+            found[block, name] = f"has moved; write {new}"
             values = _without(values, (block, name))
     doubtful: set[str] = set()  # blocks of which a value is gone: checks of several fields together say nothing then
     while True:
@@ -79,27 +84,28 @@ def check(raw: Mapping[str, Any]) -> Config | list[Fault]:
         else:
             if not found:
                 return config
-        return [Fault(field, reason) for field, reason in found.items()]
+        return [Fault(keys, reason) for keys, reason in found.items()]
 
 
 def _left(
-    values: dict[str, Any], errors: list[ErrorDetails], found: dict[str, str], doubtful: set[str]
+    values: dict[str, Any], errors: list[ErrorDetails], found: dict[tuple[str, ...], str], doubtful: set[str]
 ) -> tuple[dict[str, Any], bool]:
     """The settings without what is wrong, which is added to what was found, and whether there was anything new."""
-    told, before, meant, gone = False, bool(found), set[str](), set[str]()
+    told, before, meant, gone = False, bool(found), set[tuple[str, ...]](), set[str]()
     errors = sorted(errors, key=lambda e: e["type"] not in _UNKNOWN)  # what they explain is not told again
-    for error, (field, reason) in [(each, fault) for each in errors for fault in _explain(each)]:
-        hides = {field.partition(".")[0], "data", "inverse_problem"} & doubtful
-        if field in found or field in meant or (before and hides and error["type"] in ("refused", "missing")):
+    for error, (keys, reason) in [(each, fault) for each in errors for fault in _explain(each)]:
+        hides = {*keys[:1], "data", "inverse_problem"} & doubtful
+        if keys in found or keys in meant or (before and hides and error["type"] in ("refused", "missing")):
             continue
-        found[field], told = reason, True
-        keys = tuple(field.split("."))
-        near = _near(error["loc"]) if error["type"] == "extra_forbidden" else None
+        found[keys], told = reason, True
+        if not keys:
+            continue
+        near = _near(error["loc"]) if error["type"] in _UNKNOWN else None
         values, value = _without(values, keys), _at(values, keys)
         if near is not None and _at(values, (*keys[:-1], near)) is None:
             values = _with(values, (*keys[:-1], near), value)
-            meant.add(".".join((*keys[:-1], near)))
-        elif error["type"] != "refused" and error["loc"]:
+            meant.add((*keys[:-1], near))
+        elif error["type"] != "refused":
             gone |= {keys[0], *(place.partition(".")[0] for place in _elsewhere(error["loc"]))}
     doubtful |= gone
     return values, told
@@ -132,34 +138,34 @@ def _explain(error: ErrorDetails) -> list[Fault]:
     faults = []
     for field, reason in error["ctx"]["faults"]:
         loc = (*error["loc"], *field.split("."))
-        faults.append(Fault(_dotted(loc), reason + _about(loc)))
+        faults.append(Fault(_keys(loc), reason + _about(loc)))
     return faults
 
 
 def _of_field(error: ErrorDetails) -> Fault:
-    """The dotted field, and what was found and what to do."""
+    """What an error says of the field where it is found."""
     branch = re.compile(r"constrained-float$|literal\[")  # pydantic adds the branch of a union
     loc = tuple(part for part in error["loc"] if not branch.match(str(part)))
     kind, context = error["type"], error.get("ctx", {})
-    field, hint = _dotted(loc), _about(loc)
+    keys, hint = _keys(loc), _about(loc)
     if kind in _UNKNOWN:
-        return Fault(field, f"unknown key; {_nearest(loc)}")
+        return Fault(keys, f"unknown key; {_nearest(loc)}")
     if kind == "missing":
-        return Fault(field, f"missing; add it{hint}")
+        return Fault(keys, f"missing; add it{hint}")
     tag = str(context.get("discriminator", "")).strip("'")
     if kind == "union_tag_not_found":
         tags = [str(block[-1]) for block in _BLOCKS if block and block[:-1] == loc]
-        return Fault(f"{field}.{tag}", f"missing; add it: {', '.join(tags)}")
+        return Fault((*keys, tag), f"missing; add it: {', '.join(tags)}")
     if kind == "union_tag_invalid":
         should = f"found '{context['tag']}'; it should be one of {context['expected_tags']}"
-        return Fault(f"{field}.{tag}", should)
+        return Fault((*keys, tag), should)
     if kind in ("model_type", "model_attributes_type"):
-        should = "be a block of keys, in quotes on the command line: " + f'"{field}={{key: value, …}}"'
+        should = "be a block of keys, in quotes on the command line: " + f'"{".".join(keys)}={{key: value, …}}"'
     elif kind == "path_type":
         should = "be a path"
     else:
         should = re.sub(r"^(Input|\w+) should |, (unable|got) .*|, exceeded .*", "", error["msg"])
-    return Fault(field, f"found {reprlib.repr(error['input'])}; it should {should}{hint}")
+    return Fault(keys, f"found {reprlib.repr(error['input'])}; it should {should}{hint}")
 
 
 def _about(loc: Place) -> str:
@@ -168,9 +174,9 @@ def _about(loc: Place) -> str:
     return f" ({about.description})" if about and about.description else ""
 
 
-def _dotted(loc: Place) -> str:
-    """The field as the user writes it, without the tags that pydantic adds to its place."""
-    return ".".join(str(part) for i, part in enumerate(loc) if not i or loc[: i + 1] not in _BLOCKS)
+def _keys(loc: Place) -> tuple[str, ...]:
+    """The keys as the user writes them, without the tags that pydantic adds to their place."""
+    return tuple(str(part) for i, part in enumerate(loc) if not i or loc[: i + 1] not in _BLOCKS)
 
 
 def _near(loc: Place) -> str | None:
@@ -181,8 +187,8 @@ def _near(loc: Place) -> str | None:
 
 def _elsewhere(loc: Place) -> list[str]:
     """Where else there is a key of this name, dotted."""
-    places = [_dotted((*block, loc[-1])) for block, model in _BLOCKS.items() if loc[-1] in model.model_fields]
-    return [place for place in dict.fromkeys(places) if place != _dotted(loc)]  # not: in another kind of its block
+    places = [_keys((*block, loc[-1])) for block, model in _BLOCKS.items() if loc[-1] in model.model_fields]
+    return [".".join(keys) for keys in dict.fromkeys(places) if keys != _keys(loc)]  # not: in another kind of its block
 
 
 def _nearest(loc: Place) -> str:

@@ -5,11 +5,13 @@ The number that torchrun gave the process is read from its environment: accelera
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from time import monotonic
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
+FIRST_LINE, LONGEST_SILENCE = 30, 600  # seconds
 
 
 class Advance(Protocol):
@@ -26,7 +28,7 @@ def _is_first() -> bool:
 def say(text: str) -> None:
     """Print what a command has to tell, on standard output."""
     if _is_first():
-        print(text)
+        print(text, flush=True)
 
 
 def note(text: str) -> None:
@@ -60,24 +62,92 @@ def table(title: str, rows: Sequence[dict[str, str]]) -> None:
         Console().print(shown)
 
 
+class _Pace:
+    """How far something is, and how long the rest takes at its mean pace; a slow step does not make that unknown."""
+
+    def __init__(self, total: int | None, begun: int):
+        self.total, self.begun, self.done, self.started = total, begun, begun, monotonic()
+
+    def share(self) -> str:
+        """Of the total, or the number where that is not known."""
+        return f"{self.done / self.total:.0%}" if self.total else str(self.done)
+
+    def left(self) -> str:
+        """The time left; nothing before the first step, and after the last one."""
+        if not self.total or not self.begun < self.done < self.total:
+            return ""
+        rest = (monotonic() - self.started) * (self.total - self.done) / (self.done - self.begun)
+        units = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 0, ""))
+        for size, unit, small, part in units:
+            if rest >= size:
+                behind = f" {rest % size / small:.0f} {part}" if small else ""
+                return f"{rest // size:.0f} {unit}{behind} left"
+        return f"{rest:.0f} s left"
+
+
 @contextmanager
-def progress(label: str, total: int | None, *, shared: bool = False) -> Iterator[Advance]:
+def progress(label: str, total: int | None, *, shared: bool = False, begun: int = 0) -> Iterator[Advance]:
     """A progress bar with the time left; gives the function that moves it on.
+
+    Where there is no terminal, as in the log of a job, it is a line now and then: after half a minute, rarer as the
+    work goes on, one in ten minutes at least, and one at the end.
 
     Args:
         label: what is done.
         total: number of steps, None if it is not known.
         shared: whether the processes share the steps out, so that this one moves it on by its own.
+        begun: steps that were done earlier.
     """
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    if not _is_first():
+        yield lambda steps, note="": None
+        return
+    from rich.console import Console
 
     if shared and total is not None:
         total = -(-total // int(os.environ.get("WORLD_SIZE", "1")))
-    beside = TextColumn("{task.fields[note]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), beside, TimeRemainingColumn())
-    with Progress(*columns, disable=not _is_first()) as bars:
-        bar = bars.add_task(label, total=total, note="")
-        yield lambda steps, note="": bars.update(bar, advance=steps, note=note)
+    console, pace = Console(), _Pace(total, begun)
+    with (_bar if console.is_terminal or console.is_jupyter else _lines)(label, pace) as show:
+
+        def advance(steps: int, note: str = "") -> None:
+            pace.done += steps
+            show(note)
+
+        yield advance
+
+
+@contextmanager
+def _bar(label: str, pace: _Pace) -> Iterator[Callable[[str], None]]:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    texts = (TextColumn(f"{{task.fields[{name}]}}") for name in ("share", "note"))
+    with Progress(TextColumn("{task.description}"), BarColumn(), *texts) as bars:
+        bar = bars.add_task(label, total=pace.total, completed=pace.done, share=pace.share(), note="")
+
+        def show(note: str) -> None:
+            text = " · ".join(filter(None, (note, pace.left())))
+            bars.update(bar, completed=pace.done, share=pace.share(), note=text)
+
+        yield show
+
+
+@contextmanager
+def _lines(label: str, pace: _Pace) -> Iterator[Callable[[str], None]]:
+    latest, due = "", FIRST_LINE
+
+    def line() -> None:
+        say(" · ".join(filter(None, (f"{label}: {pace.share()}", latest, pace.left()))))
+
+    def show(note: str) -> None:
+        nonlocal latest, due
+        latest, elapsed = note, monotonic() - pace.started
+        if elapsed >= due and pace.done != pace.total:
+            line()
+            due = elapsed + min(max(FIRST_LINE, elapsed / 10), LONGEST_SILENCE)
+
+    try:
+        yield show
+    finally:
+        line()
 
 
 def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
