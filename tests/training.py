@@ -17,10 +17,10 @@ SIZE, COUNT = 16, 10
 MASKS = BoxMasks(SIZE)
 
 
-def write_store(path):
+def write_store(path, count=COUNT):
     generator = torch.Generator().manual_seed(0)
     with StoreWriter(path, {}) as writer:
-        for i in range(COUNT):
+        for i in range(count):
             values = torch.randn(1, SIZE, SIZE, generator=generator)
             writer.add(f"item{i}", values, MASKS.sample(1, generator)[0], None, 0.0)
     return path

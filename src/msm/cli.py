@@ -161,10 +161,10 @@ def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: msm calibrate runs/brain
     """
-    from .runs.settings import training_config
+    from .runs.settings import calibration_config
     from .runs.train import calibrate_run
 
-    calibrate_run(training_config(config, overrides or []))
+    calibrate_run(calibration_config(config, overrides or []))
 
 
 @app.command()
@@ -303,6 +303,12 @@ def main() -> None:
 
 def _usage(error: Any) -> str:
     """What is wrong with the arguments, in one line."""
+    from .config.schema import Config
+
     option, command = getattr(error, "option_name", ""), error.ctx.command_path if error.ctx else "msm"
-    hint = f"; write {option.lstrip('-')}=… without --" if "." in option else ""
+    key = option.lstrip("-").replace("-", "_")
+    blocks = {name: field.annotation for name, field in Config.model_fields.items()}
+    places = [name for name, block in blocks.items() if key in getattr(block, "model_fields", ())]
+    named = key if "." in key else f"{places[0]}.{key}" if places else ""
+    hint = f"; write {named}=… without --" if named else ""
     return f"{' '.join(error.format_message().split()).rstrip('.')}{hint} ({command} --help shows what it takes)"

@@ -9,8 +9,22 @@ from msm.system.signals import stop_asked
 
 
 def test_the_second_interruption_ends_at_once(capsys):
-    with stop_asked() as asked:
+    with stop_asked() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert asked() and "Ctrl-C again" in capsys.readouterr().err
+        assert stop.asked and "Ctrl-C again" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_may_end_at_once_does(number):
+    reached = []
+    with stop_asked() as stop:
+        with stop.at_once():
+            reached.append("before")
+            os.kill(os.getpid(), number)
+            reached.append("after")
+        assert stop.asked and reached == ["before"]
+        with stop.at_once():
+            reached.append("again")
+        assert reached == ["before"]

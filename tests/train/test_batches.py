@@ -20,7 +20,7 @@ def items(tmp_path):
 
     def make(**settings):
         data = MeasurementStore(tmp_path / "store.h5")
-        return TrainingItems(data, MASKS, VPSchedule().training_grid(200), TrainConfig(**settings))
+        return TrainingItems(data, MASKS, VPSchedule().training_grid(200), TrainConfig(**settings), len(data))
 
     return make
 

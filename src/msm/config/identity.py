@@ -9,7 +9,7 @@ from .trained import TrainConfig
 
 TRAINING_MAY_CHANGE = {  # of the `train` block, when a run goes on: what the rest of it does, not what it is
     *("images", "lr", "weight_decay", "warmup_images", "decay", "grad_clip", "ema_decay", "sure_tau"),
-    *("accumulate", "mixed_precision", "workers", "checkpoint_images", "keep_checkpoints"),
+    *("accumulate", "mixed_precision", "workers", "checkpoint_images", "keep_checkpoints", "pictures"),
 }
 
 

@@ -107,6 +107,19 @@ class TrainConfig(Block):
     mixed_precision: Precision = Field(default="no", description="arithmetic of the network")
     checkpoint_images: int = Field(default=50_000, ge=1, description="images between two checkpoints")
     keep_checkpoints: int = Field(default=2, ge=1, description="newest checkpoints kept")
+    validation_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the measurements, the last ones, that is not trained on; their loss is logged at "
+        "checkpoints, at the price of 64 network passes, of three times as many with noise",
+    )
+    pictures: int = Field(
+        default=4,
+        ge=0,
+        description="images drawn at a checkpoint, to look at, by 50 network passes each; at so few of the checkpoints "
+        "that they take a tenth of the time at most, and at the last one; 0: none",
+    )
     workers: int = Field(default=0, ge=0, description="data loading processes")
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the weights, the order and the diffusion noise")
 

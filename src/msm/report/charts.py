@@ -38,16 +38,20 @@ def cost_chart(group: Sequence[Run]) -> str:
 
 
 def loss_chart(log: Path) -> tuple[str, str]:
-    """Training loss against images seen, means over equal parts of the log: (name of the run, chart).
+    """Training loss against images seen, means over equal parts of the log, and loss on measurements held out.
+
+    Returns:
+        name of the run, chart.
 
     Raises:
         DataError: a line of the log is damaged.
     """
-    points = []
+    points, held_out = list[tuple[float, float]](), list[tuple[float, float]]()
     for n, line in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             record = json.loads(line)
-            points.append((float(record["images"]), float(record["loss"])))
+            chosen, name = (held_out, "validation_loss") if "validation_loss" in record else (points, "loss")
+            chosen.append((float(record["images"]), float(record[name])))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{log}, line {n}: damaged; remove this line") from error
     if not points:
@@ -56,8 +60,11 @@ def loss_chart(log: Path) -> tuple[str, str]:
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     x, y = ([sum(p[axis] for p in part) / len(part) for part in parts] for axis in (0, 1))
     title = f"Training loss: from {y[0]:.3g} to {y[-1]:.3g} over {points[-1][0]:.0f} images"
-    losses = Series("loss", x, y, markers=len(x) < 3)
-    return log.parent.resolve().name, chart(title, "images seen", "training loss", [losses], log_y=min(y) > 0)
+    losses = [Series("loss", x, y, markers=len(x) < 3)]
+    if held_out:
+        losses.append(Series("held out", [p[0] for p in held_out], [p[1] for p in held_out]))
+    positive = min(min(series.y) for series in losses) > 0
+    return log.parent.resolve().name, chart(title, "images seen", "training loss", losses, log_y=positive)
 
 
 def neighbour_chart(records: Sequence[Record]) -> str | None:

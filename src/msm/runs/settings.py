@@ -19,6 +19,12 @@ def training_config(name: Path, overrides: Sequence[str]) -> Config:
     return load_config(name, [*_settings(implied), *overrides])
 
 
+def calibration_config(name: Path, overrides: Sequence[str]) -> Config:
+    """What `msm calibrate` is asked for; of a run's folder it is the weights inside, not those that it began with."""
+    implied = {"save_dir": name, "pretrained_model_dir": name} if _is_trained(name) else {}
+    return load_config(name, [*_settings(implied), *overrides])
+
+
 def sampling_config(name: Path, overrides: Sequence[str]) -> Config:
     """What `msm sample` is asked for; a training run's folder, or a bundled model, is config and weights in one.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..config.build import make_loss
 from ..config.load import Config
@@ -12,18 +13,19 @@ from ..config.trained import TrainConfig
 from ..data.store import Acquisitions, MeasurementStore
 from ..denoiser import ERROR_FILE, PartialDenoiser
 from ..measured_error import measure_error
-from ..output.figures import write_picture
+from ..output.figures import displayable, write_picture
 from ..output.run_folder import IMAGES, PICTURES, check_folder, record_run
 from ..sampling import Sampler, generate
 from ..system.console import progress, say
 from ..system.files import fingerprint
-from ..system.places import WEIGHTS
+from ..system.places import WEIGHTS, weights_folder
 from ..system.processes import arithmetic, processes
 from ..train.trainer import Trainer
 from .inputs import training_data
 from .weights import new_denoiser
 
 CALIBRATED_ON = 128  # measurements
+LOOK = Sampler(steps=25, draws=2)  # for pictures to look at
 
 
 def run_training(config: Config) -> bool:
@@ -40,12 +42,17 @@ def run_training(config: Config) -> bool:
     assert denoiser.masks is not None
     denoiser.masks = denoiser.masks.resized((store.shape[1], store.shape[2]))
 
-    def on_checkpoint(images: int) -> None:
+    def on_checkpoint(images: int) -> Tensor | None:
         """A few images generated with the coil maps of the store's first item."""
+        if not _is_due(images, config.train):
+            return None
         first = store.batch([0]).to(denoiser.schedule.device)
-        sampler = Sampler(steps=25, draws=2)
-        z = generate(denoiser, store.shape, seeds=range(4), transform=first.transform, sampler=sampler)
-        write_picture(folder / PICTURES / f"{images:09d}.png", first.transform.adjoint(z))
+        seeds = range(config.train.pictures)
+        x = first.transform.adjoint(
+            generate(denoiser, store.shape, seeds=seeds, transform=first.transform, sampler=LOOK)
+        )
+        write_picture(folder / PICTURES / f"{images:09d}.png", x)
+        return displayable(x)
 
     trainer = Trainer(
         denoiser,
@@ -70,7 +77,7 @@ def run_training(config: Config) -> bool:
 def calibrate_run(config: Config) -> None:
     """Measure the error of the weights in setting.pretrained_model_dir, or of the run folder, on its measurements."""
     folder = config.setting.save_dir
-    weights = config.setting.pretrained_model_dir or folder / WEIGHTS
+    weights = weights_folder(config.setting.pretrained_model_dir or folder)
     denoiser = PartialDenoiser.load(weights)
     _, data = training_data(config, folder, denoiser.divisor)
     calibrate(weights, data, config.train)
@@ -92,6 +99,17 @@ def calibrate(weights: Path, data: Acquisitions, settings: TrainConfig, *, only_
     with progress("measuring the error", len(items)) as advance, arithmetic(settings.mixed_precision):
         denoiser.measured_error = measure_error(denoiser, batches, noise, advance=advance)
     denoiser.save_error(weights)
+
+
+def _is_due(images: int, settings: TrainConfig) -> bool:
+    """Whether a checkpoint gets pictures: all do if these take a tenth of the network passes of training at most.
+
+    A training image takes some three passes. Of more frequent checkpoints as many get pictures, and the last one.
+    """
+    if settings.pictures == 0 or images >= settings.images:
+        return settings.pictures > 0
+    apart = 10 * settings.pictures * LOOK.steps * LOOK.draws / 3  # images
+    return images // apart > (images - settings.checkpoint_images) // apart
 
 
 def _identity(config: Config, store: MeasurementStore) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _bar(label: str, pace: _Pace) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _lines(label: str, pace: _Pace) -> Iterator[Callable[[str], None]]:
-    latest, due = "", FIRST_LINE
+    latest, due = "", float(FIRST_LINE)
 
     def line() -> None:
         say(" · ".join(filter(None, (f"{label}: {pace.share()}", latest, pace.left()))))

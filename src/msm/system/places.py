@@ -64,6 +64,8 @@ def config_file(path: Path) -> Path:
         return path
     if path.as_posix() in bundled_configs():
         return CONFIGS / f"{path}.yaml"
+    if "=" in path.name:
+        raise ConfigError(f"{path}: is a setting; CONFIG comes before the settings, for example demo/faces")
     if path.exists():
         raise ConfigError(f"{path}: is a folder without {CONFIG}; name a YAML file, or the folder of a run")
     near = get_close_matches(path.with_suffix("").as_posix(), [*bundled_configs(), *bundled_models()], n=1)

@@ -4,6 +4,7 @@ All randomness of an item follows from (seed, its place in the run): no step dep
 computes it, or on how often the run was stopped.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from math import ceil
 
@@ -18,6 +19,7 @@ from ..masks import Masks
 from ..measurement import Measurement, standard_normal
 
 Batch = tuple[Tensor, Measurement, dict[str, Tensor]]
+VALIDATIONS = 64  # evaluations of held-out measurements at a checkpoint
 
 
 class TrainingItems(Dataset[Batch]):
@@ -32,18 +34,19 @@ class TrainingItems(Dataset[Batch]):
         masks: p(S), for sub-masks.
         grid: training times (steps,).
         settings: `train` block of the config.
+        count: how many of the acquisitions to train on, the first ones.
     """
 
-    def __init__(self, data: Acquisitions, masks: Masks, grid: Tensor, settings: TrainConfig):
-        self.data, self.masks, self.grid, self.settings = data, masks, grid, settings
+    def __init__(self, data: Acquisitions, masks: Masks, grid: Tensor, settings: TrainConfig, count: int):
+        self.data, self.masks, self.grid, self.settings, self.count = data, masks, grid, settings, count
 
     def __getitem__(self, place: tuple[int, range]) -> Batch:
         """Some rows of the batch of a step; by name "noise" and, for data with noise, "probe" and "sure_weight"."""
         step, rows = place
         size, seed = self.settings.batch_size, self.settings.seed
         places = [step * size + row for row in rows]
-        epochs, positions = zip(*(divmod(n, len(self.data)) for n in places))
-        indices = [int(_order(epoch, len(self.data), seed)[n]) for epoch, n in zip(epochs, positions)]
+        epochs, positions = zip(*(divmod(n, self.count) for n in places))
+        indices = [int(_order(epoch, self.count, seed)[n]) for epoch, n in zip(epochs, positions)]
         streams = [item_generator(f"noise:{n}", seed) for n in places]
         measurement = self._submask(self.data.batch(indices, epochs), streams)
         if self.settings.augment:
@@ -79,6 +82,33 @@ class TrainingItems(Dataset[Batch]):
             keep = low + (high - low) * place
             masks.append(self.masks.submask(mask, keep[None], stream) if chosen < share else mask)
         return measurement.restrict(torch.cat(masks))
+
+
+def held_out(data: Acquisitions, count: int, grid: Tensor, settings: TrainConfig) -> Iterator[Batch]:
+    """Batches to judge a network by: the same ones every time, so that their loss differs by the network alone.
+
+    The last acquisitions, whole, at times spread evenly over the grid, `VALIDATIONS` in all: each acquisition at
+    several times if there are fewer. Their noise has streams of its own, so that training draws none of it.
+
+    Args:
+        data: the acquisitions, of which the last `count` are not trained on.
+        count: how many of them.
+        grid: training times (steps,).
+        settings: `train` block of the config.
+    """
+    size = max(1, settings.batch_size // settings.accumulate)
+    for start in range(0, VALIDATIONS, size):
+        numbers = range(start, min(start + size, VALIDATIONS))
+        places = [n * count // VALIDATIONS if count > VALIDATIONS else n % count for n in numbers]
+        measurement = data.batch([len(data) - count + place for place in places], [0] * len(places))
+        streams = [item_generator(f"validation:{n}", settings.seed) for n in numbers]
+        names = ("noise", "probe") if data.largest_noise_std > 0 else ("noise",)
+        noises = {
+            name: torch.stack([standard_normal(v, g) for v, g in zip(measurement.values, streams)]) for name in names
+        }
+        if "probe" in noises:
+            noises["sure_weight"] = torch.full((len(numbers),), settings.sure_weight)
+        yield grid[[int((n + 0.5) * len(grid) / VALIDATIONS) for n in numbers]], measurement, noises
 
 
 @lru_cache(maxsize=2)  # a batch may lie in two epochs

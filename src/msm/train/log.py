@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from torch import Tensor
+
 from ..errors import DataError
 from ..system.files import write_text
 
@@ -30,15 +32,19 @@ class Log:
         else:
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
-    def write(self, step: int, images: int, loss: float, norm: float, lr: float, seconds: float) -> None:
-        """Add a line of means since the last one; nothing where another process writes."""
+    def write(self, step: int, images: int, **record: float) -> None:
+        """Add a line of numbers by name; nothing where another process writes."""
         if not self.active:
             return
-        record = {"loss": loss, "grad_norm": norm, "lr": lr, "seconds_per_step": seconds}
         self.file.write(json.dumps({"step": step, "images": images, **record}) + "\n")
         if self.board is not None:
             for name, value in record.items():
                 self.board.add_scalar(name, value, step)
+
+    def show(self, step: int, pictures: Tensor) -> None:
+        """Put pictures (B, 1 or 3, H, W), in [0, 1], on the board."""
+        if self.active and self.board is not None:
+            self.board.add_images("samples", pictures, step)
 
     def close(self) -> None:
         """Everything is written."""

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -25,8 +26,8 @@ from ..network import StoredNetwork
 from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
 from ..system.processes import processes, usable
-from ..system.signals import stop_asked
-from .batches import Batch, TrainingItems
+from ..system.signals import Stop, deaf, stop_asked
+from .batches import Batch, TrainingItems, held_out
 from .checkpoints import Checkpoints
 from .log import Log
 
@@ -53,10 +54,11 @@ class Trainer:
         identity: what else a checkpoint must have in common with the run that goes on from it, by name, as JSON has
             it; the network and the settings outside `TRAINING_MAY_CHANGE` are.
         on_start: called before the first step, once the checkpoint to go on from is found to fit.
-        on_checkpoint: called with the number of images seen, while the network holds the averaged weights.
+        on_checkpoint: called with the number of images seen, while the network holds the averaged weights; what it
+            returns, if anything, are pictures (B, 1 or 3, H, W) in [0, 1] for tensorboard. A request to stop ends it.
 
     Raises:
-        ConfigError: if the batch cannot be shared out evenly.
+        ConfigError: if the batch cannot be shared out evenly, or train.validation_share leaves nothing to train on.
         ValueError: if the denoiser has no mask law or a network that cannot be written, or the loss does not know of
             the noise that the data hold.
     """
@@ -71,7 +73,7 @@ class Trainer:
         loss: Loss = noiseless_loss,
         identity: Mapping[str, object] | None = None,
         on_start: Callable[[], None] | None = None,
-        on_checkpoint: Callable[[int], None] | None = None,
+        on_checkpoint: Callable[[int], Tensor | None] | None = None,
     ):
         denoiser.described()  # what cannot be written is found before it is trained
         assert isinstance(denoiser.network, StoredNetwork)
@@ -88,6 +90,10 @@ class Trainer:
                 f"train.batch_size: {settings.batch_size} cannot be split over {self.accelerator.num_processes} "
                 f"processes × train.accumulate {settings.accumulate}; use a multiple of {parts}"
             )
+        self.held_out = math.ceil(settings.validation_share * len(data))  # the last ones
+        if self.held_out >= len(data):
+            share = f"found {settings.validation_share}; of {len(data)} acquisitions that leaves none to train on"
+            raise ConfigError(f"train.validation_share: {share}; use a smaller one")
         self.denoiser, self.data, self.masks, self.settings, self.loss = denoiser, data, denoiser.masks, settings, loss
         self.network = denoiser.network  # unwrapped: what is saved and averaged
         network = {f"network.{name}": value for name, value in self.network.settings.items()}
@@ -144,15 +150,16 @@ class Trainer:
         every = max(1, self.settings.checkpoint_images // self.settings.batch_size)
         sums, counted, started = torch.zeros(2, device=self.accelerator.device), 0, time.perf_counter()
         self.denoiser.train()
-        images, seen, shown = self.settings.images, 0, "–"
-        with closing(log), progress("training", images) as advance, stop_asked() as asked:
+        images, shown = self.settings.images, "–"
+        seen = min(self.step * self.settings.batch_size, images)
+        with closing(log), progress("training", images, begun=seen) as advance, stop_asked() as stop:
             for batch in self._loader():
                 with _within_memory(self.settings):
                     sums += self._optimise(batch)
                 self.step, counted = self.step + 1, counted + 1
                 before, seen = seen, min(self.step * self.settings.batch_size, images)
-                done, stop = self.step == self.total_steps, self._agreed(asked())
-                checkpoint = done or stop or self.step % every == 0
+                done, stopping = self.step == self.total_steps, self._agreed(stop.asked)
+                checkpoint = done or stopping or self.step % every == 0
                 if checkpoint or self.step % LOG_EVERY == 0:
                     loss, norm = (sums / counted).tolist()
                     self._check_finite(loss, norm)
@@ -160,14 +167,15 @@ class Trainer:
                     shown = f"{loss:.4f}"
                     if self.step % LOG_EVERY == 0 or done:
                         with _writing(self.folder):
-                            log.write(self.step, seen, loss, norm, self._learning_rate(self.step - 1), seconds)
+                            record = {"loss": loss, "grad_norm": norm, "lr": self._learning_rate(self.step - 1)}
+                            log.write(self.step, seen, **record, seconds_per_step=seconds)
                         sums.zero_()
                         counted, started = 0, time.perf_counter()
-                advance(seen - before, f"{seen}/{images} images · loss {shown} ·")
+                advance(seen - before, f"{seen}/{images} images · loss {shown}")
                 if checkpoint:
                     with _writing(self.folder):
-                        self._checkpoint(seen)
-                if stop:
+                        self._checkpoint(seen, log, stop)
+                if stopping or (self.accelerator.num_processes == 1 and stop.asked):
                     return
 
     def _agreed(self, asked: bool) -> bool:
@@ -213,11 +221,12 @@ class Trainer:
     def _loader(self) -> DataLoader[Batch]:
         """This process's part of every remaining batch."""
         accelerator, settings = self.accelerator, self.settings
-        items = TrainingItems(self.data, self.masks, self.grid.cpu(), settings)
+        items = TrainingItems(self.data, self.masks, self.grid.cpu(), settings, len(self.data) - self.held_out)
         share = settings.batch_size // accelerator.num_processes
         rows = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
         steps, on_gpu = zip(range(self.step, self.total_steps), repeat(rows)), accelerator.device.type == "cuda"
-        return DataLoader(items, batch_size=None, sampler=steps, num_workers=settings.workers, pin_memory=on_gpu)
+        workers: dict[str, Any] = {"num_workers": settings.workers, "worker_init_fn": deaf}
+        return DataLoader(items, batch_size=None, sampler=steps, pin_memory=on_gpu, **workers)
 
     def _check_finite(self, loss: float, norm: float) -> None:
         """Refuse a step that has no finite loss, or no finite gradient: it would spoil the weights."""
@@ -229,8 +238,8 @@ class Trainer:
                     "Lower train.lr and start the same command again"
                 )
 
-    def _checkpoint(self, seen: int) -> None:
-        """Write weights, averaged weights and optimiser state as one folder."""
+    def _checkpoint(self, seen: int, log: Log, stop: Stop) -> None:
+        """Write weights, averaged weights and optimiser state as one folder; then look at the averaged weights."""
         self.accelerator.wait_for_everyone()
         self.ema.store(self.network.parameters())
         if self.accelerator.is_main_process:
@@ -250,12 +259,24 @@ class Trainer:
                 return {"images": seen, "identity": self.identity, "scaler": scaler and scaler.state_dict()}
 
             self.checkpoints.write(self.step, fill)
-            if self.on_checkpoint is not None:
-                self.denoiser.eval()
-                self.on_checkpoint(seen)
-                self.denoiser.train()
+            self.denoiser.eval()
+            with stop.at_once():
+                if self.held_out:
+                    log.write(self.step, seen, validation_loss=self._validation_loss(averaged))
+                if self.on_checkpoint is not None and (pictures := self.on_checkpoint(seen)) is not None:
+                    log.show(self.step, pictures)
+            self.denoiser.train()
         self.ema.restore(self.network.parameters())
         self.accelerator.wait_for_everyone()
+
+    @torch.no_grad()
+    def _validation_loss(self, averaged: PartialDenoiser) -> float:
+        """Mean loss of the averaged weights on measurements that are held out."""
+        losses, device = [], self.accelerator.device
+        for times, acquired, white in held_out(self.data, self.held_out, self.grid.cpu(), self.settings):
+            noises = {name: noise.to(device) for name, noise in white.items()}
+            losses.append(self.loss(averaged, acquired.to(device), times.to(device), **noises))
+        return torch.cat(losses).mean().item()
 
     def _resume(self) -> None:
         """Take up the newest checkpoint that is whole; a damaged one is named and the one before used."""
