@@ -122,7 +122,7 @@ def test_pictures_are_on_the_board(tmp_path):
     assert msm("train", config, "train.validation_share=0.2", "train.pictures=2") == 0
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     board.Reload()
-    assert "validation_loss" in board.Tags()["scalars"] and board.Images("samples")[0].width > 32
+    assert "validation_loss" in board.Tags()["scalars"] and board.Images("samples")[0].width == 2 * 16
     assert [path.name for path in (tmp_path / "run" / "images").iterdir()] == ["000000008.png"]
     name, chart = loss_chart(tmp_path / "run" / "log.jsonl")
     assert name == "run" and "held out" in chart

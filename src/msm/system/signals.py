@@ -11,7 +11,7 @@ EXIT_CODE = 128 + signal.SIGTERM  # what a shell reports of a process that SIGTE
 
 
 class Stopped(BaseException):
-    """The request came where it ends what is done at once; nothing else may catch it."""
+    """A request came where it ends what is being done; no error, so that nothing takes it for one."""
 
 
 class Stop:
@@ -32,14 +32,16 @@ class Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A block that a request ends where it is, or does not let begin, and that leaves nothing half done."""
+        """A block that a request ends where it is, or does not let begin, and that leaves nothing half done.
+
+        Raises:
+            Stopped: a request came.
+        """
+        if self.asked:
+            raise Stopped
+        self._at_once = True
         try:
-            self._at_once = True
-            if self.asked:
-                raise Stopped
             yield
-        except Stopped:
-            pass
         finally:
             self._at_once = False
 

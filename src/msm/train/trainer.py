@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..network import StoredNetwork
 from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
 from ..system.processes import processes, usable
-from ..system.signals import Stop, deaf, stop_asked
+from ..system.signals import Stop, Stopped, deaf, stop_asked
 from .batches import Batch, TrainingItems, held_out
 from .checkpoints import Checkpoints
 from .log import Log
@@ -260,7 +260,7 @@ class Trainer:
 
             self.checkpoints.write(self.step, fill)
             self.denoiser.eval()
-            with stop.at_once():
+            with suppress(Stopped), stop.at_once():
                 if self.held_out:
                     log.write(self.step, seen, validation_loss=self._validation_loss(averaged))
                 if self.on_checkpoint is not None and (pictures := self.on_checkpoint(seen)) is not None:
