@@ -75,6 +75,7 @@ def test_quick_work_is_one_line(monkeypatch, capsys):
         advance(3)
     assert list(track(iter("abc"), "of a number not known")) == ["a", "b", "c"]
     assert list(track("abc", "of three")) == ["a", "b", "c"]
+    assert list(track("", "of none")) == []
     assert capsys.readouterr().out == "sampling: 100%\nof a number not known: 3\nof three: 100%\n"
 
 

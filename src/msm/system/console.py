@@ -147,7 +147,8 @@ def _lines(label: str, pace: _Pace) -> Iterator[Callable[[str], None]]:
     try:
         yield show
     finally:
-        line()
+        if pace.done > pace.begun:
+            line()
 
 
 def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
