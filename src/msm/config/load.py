@@ -49,11 +49,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     config = check(raw)
     if isinstance(config, Config):
         return config
-    told = {(field, where): reason for field, where, reason in (_tell(f, overrides, origin) for f in reversed(config))}
-    if len(told) == 1:
-        ((field, where), reason) = next(iter(told.items()))
+    mistakes = {
+        (field, where): reason for field, where, reason in (_tell(f, overrides, origin) for f in reversed(config))
+    }
+    if len(mistakes) == 1:
+        ((field, where), reason) = next(iter(mistakes.items()))
         raise ConfigError(f"{path}{where}: {field}: {reason}")
-    lines = [f"{field}{where}: {reason}" for (field, where), reason in reversed(told.items())]
+    lines = [f"{field}{where}: {reason}" for (field, where), reason in reversed(mistakes.items())]
     raise ConfigError(f"{path}: {len(lines)} mistakes:", *lines)
 
 
