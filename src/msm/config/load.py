@@ -38,9 +38,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: anything the user can mend, all of it, a line each.
     """
-    raw, origin, told = read(config_file(Path(path)))
-    if told:
-        note(one_line(f"{path}: {told}"))
+    raw, origin, read_as = read(config_file(Path(path)))
+    if read_as:
+        note(one_line(f"{path}: {read_as}"))
     for override in overrides:
         raw = _override(raw, override, f"{path} (override {override})")
         if override.partition("=")[0].strip() == "sample.preset":
