@@ -14,7 +14,7 @@ from runs import PHOTOS, run
 from runs import write_config as write_photos
 
 from msm.data.store import MeasurementStore
-from msm.errors import DataError
+from msm.errors import ConfigError
 from msm.raw import import_store as raw_store
 from msm.raw.prepare import prepare
 from msm.raw.readers import import_scans, raw_files
@@ -79,7 +79,7 @@ def test_a_stopped_import_goes_on(tmp_path, monkeypatch):
 
     def stopping(*given):
         if len(prepared) == 5 and not (tmp_path / "go").exists():
-            raise DataError("stopped")
+            raise ConfigError("stopped")  # a DataError would be the file's, which is skipped
         prepared.append(given[0].name)
         return original(*given)
 

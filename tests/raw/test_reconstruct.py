@@ -317,6 +317,6 @@ def test_a_file_without_calibration_region_is_one_clear_line(tmp_path, monkeypat
     np.save(tmp_path / "a.npy", k_space.numpy())
     assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "a.npy")) == 2
     error = capsys.readouterr().err
-    assert "a:0: the middle of k-space has no fully sampled rectangle" in error and error.count("\n") == 1
+    assert "a:0: around its centre (row 15, column 12) k-space is fully sampled on" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert len(list(import_scans([tmp_path / "a.npy"]))) == 1
