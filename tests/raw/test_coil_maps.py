@@ -128,7 +128,7 @@ def test_empty_maps_are_an_error(monkeypatch):
     """Whatever the reason: nothing may be reconstructed with maps of zero."""
     _, _, k_space = smooth_coils(4)
     with pytest.raises(
-        DataError, match="the coil maps are empty: the 64 × 8 points .* leave this slice out, or give maps"
+        DataError, match=r"the coil maps are empty: the 64 × 8 points .* leave this slice out, or give maps"
     ):
         espirit_maps(scan_of(middle(64, 8, (64, 64)), k_space), crop=1.5)
 

@@ -85,9 +85,12 @@ def noise_level(scan: Scan, maps: Tensor) -> float:
         DataError: if too little was measured.
     """
     k_space, mask = scan.k_space, scan.mask
-    coils, height, width = k_space.shape
     lines, columns = mask[0].any(1), mask[0].any(0)
-    if torch.equal(mask[0], lines[:, None] & columns):
+    is_grid = torch.equal(mask[0], lines[:, None] & columns)
+    if is_grid and _has_gaps(lines) and not _has_gaps(columns):  # the readout lies along the other axis
+        k_space, mask, maps, lines, columns = k_space.mT, mask.mT, maps.mT, columns, lines
+    coils, height, width = k_space.shape
+    if is_grid and (lines.all() or (not _has_gaps(lines) and coils * columns.sum() > width)):
         rows = min(height, NOISE_ROWS if lines.all() else PARTIAL_NOISE_ROWS)
         k_space = resize_image(k_space, rows, -2)
         if not lines.all():  # no signal may leak from the echo's cut to other frequencies
@@ -103,6 +106,12 @@ def noise_level(scan: Scan, maps: Tensor) -> float:
     except ValueError as error:
         raise DataError(f"{scan.name}: {error}; leave this slice out") from None
     return float(rho)
+
+
+def _has_gaps(measured: Tensor) -> bool:
+    """Whether some lines are missing between others."""
+    kept = measured.nonzero()[:, 0]
+    return bool(kept[-1] - kept[0] + 1 > len(kept))
 
 
 def prewhiten(scan: Scan) -> Scan:
