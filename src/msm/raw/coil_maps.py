@@ -102,11 +102,8 @@ def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Ten
     coils, height, width = scan.k_space.shape
     if coils == 1:
         return torch.ones(1, height, width, dtype=torch.complex64)
-    region, grid, (rows, columns) = (
-        calibration_data(scan),
-        (min(height, GRID), min(width, GRID)),
-        calibration_part(scan),
-    )
+    region, grid = calibration_data(scan), (min(height, GRID), min(width, GRID))
+    rows, columns = calibration_part(scan)
     part = (scan.calibration or scan).k_space[:, rows, columns]
     if min(part.shape[1:]) < 2 * KERNEL_WIDTH:
         coarse, eigenvalue = _from_few_lines(part, grid, threshold)
