@@ -104,6 +104,10 @@ def acquire(
         typer.Option(help="to import: height and width of all items; not given: the largest that pads none"),
     ] = None,
     coils: Annotated[int | None, typer.Option(min=1, help="to import: compress to so many coils")] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="to import: coil maps of your own, a file or a folder of them; not given: estimated"),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="to import: files at a time, of some 0.9 GB each")] = 1,
 ) -> None:
     """Write a measurement store: simulate acquisitions of images, or import raw k-space.
@@ -111,6 +115,7 @@ def acquire(
     The first argument decides. A config: the images in its setting.dataset_dir are measured, one mask, one noise draw
     each, for ever. Anything else is raw k-space (fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every slice
     gets coil maps and a noise level, and STORE.manifest.jsonl says what each file gave. The same command again goes on.
+    Files that cannot be used are skipped, and named; the exit code is then 3.
 
     Example: msm acquire demo/brain -o stores/brain.h5 setting.dataset_dir=SLICES
 
@@ -122,13 +127,13 @@ def acquire(
             raise ConfigError(unfit)
         from .runs.raw import import_raw
 
-        import_raw([Path(name) for name in inputs], store, size, coils, workers)
+        import_raw([Path(name) for name in inputs], store, size, coils, maps, workers)
         return
     from .config.load import load_config
     from .runs.inputs import write_store
 
-    if size is not None or coils is not None or workers != 1:
-        raise ConfigError("--size, --coils and --workers are for raw files; CONFIG has settings for these")
+    if size is not None or coils is not None or maps is not None or workers != 1:
+        raise ConfigError("--size, --coils, --maps and --workers are for raw files; CONFIG has settings for these")
     count = write_store(load_config(inputs[0], inputs[1:]), split, store, truth)
     say(f"{store}: {count} acquisitions")
 
@@ -175,7 +180,8 @@ def sample(config: ConfigFile, overrides: Overrides = None) -> None:
 
     With data.kind=raw, setting.dataset_dir is a file of raw k-space (fastMRI, ISMRMRD, BART, NumPy, MATLAB) or a folder
     of them. Each slice is reconstructed from what the scanner measured: mean and standard deviation over
-    sample.samples posterior samples, as HDF5, NIfTI and PNG for each volume. The same command again goes on.
+    sample.samples posterior samples, as HDF5, NIfTI and PNG for each volume. The same command again goes on. Files of
+    a folder that cannot be used are skipped, and named; the exit code is then 3.
 
     sample.score=chain corrects a bias of averaging over masks; it needs a network trained on sub-masks too, with
     train.submask_share above 0 and train.submask_keep from 0.4 or less (boxes at drop 0.4; MRI: near 0).

@@ -5,7 +5,8 @@
 Whole columns of k-space from several coils. At a row y of the image, after an inverse FFT along the columns, the
 measured samples of all coils are b_y = A_y x_y + ν: coils × columns equations for W pixels. What lies outside the span
 of A_y is noise, whatever the image is, and whether or not A_y is well conditioned. Errors of the coil maps leave
-signal there too, at low frequencies as signal has, so only the outer half of k_y is counted.
+signal there too, at low frequencies as signal has, so only the outer half of k_y is counted. Where a partial echo ends,
+the coils' images are no longer products of maps and one image: rows next to what was not measured do not count either.
 
 Any other k-space. The outermost tenth of the samples, where signal is least: the median of their power.
 
@@ -30,6 +31,8 @@ PATCH = 8  # side of the patches, pixels
 FINE = 12  # DCT coefficients (u, v) with u + v from here up tell the noise, those below how smooth the patch is
 SMOOTHEST = 0.2  # share of the patches counted
 ROWS = 4  # rows of an image solved at a time
+OUTER = 0.25  # cycles a pixel from which on rows of k-space count
+BESIDE_GAP = 4  # rows of k-space next to some that were not measured
 
 
 def estimate_noise(measurement: Measurement) -> tuple[Tensor, Tensor]:
@@ -127,9 +130,10 @@ def edge_samples(values: Tensor, mask: Tensor, share: float = EDGE) -> Tensor:
 def _of_k_space(item: Measurement) -> tuple[Tensor, Tensor]:
     """ρ and its standard error, from k-space of one acquisition."""
     mask, (coils, _, width) = item.mask[0, 0], item.values.shape[1:]
-    columns = mask.any(0)
-    if torch.equal(mask, columns.expand_as(mask)) and coils * columns.sum() > width:
-        return _outside_the_coils(item, columns)
+    rows, columns = mask.any(1), mask.any(0)
+    counted = _outer_rows(rows)
+    if torch.equal(mask, rows[:, None] & columns) and coils * columns.sum() > width and counted.any():
+        return _outside_the_coils(item, columns, counted)
     samples = edge_samples(item.values[0], mask)
     if samples.shape[1] < 2 * coils:
         raise ValueError(f"the edge of k-space has {samples.shape[1]} samples: too few to estimate noise from")
@@ -139,8 +143,17 @@ def _of_k_space(item: Measurement) -> tuple[Tensor, Tensor]:
     return rho, joint / (4 * math.log(2) * math.sqrt(samples.shape[1])) / rho.clamp(min=1e-30)
 
 
-def _outside_the_coils(item: Measurement, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """ρ and its standard error, from the part of whole columns (W,) that no image explains."""
+def _outer_rows(measured: Tensor) -> Tensor:
+    """Rows of k-space (H,), zero frequency first, that tell the noise: the outer ones, away from what is missing."""
+    height = len(measured)
+    whole = torch.fft.ifftshift(measured)
+    counted = torch.stack([whole.roll(shift) for shift in range(-BESIDE_GAP, BESIDE_GAP + 1)]).all(0)
+    frequency = torch.where(counted, torch.fft.fftfreq(height, device=measured.device).abs(), 0)
+    return frequency >= (OUTER if measured.all() else min(OUTER, float(frequency.max()) / 2) or torch.inf)
+
+
+def _outside_the_coils(item: Measurement, columns: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """ρ and its standard error, from the part of columns (W,) that no image explains, in the rows counted (H,)."""
     assert item.maps is not None
     values, maps = item.values[0, :, :, columns], item.maps[0]
     height, width = maps.shape[1:]
@@ -153,9 +166,8 @@ def _outside_the_coils(item: Measurement, columns: Tensor) -> tuple[Tensor, Tens
         a = (maps[:, rows].movedim(1, 0)[:, :, None] * waves).flatten(1, 2)  # (rows, coils · columns, W)
         q = torch.linalg.qr(a).Q  # W directions even where maps are zero: as many are taken off as are counted
         residual[rows] = b[rows] - q @ (q.mH @ b[rows])
-    outer = torch.fft.fftfreq(height, device=b.device).abs() >= 0.25
-    free = outer.sum() * (b.shape[1] - width)  # complex components of noise that are left
-    power = torch.fft.fft(residual, dim=0, norm="ortho")[outer].abs().square().sum()
+    free = counted.sum() * (b.shape[1] - width)  # complex components of noise that are left
+    power = torch.fft.fft(residual, dim=0, norm="ortho")[counted].abs().square().sum()
     rho = (power / (2 * free)).sqrt()
     return rho, rho / (2 * free.sqrt())
 

@@ -6,16 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from raw_files import noise
+from raw_files import centred_fft, noise
 
 from msm.data.acquire import simulate_scan
 from msm.errors import DataError
-from msm.raw.coil_maps import calibration_size, compress, espirit_maps, outside_span
+from msm.raw.coil_maps import calibration_region, compress, espirit_maps, outside_span
 from msm.raw.readers import import_scans
 from msm.raw.scan import Scan
 from msm.transforms import MultiCoil
 
 SIZE = 48
+
+
+def calibration_size(scan):
+    return tuple(part.stop - part.start for part in calibration_region(scan))
+
+
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "kspace"
 
 
@@ -62,8 +68,69 @@ def test_largest_rectangle(mask, size):
 @pytest.mark.parametrize("mask", [middle(5, SIZE), middle(20, 20).roll(12, 2), ~middle(1, 1)])
 def test_no_calibration_region_is_one_clear_line(mask):
     for function in (calibration_size, espirit_maps, lambda scan: compress(scan, 1)):
-        with pytest.raises(DataError, match=r"^slice: the middle .* no fully sampled .* acquire calibration lines, or"):
+        with pytest.raises(
+            DataError, match=r"^slice: around its centre .* coil maps need 6 × 6; acquire .*coil_maps=FI"
+        ):
             function(scan_of(mask))
+
+
+def test_the_message_says_how_many_lines_there_are():
+    with pytest.raises(
+        DataError, match=r"\(row 24, column 24\) k-space is fully sampled on 48 × 5 points, coil maps need"
+    ):
+        calibration_size(scan_of(middle(SIZE, 5)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [((0, 48), (20, 28)), ((8, 48), (0, 48)), ((3, 30), (22, 45)), ((24, 41), (10, 25)), ((0, 33), (24, 32))],
+)
+def test_a_region_that_is_not_centred_is_found_whole(rows, columns):
+    mask = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    mask[:, slice(*rows), slice(*columns)] = True
+    mask[:, ::7, ::5] = True  # lone points do not count
+    found = calibration_region(scan_of(mask))
+    assert all(part.start <= n for part, n in zip(found, (rows[0], columns[0])))
+    assert mask[0][found].all() and mask[0][found].sum() >= (rows[1] - rows[0]) * (columns[1] - columns[0])
+
+
+def smooth_coils(count, height=64, width=64):
+    """An object of sharp edges and a smooth phase, coils around it, and its k-space without noise, by NumPy."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    image = (((y / 0.8) ** 2 + (x / 0.62) ** 2 < 1) - 0.5 * ((y + 0.2) ** 2 + (x - 0.2) ** 2 < 0.05)) * np.exp(0.5j * y)
+    angle = 2 * np.pi * np.arange(count)[:, None, None] / count
+    distance = (y - 1.1 * np.sin(angle)) ** 2 + (x - 1.1 * np.cos(angle)) ** 2
+    maps = np.exp(-distance / 1.6 + 1j * angle)
+    maps /= np.sqrt((abs(maps) ** 2).sum(0))
+    k_space = torch.from_numpy(centred_fft(maps * image, (1, 2)).astype(np.complex64))
+    return torch.from_numpy(image), torch.from_numpy(maps.astype(np.complex64)), k_space
+
+
+@pytest.mark.parametrize("lines", [6, 7, 8, 10, 11])
+@pytest.mark.parametrize(("coils", "offset", "along"), [(4, 0, 2), (8, 2, 2), (4, 0, 1)])
+def test_maps_of_few_lines(lines, coils, offset, along):
+    """Of 64 × 8 points, of which sigpy takes a square of 8 × 8, ESPIRiT's maps were zero throughout."""
+    image, true, k_space = smooth_coils(coils)
+    k_space = k_space + 0.002 * noise(k_space.shape)
+    kept = torch.zeros(64, dtype=torch.bool)
+    kept[::4] = True
+    kept[32 - lines // 2 + offset : 32 - lines // 2 + offset + lines] = True
+    mask = kept.expand(1, 64, 64)
+    maps = espirit_maps(scan_of(mask if along == 2 else mask.mT.contiguous(), k_space))
+    inside = abs(image) > 0
+    assert (maps.abs().sum(0) > 0)[inside].float().mean() > 0.99
+    covered = inside & (maps.abs().sum(0) > 0)
+    correlation = (true.conj() * maps).sum(0).abs()[covered]
+    assert correlation.mean() > 0.998 and correlation.min() > 0.97
+
+
+def test_empty_maps_are_an_error(monkeypatch):
+    """Whatever the reason: nothing may be reconstructed with maps of zero."""
+    _, _, k_space = smooth_coils(4)
+    with pytest.raises(
+        DataError, match=r"the coil maps are empty: the 64 × 8 points .* leave this slice out, or give maps"
+    ):
+        espirit_maps(scan_of(middle(64, 8, (64, 64)), k_space), crop=1.5)
 
 
 def test_maps_of_simulated_coils(disc):

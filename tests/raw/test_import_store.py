@@ -14,10 +14,10 @@ from runs import PHOTOS, run
 from runs import write_config as write_photos
 
 from msm.data.store import MeasurementStore
-from msm.errors import DataError
+from msm.errors import ConfigError
 from msm.raw import import_store as raw_store
 from msm.raw.prepare import prepare
-from msm.raw.readers import import_scans, raw_files
+from msm.raw.readers import import_scans, left_out, raw_files
 from msm.runs import inputs
 from msm.system.files import digest
 
@@ -79,7 +79,7 @@ def test_a_stopped_import_goes_on(tmp_path, monkeypatch):
 
     def stopping(*given):
         if len(prepared) == 5 and not (tmp_path / "go").exists():
-            raise DataError("stopped")
+            raise ConfigError("stopped")  # a DataError would be the file's, which is skipped
         prepared.append(given[0].name)
         return original(*given)
 
@@ -111,6 +111,24 @@ def test_coils(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
     assert run(monkeypatch, *command, "--coils", "3") == 0
     assert MeasurementStore(tmp_path / "out" / "s.h5").shape[0] == 3
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_bad_file_is_skipped(tmp_path, monkeypatch, capsys, workers):
+    """The store is that of the others; all of them bad is an error, and nothing is written."""
+    files = write_scans(tmp_path / "raw", 2)
+    (tmp_path / "raw" / "bad.npy").write_bytes(b"damaged")
+    out = ["--size", "32", "24", "--workers", workers, "-o"]
+    assert run(monkeypatch, "acquire", f"{tmp_path}/raw", *out, f"{tmp_path}/out/s.h5") == 3
+    error = capsys.readouterr().err
+    assert f"skipped {tmp_path}/raw/bad.npy: " in error and "1 of 3 files were skipped" in error
+    assert run(monkeypatch, "acquire", *files, *out, f"{tmp_path}/whole/s.h5") == 0
+    one, other = (MeasurementStore(tmp_path / name / "s.h5") for name in ("out", "whole"))
+    assert torch.equal(one.batch(range(4)).values, other.batch(range(4)).values)
+    (tmp_path / "raw" / "worse.npy").write_bytes(b"damaged")
+    bad = [f"{tmp_path}/raw/{name}.npy" for name in ("bad", "worse")]
+    assert run(monkeypatch, "acquire", *bad, *out, f"{tmp_path}/none/s.h5") == 2
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_size_that_no_network_takes_is_refused(tmp_path, monkeypatch, capsys):
@@ -171,6 +189,13 @@ def test_raw_files_of_a_folder(tmp_path):
         (tmp_path / name).touch()
     assert raw_files([tmp_path]) == [tmp_path / "a.h5", tmp_path / "b.cfl"]
     assert raw_files([tmp_path / "b.hdr", tmp_path / "b.cfl"]) == [tmp_path / "b.cfl"]
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    for name in ("deep/er/c.H5", "deep/D.HDR", "deep/D.CFL", ".hidden/e.h5", "deep/.f.h5"):
+        (tmp_path / name).touch()
+    deeper = [tmp_path / "deep" / "D.CFL", tmp_path / "deep" / "er" / "c.H5"]
+    assert raw_files([tmp_path]) == [tmp_path / "a.h5", tmp_path / "b.cfl", *deeper]
+    assert left_out([tmp_path]) == {".txt": 1}
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no raw files in it; give some of \.h5"):
         raw_files([tmp_path / "empty"])

@@ -1,12 +1,15 @@
 """Raw files: exact round trips from the published layouts. Damaged and hostile ones: test_damaged.py."""
 
+import struct
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from raw_files import (
     COILS,
+    GOOD,
     NX,
     NY,
     NZ,
@@ -24,7 +27,9 @@ from raw_files import (
 )
 
 from msm.data.store import MeasurementStore, StoreWriter
+from msm.errors import DataError
 from msm.raw import scan as raw
+from msm.raw.read_through import remarks
 from msm.raw.readers import import_scans, read_scans
 from msm.raw.scan import Scan, fit, normalise, padded_size, unfit
 from msm.transforms import fft2c, ifft2c
@@ -122,6 +127,132 @@ def test_bart_slices(tmp_path, dims, order):
         assert all(torch.equal(scan.k_space, own) for scan, own in zip(scans, k))
 
 
+@pytest.mark.parametrize("kind", ["npy", "cfl", "h5", "mrd", "mat"])
+def test_upper_case_suffixes(tmp_path, kind):
+    path = GOOD[{"h5": "fastmri", "mrd": "ismrmrd"}.get(kind, kind)](tmp_path)
+    for file in [path] + [path.with_suffix(".hdr")] * (kind == "cfl"):
+        file.rename(file.with_suffix(file.suffix.upper()))
+    assert len(read(path.with_suffix(path.suffix.upper()))) in (1, 2)
+
+
+def write_mat73(path, name, array, pairs=True):
+    """MATLAB 7.3: HDF5 behind 512 bytes, axes reversed, complex numbers as pairs."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        stored = np.asarray(array).T
+        if pairs:
+            part = stored.real.dtype
+            both = np.empty(stored.shape, [("real", part), ("imag", part)])
+            both["real"], both["imag"] = stored.real, stored.imag
+            stored = both
+        file.create_dataset(name, data=stored, chunks=stored.shape, compression=3)
+        file.create_group("#refs#")
+        file.create_group("settings")["tr"] = np.ones((1, 1))
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64 HDF5 schema 1.00 .".ljust(124) + b"\0\2IM")
+    return path
+
+
+@pytest.mark.parametrize("shape", [(H, W), (COILS, H, W), (2, COILS, H, W)])
+@pytest.mark.parametrize("precision", [np.complex64, np.complex128])
+def test_matlab_73(tmp_path, shape, precision):
+    k = undersampled(*shape)
+    scans = read(write_mat73(tmp_path / "a.mat", "kspace", k.numpy().astype(precision)))
+    expected = k.reshape(-1, *([1] * (len(shape) == 2)), *shape[-3:])
+    assert len(scans) == len(expected) and all(torch.equal(s.k_space, own) for s, own in zip(scans, expected))
+
+
+def test_matlab_73_of_no_use_is_one_clear_line(tmp_path):
+    for name, array, message in (
+        ("other", noise((H, W)), r"holds \['other', 'settings'\], none of kdata"),
+        ("kdata", noise((H, W)).real, "float32, expected complex"),
+    ):
+        path = write_mat73(tmp_path / f"{name}.mat", name, array.numpy(), pairs=array.is_complex())
+        with pytest.raises(DataError, match=message):
+            read(path)
+    with h5py.File(write_mat73(tmp_path / "s.mat", "a", noise((H, W)).numpy()), "r+") as file:
+        file.create_group("kdata")
+    with pytest.raises(DataError, match="kdata is no numeric array"):
+        read(tmp_path / "s.mat")
+
+
+def test_opaque_matlab_variables_are_skipped(tmp_path):
+    """A string object beside the array, as MATLAB writes it: it has no sizes where other variables have theirs."""
+
+    def element(kind, data):
+        return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    k = undersampled(COILS, H, W).numpy()
+    pytest.importorskip("scipy").io.savemat(tmp_path / "a.mat", {"kdata": k})
+    plain = (tmp_path / "a.mat").read_bytes()
+    parts = element(1, b"fname") + element(1, b"MCOS") + element(1, b"string")
+    opaque = element(14, element(6, struct.pack("<II", 17, 0)) + parts)
+    for content in (plain[:128] + opaque + plain[128:], plain + opaque):
+        (tmp_path / "a.mat").write_bytes(content)
+        assert torch.equal(read(tmp_path / "a.mat")[0].k_space, torch.from_numpy(k))
+
+
+# ---- the centre of k-space
+
+
+def peaked(height=32, width=40, row=None, column=None):
+    """K-space of one coil whose power falls off around a point, and noise."""
+    y, x = np.indices((height, width))
+    row, column = height // 2 if row is None else row, width // 2 if column is None else column
+    k = noise((1, height, width)) / torch.from_numpy(1 + (y - row) ** 2 + (x - column) ** 2).float()
+    k[:, row, column] = 3
+    return k
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("kind", ["npy", "mat", "cfl", "h5", "mrd"])
+def test_low_frequencies_at_the_end_of_one_axis_are_refused(tmp_path, axis, kind):
+    """In every reader, with the axis and the place."""
+    k = torch.roll(peaked(), (-16, -20)[axis], axis + 1)
+    path = tmp_path / f"a.{kind}"
+    if kind == "npy":
+        np.save(path, k)
+    elif kind == "mat":
+        write_mat73(path, "kdata", k.numpy())
+    elif kind == "cfl":
+        write_cfl(path, k.permute(1, 2, 0).numpy(), (32, 40, 1, 1))
+    elif kind == "h5":
+        write_fastmri(path, k[None], header(32, 40))
+    else:
+        pytest.importorskip("ismrmrd")
+        write_ismrmrd(path, header(32, 40), lines_of(k, range(40)))
+    found = (
+        f"along the axis of the {('rows', 'columns')[axis]} k-space has its centre at 0 of {(32, 40)[axis]}, expected"
+    )
+    with pytest.raises(DataError, match=found):
+        read(path)
+
+
+def test_a_centre_that_is_not_where_the_header_says_is_refused(tmp_path):
+    path = write_fastmri(tmp_path / "a.h5", peaked(column=28)[None], header(32, 40))
+    with pytest.raises(DataError, match="has its centre at 28 of 40, expected 20; correct it in the header"):
+        read(path)
+
+
+def test_an_array_that_ends_unevenly_is_padded(tmp_path):
+    """Partial Fourier along both axes, saved without its empty part: every sample goes where it belongs."""
+    whole = peaked(64, 48)
+    np.save(tmp_path / "a.npy", whole[:, :44, 8:].numpy())
+    (scan,) = import_scans([tmp_path / "a.npy"])
+    measured = torch.zeros(1, 64, 48, dtype=torch.bool)
+    measured[:, :44, 8:] = True
+    assert torch.equal(scan.mask, measured) and read(tmp_path / "a.npy")[0].provenance["centre"] == [32, 16]
+    close(scan.k_space / scan.provenance["scale"], torch.where(measured, whole, 0))
+    (line,) = remarks(scan)
+    assert "44 × 40 has its centre at row 32, column 16" in line and "padded to 64 × 48" in line
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_a_peak_beside_the_middle_is_a_phase(tmp_path, shift):
+    np.save(tmp_path / "a.npy", peaked(row=16 + shift).numpy())
+    (scan,) = import_scans([tmp_path / "a.npy"])
+    assert scan.mask.shape == (1, 32, 40) and scan.mask.all() and not remarks(scan)
+
+
 # ---- volumes: split along what was measured whole
 
 
@@ -208,6 +339,17 @@ def test_ismrmrd_slices_out_of_order_with_noise_and_navigators(write):
         assert (scan.provenance["dwell_us"], scan.provenance["noise_dwell_us"]) == (2, 5)
         assert scan.provenance["noise_bandwidth"] == 0.79
     assert scans[0].directions == ((0, 0, 1), (1, 0, 0), (0, 1, 0))
+
+
+def test_ismrmrd_noise_lines_of_other_channels_are_left_out(write):
+    k, samples = noise((COILS, H, W)), noise((COILS, 40), 1)
+    flag = {"flags": ["ACQ_IS_NOISE_MEASUREMENT"]}
+    other = [{"data": noise((n, 30)).numpy(), **flag} for n in (COILS + 1, 1)]
+    (scan,) = read(write(header(H, W), [*other, {"data": samples.numpy(), **flag}, *lines_of(k)]))
+    assert torch.equal(scan.noise, samples) and scan.provenance["noise_lines_left_out"] == 2
+    assert remarks(scan) == ["2 noise lines of another number of channels are left out"]
+    (scan,) = read(write(header(H, W), [*other, *lines_of(k)]))
+    assert scan.noise is None and torch.equal(scan.k_space, k)
 
 
 def test_ismrmrd_repeated_lines_are_averaged(write):

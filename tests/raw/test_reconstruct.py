@@ -60,6 +60,28 @@ def test_noise_level_of_part_of_a_slice(acceleration):
     assert abs(noise_level(replace(scan, k_space=2 * scan.k_space), maps) / 0.04 - 1) < 0.04
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns", "coils"),
+    [
+        (slice(8, 64), slice(0, 48), 4),
+        (slice(0, 50), slice(0, 48), 4),
+        (slice(24, 64), slice(0, 48), 8),  # 5/8 of an echo
+        (slice(8, 64), slice(12, 48), 8),  # of the phase encoding too
+        (slice(8, 64), slice(0, 48, 2), 8),
+        (slice(0, 64, 2), slice(0, 48), 8),  # the readout along W
+        (slice(0, 64, 2), slice(6, 48), 8),
+    ],
+)
+def test_noise_level_of_partial_echoes(rows, columns, coils):
+    """The outermost samples, that were looked at where an echo is cut, hold signal ten times the noise."""
+    k_space, maps = disc("a", 64, 48, coils)
+    k_space = k_space + 0.002 * 2**0.5 * noise(k_space.shape)
+    mask = torch.zeros(1, 64, 48, dtype=torch.bool)
+    mask[:, rows, columns] = True
+    scan = Scan("a", torch.where(mask, k_space, 0), mask, {})
+    assert abs(noise_level(scan, maps) / 0.002 - 1) < 0.12
+
+
 def test_noise_scan_whitens_the_coils():
     """Noise of covariance M Mᴴ in scan and k-space: afterwards it is white, and dividing by the scale gives ρ = 1."""
     mix = torch.eye(COILS, dtype=torch.complex64) + 0.4 * noise((COILS, COILS), 1)
@@ -301,6 +323,76 @@ def test_memory_does_not_grow_with_the_slices(tmp_path, monkeypatch):
     assert len(held) == count and held[-1] - held[10] < 15e6
 
 
+def test_a_bad_scan_of_a_folder_is_skipped(tmp_path, monkeypatch, capsys):
+    """Of a folder in a folder, too: the others are done, the bad are named, the exit code says so."""
+    (tmp_path / "raw" / "b").mkdir(parents=True)
+    k_space = undersampled(disc("a")[0])
+    np.save(tmp_path / "raw" / "a.npy", k_space.numpy())
+    np.save(tmp_path / "raw" / "b" / "a.npy", k_space.numpy())
+    (tmp_path / "raw" / "damaged.npy").write_bytes(b"damaged")
+    np.save(tmp_path / "raw" / "gaps.npy", (k_space * (torch.arange(W) % 2)).numpy())  # no calibration region
+    (tmp_path / "raw" / "notes.txt").touch()
+    assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "raw")) == 3
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.h5")) == ["a.h5", "b_a.h5"]
+    error = capsys.readouterr().err
+    assert "3 raw files" not in error and "4 raw files; files of other kinds are left out: 1 .txt" in error
+    for name, reason in (("damaged", "not readable"), ("gaps", "is fully sampled on")):
+        assert sum(f"skipped {tmp_path}/raw/{name}.npy" in line and reason in line for line in error.splitlines()) == 1
+    assert "2 of 4 files were skipped, see above; exit code 3" in error
+
+
+def test_maps_that_turn_out_bad_are_found_before_any_sampling(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a.npy", undersampled(disc("a")[0]).numpy())
+
+    def empty(scan):
+        raise DataError(f"{scan.name}: the coil maps are empty")
+
+    monkeypatch.setattr(preparing, "espirit_maps", empty)
+    monkeypatch.setattr(raw_sampling, "sample_scan", lambda *given, **options: pytest.fail("a slice was sampled"))
+    assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "a.npy")) == 2
+    assert "a:0: the coil maps are empty" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_own_maps(tmp_path, monkeypatch, capsys):
+    """Without a calibration region, in any scale; what does not fit is one clear line."""
+    k_space, maps = disc("a")
+    np.save(tmp_path / "a.npy", (k_space * (torch.arange(W) % 2 == 0)).numpy())
+    np.savez(tmp_path / "maps.npz", maps=5 * maps.numpy())
+    np.save(tmp_path / "small.npy", maps[:, :-1].numpy())
+    np.save(tmp_path / "zero.npy", 0 * maps.numpy())
+    np.save(tmp_path / "real.npy", maps.abs().numpy())
+    config = write_config(tmp_path, tmp_path / "a.npy")
+    for name, message in (
+        ("small.npy", f"maps have shape ({COILS}, {H - 1}, {W}), a:0 has {COILS} coils of {H} × {W}; make them on its"),
+        ("zero.npy", "the coil maps for a:0 are zero throughout"),
+        ("real.npy", "expected complex maps"),
+        ("none.npy", "no such file; correct setting.coil_maps"),
+        ("a.txt", "no such file"),
+    ):
+        assert run(monkeypatch, "sample", config, f"setting.coil_maps={tmp_path}/{name}") == 2
+        error = capsys.readouterr().err
+        assert f"{tmp_path}/{name}: " in error and message in error and error.count("\n") == 1, error
+        assert not (tmp_path / "out").exists()
+    taken = []
+    sample = raw_sampling.sample_scan
+
+    def looking(denoiser, prepared, **options):
+        taken.append(prepared)
+        return sample(denoiser, prepared, **options)
+
+    monkeypatch.setattr(raw_sampling, "sample_scan", looking)
+    assert run(monkeypatch, "sample", config, f"setting.coil_maps={tmp_path}/maps.npz") == 0
+    captured = capsys.readouterr()
+    assert "coil maps as given, scaled to a sum of squares of 1" in captured.err
+    assert "no calibration region to judge the coil maps by" in captured.out
+    (prepared,) = taken
+    inside = prepared.maps.abs().sum(0) > 0
+    assert prepared.maps.shape == (COILS, H + 1, W) and inside.any()
+    torch.testing.assert_close(prepared.maps.abs().square().sum(0)[inside], torch.ones(int(inside.sum())))
+    out = ["-o", f"{tmp_path}/s.h5", "--size", "32", "24", "--maps"]
+    assert run(monkeypatch, "acquire", f"{tmp_path}/a.npy", *out, f"{tmp_path}/maps.npz") == 0
+
+
 def test_two_files_of_one_name_are_refused(tmp_path, monkeypatch, capsys):
     (tmp_path / "raw").mkdir()
     k_space = undersampled(disc("a")[0])
@@ -317,6 +409,6 @@ def test_a_file_without_calibration_region_is_one_clear_line(tmp_path, monkeypat
     np.save(tmp_path / "a.npy", k_space.numpy())
     assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "a.npy")) == 2
     error = capsys.readouterr().err
-    assert "a:0: the middle of k-space has no fully sampled rectangle" in error and error.count("\n") == 1
+    assert "a:0: around its centre (row 15, column 12) k-space is fully sampled on" in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert len(list(import_scans([tmp_path / "a.npy"]))) == 1

@@ -25,6 +25,10 @@ def scan(law, rows=False, coils=2):
     return Measurement(k_space, mask, torch.ones(1, coils, SIZE, SIZE, dtype=torch.complex64), 0.1)
 
 
+def around_the_middle(height, width):
+    return tuple(slice(SIZE // 2 - side // 2, SIZE // 2 - side // 2 + side) for side in (height, width))
+
+
 def check(shares, share):
     """Only what was measured, never for both purposes, and in nobody's hands."""
     judged, tuning, measured = shares.judged, shares.tuning, shares.measurement.mask
@@ -44,21 +48,20 @@ def test_lines_or_points_of_k_space(name, rows):
     law, middle, unit = MASKS[name]
     if rows and name == "all columns":
         pytest.skip("a full mask has no direction: columns are taken")
-    shares = of_k_space(scan(law, rows), middle[::-1] if rows else middle, "a")
+    shares = of_k_space(scan(law, rows), around_the_middle(*(middle[::-1] if rows else middle)), "a")
     check(shares, 0.1)
     assert shares.unit == unit
     lines = shares.judged[0, 0].any(1 if rows else 0)
     if unit == "lines":
         whole = shares.judged[0, 0].all(1 if rows else 0)
         assert torch.equal(whole, lines) and int(lines.sum()) >= 3
-    top, left = ((SIZE - side + 1) // 2 for side in middle)
-    core = shares.judged[0, 0, top : top + middle[0], left : left + middle[1]]
+    core = shares.judged[0, 0][around_the_middle(*middle)]
     assert rows or not core.any()
 
 
 def test_too_few_lines_are_one_clear_line():
     with pytest.raises(DataError, match=r"^a: \d measured lines outside of the middle of k-space are too few"):
-        of_k_space(scan(CartesianMasks(SIZE, 40, 10)), (SIZE, 10), "a")
+        of_k_space(scan(CartesianMasks(SIZE, 40, 10)), around_the_middle(SIZE, 10), "a")
 
 
 def photo(mask):

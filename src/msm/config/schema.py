@@ -29,6 +29,11 @@ class Setting(Block):
         description="a folder, read as data.kind says, or an .h5 store written by msm acquire; for data.kind raw "
         "and msm sample: a raw file, or a folder of them",
     )
+    coil_maps: Path | None = Field(
+        default=None,
+        description="data.kind raw: coil maps of your own, a .npy, .npz, .mat or .cfl file (coils, H, W), or a folder "
+        "with one named as each scan; null: estimated",
+    )
 
     @of_fields("save_dir", "pretrained_model_dir", "dataset_dir")
     @classmethod

@@ -4,6 +4,7 @@ Source: Uecker et al., Magn. Reson. Med. 71 (2014), as in sigpy; coil compressio
 Med. 57 (2007).
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,50 +12,67 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, optional
-from ..transforms import MultiCoil
-from .scan import Scan, resize
+from ..transforms import MultiCoil, ifft2c
+from .scan import Scan, interpolated, resize
 
-KERNEL_WIDTH = 6  # of ESPIRiT's k-space kernels: no calibration region can be smaller
+KERNEL_WIDTH = 6  # of ESPIRiT's k-space kernels; half of a calibration region that is narrower than two of them
+SMALLEST = 6  # rows and columns of a calibration region: narrower kernels than 3 make poor maps
 CALIBRATION_WIDTH = 24  # more costs time and adds little: the maps are smooth
 GRID = 96  # pixels a side on which ESPIRiT is solved: products of two kernels have only 11 frequencies along an axis
+GIVE_MAPS = "give maps of your own (setting.coil_maps=FILE; msm acquire --maps FILE)"
 
 
-def calibration_size(scan: Scan) -> tuple[int, int]:
-    """Height and width of the largest fully sampled rectangle around the centre of k-space.
+def calibration_region(scan: Scan) -> tuple[slice, slice]:
+    """Rows and columns of the largest fully sampled rectangle that holds the centre of k-space, in its middle or not.
 
     Args:
         scan: a slice; its calibration lines count, if it has any.
 
     Raises:
-        DataError: if no rectangle of at least 6 × 6 points is.
+        DataError: if it has fewer than 6 rows or columns.
     """
-    mask = (scan.calibration or scan).mask[0]
-    counts = torch.nn.functional.pad(mask.int().cumsum(0).cumsum(1), (1, 0, 1, 0))
-    height, width = mask.shape
-
-    def is_full(h: int, w: int) -> bool:
-        top, left = height // 2 - h // 2, width // 2 - w // 2
-        corners = counts[top : top + h + 1 : h, left : left + w + 1 : w]
-        return int(corners[1, 1] - corners[0, 1] - corners[1, 0] + corners[0, 0]) == h * w
-
-    best, w = (0, 0), width
-    for h in range(KERNEL_WIDTH, height + 1):
-        while w >= KERNEL_WIDTH and not is_full(h, w):
-            w -= 1
-        if w >= KERNEL_WIDTH and h * w > best[0] * best[1]:
-            best = (h, w)
-    if best == (0, 0):
+    mask = (scan.calibration or scan).mask[0].numpy()
+    row, column = (n // 2 for n in mask.shape)
+    behind, before = (_run(part) for part in (mask[:, column:], mask[:, column::-1]))  # columns measured without a gap
+    down, up = slice(row, None), slice(row, None, -1)
+    right, left = (np.minimum.outer(*(np.minimum.accumulate(n[way]) for way in (down, up))) for n in (behind, before))
+    heights = 1 + np.add.outer(np.arange(right.shape[0]), np.arange(right.shape[1]))
+    widths = np.where(right > 0, right + left - 1, 0)
+    area = heights * widths
+    usable = (heights >= SMALLEST) & (widths >= SMALLEST)
+    below, above = np.unravel_index(np.where(usable, area, 0).argmax() if usable.any() else area.argmax(), area.shape)
+    if not usable.any():
+        found = f"{heights[below, above]} × {widths[below, above]}" if area.any() else "0"
         raise DataError(
-            f"{scan.name}: the middle of k-space has no fully sampled rectangle of {KERNEL_WIDTH} × {KERNEL_WIDTH}, "
-            "coil maps need one; acquire calibration lines, or give maps"
+            f"{scan.name}: around its centre (row {row}, column {column}) k-space is fully sampled on {found} points, "
+            f"coil maps need {SMALLEST} × {SMALLEST}; acquire {SMALLEST} lines or more without a gap, or {GIVE_MAPS}"
         )
-    return best
+    first = column + 1 - int(left[below, above])
+    return slice(row - int(above), row + int(below) + 1), slice(first, first + int(widths[below, above]))
+
+
+def _run(mask: np.ndarray) -> np.ndarray:
+    """How many entries of each row are true before the first that is not."""
+    return np.where(mask.all(1), mask.shape[1], mask.argmin(1))
+
+
+def calibration_part(scan: Scan) -> tuple[slice, slice]:
+    """Rows and columns of the calibration region that the maps are made of: those nearest to the centre of k-space."""
+    region = calibration_region(scan)
+    short = min(part.stop - part.start for part in region)
+    most = min(short, CALIBRATION_WIDTH) if short >= 2 * KERNEL_WIDTH else CALIBRATION_WIDTH**2 // short
+    parts = []
+    for part, size in zip(region, scan.mask.shape[1:]):
+        length = min(most, part.stop - part.start)
+        first = min(max(size // 2 - length // 2, part.start), part.stop - length)
+        parts.append(slice(first, first + length))
+    return parts[0], parts[1]
 
 
 def calibration_data(scan: Scan) -> Tensor:
     """K-space of the calibration region (coils, h, w), complex64."""
-    height, width = calibration_size(scan)
-    return resize(resize((scan.calibration or scan).k_space, height, -2), width, -1)
+    rows, columns = calibration_region(scan)
+    return (scan.calibration or scan).k_space[:, rows, columns]
 
 
 def espirit_app() -> Any:
@@ -78,40 +96,71 @@ def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Ten
         (coils, H, W), complex64, with Σ_c |C_c|² = 1 where there is signal, else 0; the first coil is real.
 
     Raises:
-        DataError: if there is no calibration region.
+        DataError: if there is no calibration region, or no signal in it.
         MissingPackage: if sigpy is missing.
     """
     coils, height, width = scan.k_space.shape
     if coils == 1:
         return torch.ones(1, height, width, dtype=torch.complex64)
-    region = calibration_data(scan)
-    side = min(*region.shape[1:], CALIBRATION_WIDTH)
-    padded = resize(resize(region, min(height, GRID), -2), min(width, GRID), -1).numpy()
-    with np.errstate(divide="ignore", invalid="ignore"):  # where the first coil sees nothing its phase is 0/0
-        app = espirit_app()(padded, side, threshold, KERNEL_WIDTH, 0, output_eigenvalue=True, show_pbar=False)
-        coarse, eigenvalue = (torch.from_numpy(np.ascontiguousarray(array)) for array in app.run())
+    region, grid = calibration_data(scan), (min(height, GRID), min(width, GRID))
+    rows, columns = calibration_part(scan)
+    part = (scan.calibration or scan).k_space[:, rows, columns]
+    if min(part.shape[1:]) < 2 * KERNEL_WIDTH:
+        coarse, eigenvalue = _from_few_lines(part, grid, threshold)
+    else:
+        side, padded = part.shape[1], resize(resize(part, grid[0], -2), grid[1], -1).numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):  # where the first coil sees nothing its phase is 0/0
+            app = espirit_app()(padded, side, threshold, KERNEL_WIDTH, 0, output_eigenvalue=True, show_pbar=False)
+            coarse, eigenvalue = (torch.from_numpy(np.ascontiguousarray(array)) for array in app.run())
     coarse = torch.where(torch.isfinite(coarse.abs()).all(0), coarse, 0).to(torch.complex64)
     reference = torch.tensordot(_strongest(region, 1), coarse, dims=1)  # its phase does not turn fast inside the head
     coarse = coarse * torch.polar(torch.ones_like(reference.real), -reference.angle())
     maps = _finer(coarse, (height, width))
     norm = maps.abs().square().sum(0).sqrt()
     maps = maps / norm.clamp(min=1e-6) * torch.polar(torch.ones(height, width), -maps[0].angle())
-    return torch.where((norm > 0) & (_finer(eigenvalue[None].float(), (height, width))[0] > crop), maps, 0)
+    maps = torch.where((norm > 0) & (_finer(eigenvalue[None].float(), (height, width))[0] > crop), maps, 0)
+    if not maps.any():
+        h, w = region.shape[1:]
+        raise DataError(
+            f"{scan.name}: the coil maps are empty: the {h} × {w} points in the middle of k-space fit no image seen by "
+            f"{coils} coils; leave this slice out, or {GIVE_MAPS}"
+        )
+    return maps
+
+
+def _from_few_lines(region: Tensor, grid: tuple[int, int], threshold: float) -> tuple[Tensor, Tensor]:
+    """ESPIRiT of a region whose short side takes narrow kernels only: sigpy's regions and kernels are squares.
+
+    Args:
+        region: k-space (coils, h, w).
+        grid: H and W of the maps.
+        threshold: as of `espirit_maps`.
+
+    Returns:
+        maps (coils, H, W) of any phase, and the largest eigenvalue (H, W).
+    """
+    coils, *sides = region.shape
+    kernel = [min(KERNEL_WIDTH, side // 2) for side in sides]
+    blocks = region.unfold(1, kernel[0], 1).unfold(2, kernel[1], 1)  # (coils, places, places, kernel, kernel)
+    _, singular, rows = torch.linalg.svd(blocks.flatten(3).permute(1, 2, 0, 3).flatten(0, 1).flatten(1), False)
+    kernels = rows[singular > threshold * singular[0]].reshape(-1, coils, *kernel)
+    gram = torch.zeros(*grid, coils, coils, dtype=region.dtype)
+    for part in kernels.split(16):  # so many images at a time
+        images = ifft2c(resize(resize(part, grid[0], -2), grid[1], -1))
+        gram += torch.einsum("nchw,ndhw->hwcd", images, images.conj())
+    eigenvalues, vectors = torch.linalg.eigh(gram * (math.prod(grid) / math.prod(kernel)))
+    return vectors[..., -1].movedim(-1, 0), eigenvalues[..., -1]
 
 
 def _finer(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (coils, h, w) on a finer grid of the same field of view, bilinear; n // 2 stays in the middle."""
-    for axis, new in zip((-2, -1), size):
-        old = images.shape[axis]
-        place = old // 2 + (torch.arange(new) - new // 2) * (old / new)
-        low = place.floor().long()
-        share = (place - low).unsqueeze(-1) if axis == -2 else place - low
-        images = images.index_select(axis, low % old) * (1 - share) + images.index_select(axis, (low + 1) % old) * share
-    return images
+    """Images (coils, h, w) on a finer grid of the same field of view, bilinear."""
+    return interpolated(interpolated(images, size[0], -2), size[1], -1)
 
 
 def compress(scan: Scan, coils: int) -> Scan:
     """Fewer coils: orthonormal combinations that hold most of the calibration region's energy; white noise stays so.
+
+    Of a scan with given maps all that was measured counts: it need not have a calibration region.
 
     Args:
         scan: a slice.
@@ -122,7 +171,7 @@ def compress(scan: Scan, coils: int) -> Scan:
     """
     if coils >= len(scan.k_space):
         return scan
-    kept = _strongest(calibration_data(scan), coils)
+    kept = _strongest(calibration_data(scan) if scan.maps is None else scan.k_space, coils)
     return scan.map(lambda values: torch.tensordot(kept, values, dims=1), coils=[len(scan.k_space), coils])
 
 
@@ -130,6 +179,12 @@ def _strongest(region: Tensor, coils: int) -> Tensor:
     """Orthonormal combinations (coils, all coils) that hold most of the energy of data (all coils, h, w)."""
     data = region.flatten(1)
     return torch.linalg.eigh(data @ data.mH).eigenvectors[:, -coils:].flip(1).mH
+
+
+def unit(maps: Tensor) -> Tensor:
+    """Maps (coils, H, W) scaled to Σ_c |C_c|² = 1; zero where they are below a thousandth of their largest."""
+    norm = maps.abs().square().sum(0).sqrt()
+    return torch.where(norm > 1e-3 * norm.max(), maps / norm.clamp(min=1e-30), 0)
 
 
 def outside_span(scan: Scan, maps: Tensor) -> float:

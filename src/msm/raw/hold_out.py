@@ -7,7 +7,7 @@ import torch
 from ..errors import DataError
 from ..measurement import Measurement
 from ..sample.shares import Shares, of_k_space
-from .coil_maps import CALIBRATION_WIDTH, calibration_size, espirit_maps
+from .coil_maps import calibration_part, calibration_region, espirit_maps
 from .prepare import Prepared
 
 
@@ -23,15 +23,14 @@ def hold_out(prepared: Prepared) -> Shares:
     scan, maps = prepared.scan, prepared.maps
     measurement = Measurement(scan.k_space[None], scan.mask[None], maps[None], prepared.noise_std)
     try:
-        height, width = calibration_size(scan)
+        kept = calibration_part(scan)
     except DataError:
-        if len(maps) > 1:
+        if len(maps) > 1 and scan.maps is None:
             raise
-        height, width = 0, 0  # one coil needs no calibration region
-    kept = min(height, CALIBRATION_WIDTH), min(width, CALIBRATION_WIDTH)
+        kept = slice(0), slice(0)  # one coil needs no calibration region, nor do given maps
     shares = of_k_space(measurement, kept, scan.name)
     judged = shares.judged[0]
     seen = replace(scan, mask=scan.mask & ~judged, k_space=torch.where(judged, 0, scan.k_space))
-    if len(maps) > 1 and calibration_size(seen) != (height, width):
+    if len(maps) > 1 and scan.maps is None and calibration_region(seen) != calibration_region(scan):
         shares = replace(shares, measurement=replace(measurement, maps=espirit_maps(seen)[None]))
     return shares

@@ -7,12 +7,14 @@ the number of workers, and `STORE.manifest.jsonl` gets a line for each file.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,13 +26,15 @@ from ..errors import DataError
 from ..system.console import track
 from ..system.files import digest, write_text
 from .prepare import check_calibration, prepare
+from .read_through import ReadThrough, remarks
 from .readers import import_scans
+from .readers.given_maps import maps_file
 from .scan import Scan
 
 SMALLEST = 8  # side of an item, as of data.image_size
 MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them
 FACTS = ("scale", "noise_std", "maps_residual")  # of each slice, in the manifest
-VERSION = 1  # of what `_import_file` does: parts of other versions are not used
+VERSION = 2  # of what `_import_file` does: parts of other versions are not used
 
 Result = TypeVar("Result")
 
@@ -44,48 +48,66 @@ class _Job:
     prefix: str
     size: tuple[int, int]
     coils: int | None
+    maps: Path | None
 
 
 def import_store(
-    files: Sequence[Path],
+    read: ReadThrough,
     path: Path,
     *,
     size: tuple[int, int] | None = None,
     coils: int | None = None,
+    maps: Path | None = None,
     workers: int = 1,
 ) -> list[dict[str, Any]]:
     """Import raw files into a measurement store with coil maps and noise levels, and write the manifest beside it.
 
     Args:
-        files: raw files; their order is the store's.
+        read: raw files; their order is the store's. Bad ones are left out, and noted there.
         path: the store to write.
         size: height and width of all items, at least 8; None for the largest, in multiples of 16, that no slice is
             padded to.
         coils: compress to so many; None keeps all, of which all files must then have the same number.
+        maps: as of `import_scans`.
         workers: processes; each takes some 0.9 GB.
 
     Returns:
         the lines of the manifest: file, sha256, slices, shape, and a list of scale, noise_std and maps_residual.
 
     Raises:
-        DataError: if a file cannot be used, or does not go with the others. All are read through before the first
+        DataError: if no file can be used, or one does not go with the others. All are read through before the first
             is imported. Before that, if `size` is too small, or `path` cannot be written.
     """
     if size is not None and min(size) < SMALLEST:
         raise DataError(f"--size: found {size[0]} {size[1]}; height and width should be at least {SMALLEST}")
     check_target(path)
-    counts, heights, widths = zip(*_in_parallel(_smallest, files, workers, "looking at sizes and coils"))
+    files, shapes = [], []
+    looking = _in_parallel(partial(_smallest, maps=maps), read.files, workers, "looking at sizes and coils")
+    for file, found in zip(read.files, looking):
+        if isinstance(found, DataError):
+            read.leave_out(file, found)
+        else:
+            files.append(file)
+            shapes.append(found[:3])
+            read.remark(file, found[3])
+    counts, heights, widths = zip(*shapes)
     _check_coils(files, counts, coils)
     if size is None:
         height, width = (max(MULTIPLE, min(sides) // MULTIPLE * MULTIPLE) for sides in (heights, widths))
         size = height, width
-    common = Path(os.path.commonpath([file.absolute().parent for file in files]))
+    common = Path(os.path.commonpath([file.absolute().parent for file in read.files]))
     parts = path.with_name(path.name + ".parts")
     prefixes = [file.absolute().parent.relative_to(common).as_posix() for file in files]
-    jobs = [_Job(f, parts, "" if p == "." else p + "/", size, coils) for f, p in zip(files, prefixes)]
+    jobs = [_Job(f, parts, "" if p == "." else p + "/", size, coils, maps) for f, p in zip(files, prefixes)]
     try:
-        lines = list(_in_parallel(_import_file, jobs, workers, "importing"))
-        _join(path, jobs, lines)
+        made = []
+        for job, line in zip(jobs, _in_parallel(_import_file, jobs, workers, "importing")):
+            if isinstance(line, DataError):
+                read.leave_out(job.file, line)
+            else:
+                made.append((job, line))
+        lines = [line for _, line in made]
+        _join(path, [job for job, _ in made], lines)
     finally:
         if parts.is_dir() and not any(parts.glob("*.h5")):  # nothing that could be gone on with
             shutil.rmtree(parts)
@@ -110,19 +132,24 @@ def manifest_path(store: Path) -> Path:
     return store.with_name(store.stem + ".manifest.jsonl")
 
 
-def _import_file(job: _Job) -> dict[str, Any]:
-    """Make the part of one file, if it is not there; returns its line of the manifest, with `key`."""
+def _import_file(job: _Job) -> dict[str, Any] | DataError:
+    """Make the part of one file, if it is not there; returns its line of the manifest, with `key`, or what is bad."""
     sha256 = digest(job.file)
-    how = {"prefix": job.prefix, "size": job.size, "coils": job.coils, "version": VERSION}
+    how: dict[str, Any] = {"prefix": job.prefix, "size": job.size, "coils": job.coils, "version": VERSION}
+    if job.maps is not None:
+        how["coil_maps_sha256"] = digest(maps_file(job.file, job.maps))
     key = hashlib.sha256(json.dumps([sha256, job.file.stem, how]).encode()).hexdigest()[:32]
     part, record = job.parts / f"{key}.h5", job.parts / f"{key}.json"
     if part.exists():
         return {"file": str(job.file), **json.loads(record.read_text(encoding="utf-8"))}
     line: dict[str, Any] = {"key": key, "sha256": sha256, "slices": 0, **{fact: [] for fact in FACTS}}
-    with StoreWriter(part, {}) as writer:
-        for scan in import_scans([job.file]):
-            _add(writer, scan, job, line)
-        write_text(record, json.dumps(line))  # before the part is in its place: where there is a part there is a line
+    try:
+        with StoreWriter(part, {}) as writer:
+            for scan in import_scans([job.file], job.maps):
+                _add(writer, scan, job, line)
+            write_text(record, json.dumps(line))  # before the part is in its place: where there is a part is a line
+    except DataError as error:
+        return error
     return {"file": str(job.file), **line}
 
 
@@ -130,19 +157,24 @@ def _add(writer: StoreWriter, scan: Scan, job: _Job, line: dict[str, Any]) -> No
     """Store one slice, and note what there is to know of it; nothing of it stays in memory."""
     done = prepare(scan, job.size, job.coils)
     writer.add(job.prefix + scan.name, done.scan.k_space, done.scan.mask, done.maps, done.noise_std)
-    for fact, value in zip(FACTS, (done.scan.provenance["scale"], done.noise_std, done.residual)):
+    residual = None if math.isnan(done.residual) else done.residual
+    for fact, value in zip(FACTS, (done.scan.provenance["scale"], done.noise_std, residual)):
         line[fact].append(value)
     line |= {"slices": line["slices"] + 1, "shape": list(done.scan.k_space.shape), "whitened": scan.noise is not None}
 
 
-def _smallest(file: Path) -> tuple[int, int, int]:
-    """Coils, least height and least width of a file's slices."""
-    shapes = []
-    for scan in import_scans([file]):
-        check_calibration(scan)
-        shapes.append(scan.k_space.shape)
+def _smallest(file: Path, maps: Path | None) -> tuple[int, int, int, list[str]] | DataError:
+    """Coils, least height and least width of a file's slices, and remarks on them; or what is bad."""
+    shapes, texts = [], {}
+    try:
+        for scan in import_scans([file], maps):
+            check_calibration(scan)
+            shapes.append(scan.k_space.shape)
+            texts.update(dict.fromkeys(remarks(scan)))
+    except DataError as error:
+        return error
     coils, height, width = map(min, zip(*shapes))
-    return coils, height, width
+    return coils, height, width, list(texts)
 
 
 def _check_coils(files: Sequence[Path], counts: Sequence[int], coils: int | None) -> None:

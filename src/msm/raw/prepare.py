@@ -1,5 +1,6 @@
 """From a scan to what a sampler or a store takes: white noise, fewer coils, one size, coil maps, noise level."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor
 from ..errors import DataError
 from ..measurement import Measurement
 from ..noise import estimate_noise, noise_covariance, whitening
-from .coil_maps import calibration_size, compress, espirit_app, espirit_maps, outside_span
-from .scan import Scan, fit, normalise, resize, resize_image
+from .coil_maps import calibration_region, compress, espirit_app, espirit_maps, outside_span, unit
+from .scan import Scan, fft1c, fit, ifft1c, normalise, resize, resize_image
 
 HIGH_RESIDUAL = 0.05  # share of the calibration region's energy outside of the maps' span that is worth a warning
 NOISE_ROWS = 16  # rows of the image that the noise level is estimated from
+PARTIAL_NOISE_ROWS = 48  # likewise, of partial echoes
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Prepared:
         scan: the slice, fitted to a size; `msm.raw.scan.unfit` and `provenance["scale"]` lead back.
         maps: coil maps (coils, H, W), complex64.
         noise_std: ρ per real component, estimated from the measured entries.
-        residual: share of the calibration region's energy that the maps do not explain, 0 to 1.
+        residual: share of the calibration region's energy that the maps do not explain, 0 to 1; NaN if it has none.
     """
 
     scan: Scan
@@ -34,7 +36,7 @@ class Prepared:
     @property
     def warning(self) -> str | None:
         """A line to show if the maps explain the data badly."""
-        if self.residual <= HIGH_RESIDUAL:
+        if not self.residual > HIGH_RESIDUAL:
             return None
         return (
             f"{self.scan.name}: {self.residual:.0%} of the calibration region's energy lies outside the span of the "
@@ -43,7 +45,7 @@ class Prepared:
 
 
 def prepare(scan: Scan, size: tuple[int, int], coils: int | None = None) -> Prepared:
-    """Whiten, compress, fit to a size, estimate coil maps (ESPIRiT) and the noise level.
+    """Whiten, compress, fit to a size, estimate coil maps (ESPIRiT) if none are given, and the noise level.
 
     Args:
         scan: a slice from `msm.raw.readers.import_scans`.
@@ -55,15 +57,25 @@ def prepare(scan: Scan, size: tuple[int, int], coils: int | None = None) -> Prep
     """
     scan = prewhiten(scan)
     scan = fit(scan if coils is None else compress(scan, coils), size)
-    maps = espirit_maps(scan)
-    return Prepared(scan, maps, noise_level(scan, maps), outside_span(scan, maps) if len(maps) > 1 else 0.0)
+    maps = espirit_maps(scan) if scan.maps is None else unit(scan.maps)
+    return Prepared(scan, maps, noise_level(scan, maps), _residual(scan, maps))
+
+
+def _residual(scan: Scan, maps: Tensor) -> float:
+    """What the maps do not explain; NaN if given maps cannot be judged, for want of a calibration region."""
+    if len(maps) == 1:
+        return 0.0
+    try:
+        return outside_span(scan, maps)
+    except DataError:
+        return math.nan
 
 
 def noise_level(scan: Scan, maps: Tensor) -> float:
     """ρ per real component of a scan's k-space, from its own measured entries (`msm.noise.estimate_noise`).
 
-    Where whole columns were measured, the middle rows of the image, and as many columns as give two equations a
-    pixel, are enough for an error of about 1 %, in a fraction of the time.
+    Where columns were measured, whole or cut off by a partial echo, the middle rows of the image, and as many columns
+    as give two equations a pixel, are enough for an error of about 1 %, in a fraction of the time.
 
     Args:
         scan: a slice.
@@ -73,20 +85,33 @@ def noise_level(scan: Scan, maps: Tensor) -> float:
         DataError: if too little was measured.
     """
     k_space, mask = scan.k_space, scan.mask
+    lines, columns = mask[0].any(1), mask[0].any(0)
+    is_grid = torch.equal(mask[0], lines[:, None] & columns)
+    if is_grid and _has_gaps(lines) and not _has_gaps(columns):  # the readout lies along the other axis
+        k_space, mask, maps, lines, columns = k_space.mT, mask.mT, maps.mT, columns, lines
     coils, height, width = k_space.shape
-    columns = mask[0].any(0)
-    if torch.equal(mask[0], columns.expand_as(mask[0])):
-        rows = min(height, NOISE_ROWS)
+    if is_grid and (lines.all() or (not _has_gaps(lines) and coils * columns.sum() > width)):
+        rows = min(height, NOISE_ROWS if lines.all() else PARTIAL_NOISE_ROWS)
         k_space = resize_image(k_space, rows, -2)
+        if not lines.all():  # no signal may leak from the echo's cut to other frequencies
+            taper = torch.hann_window(rows)[:, None]
+            k_space = fft1c(ifft1c(k_space, -2) * (taper / taper.square().mean().sqrt()), -2)
         step = max(1, int(columns.sum()) * coils // (2 * width))
         chosen = torch.zeros_like(columns)
         chosen[columns.nonzero()[::step, 0]] = True
-        maps, mask = resize(maps, rows, -2), chosen.expand(1, rows, width)
+        same = height // 2 + (torch.arange(rows) - rows // 2) * height // rows  # of the same frequency
+        maps, mask = resize(maps, rows, -2), (lines[same, None] & chosen)[None]
     try:
         rho, _ = estimate_noise(Measurement(k_space[None], mask[None], maps[None]))
     except ValueError as error:
         raise DataError(f"{scan.name}: {error}; leave this slice out") from None
     return float(rho)
+
+
+def _has_gaps(measured: Tensor) -> bool:
+    """Whether some lines are missing between others."""
+    kept = measured.nonzero()[:, 0]
+    return bool(kept[-1] - kept[0] + 1 > len(kept))
 
 
 def prewhiten(scan: Scan) -> Scan:
@@ -111,7 +136,7 @@ def prewhiten(scan: Scan) -> Scan:
 
 
 def check_calibration(scan: Scan) -> None:
-    """Raise DataError, or MissingPackage without sigpy, if coil maps cannot be estimated; one coil needs none."""
-    if len(scan.k_space) > 1:
+    """Raise DataError, or MissingPackage without sigpy, if coil maps are needed and cannot be estimated."""
+    if len(scan.k_space) > 1 and scan.maps is None:
         espirit_app()
-        calibration_size(scan)
+        calibration_region(scan)

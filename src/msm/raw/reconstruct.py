@@ -1,6 +1,7 @@
 """From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,9 @@ from ..system.files import digest
 from ..system.processes import processes
 from .geometry import Geometry, affine
 from .prepare import Prepared, check_calibration, prepare
+from .read_through import ReadThrough, remarks
 from .readers import import_scans
+from .readers.given_maps import maps_file
 from .scan import Scan, padded_size, unfit
 from .volume_files import VolumeWriter
 
@@ -75,35 +78,103 @@ class Volume:
     slices: list[Geometry]
 
 
-def survey(files: Sequence[Path]) -> dict[str, Volume]:
-    """Read all files through once: what volumes they hold. A bad file is found before any time is spent on sampling.
+def survey(read: ReadThrough, maps: Path | None = None) -> dict[str, Volume]:
+    """Read all files through once: what volumes they hold. Bad files are found, and left out, before any sampling.
 
     Args:
-        files: raw files.
+        read: the raw files; what is found of them is noted there.
+        maps: as of `import_scans`.
 
     Returns:
         volumes by name, in the order of their first slices.
 
     Raises:
-        DataError: if a file cannot be used, a slice has no calibration region, or volumes of two files have one name.
+        DataError: if no file can be used, or volumes of two files have one name.
     """
     volumes: dict[str, Volume] = {}
-    scans = ((file, scan) for file in files for scan in import_scans([file]))
-    for file, scan in track(scans, "checking"):
+    for file in track(read.files, "checking"):
+        for name, volume in (read.attempt(file, partial(_volumes, file, read, maps)) or {}).items():
+            if name in volumes:
+                other = volumes[name].file
+                raise DataError(f"{file}: {other} has the same name, which the results would have; rename one")
+            volumes[name] = volume
+    return volumes
+
+
+def _volumes(file: Path, read: ReadThrough, maps: Path | None) -> dict[str, Volume]:
+    """The volumes of one file."""
+    volumes: dict[str, Volume] = {}
+    for scan in import_scans([file], maps):
         check_calibration(scan)
+        read.remark(file, remarks(scan))
         height, width = scan.k_space.shape[-2:]
-        volume = volumes.setdefault(volume_name(scan), Volume(file, (height, width), []))
-        if volume.file != file:
-            raise DataError(f"{file}: {volume.file} has the same name, which the results would have; rename one")
+        volume = volumes.setdefault(volume_name(scan, file, read.files), Volume(file, (height, width), []))
         if volume.shape != (height, width):
             raise DataError(f"{file}: {scan.name} is {height}×{width}, slices before it {volume.shape}; save it apart")
         volume.slices.append(Geometry.of(scan))
     return volumes
 
 
-def volume_name(scan: Scan) -> str:
-    """Name of the volume that a slice belongs to: the slice's own without its number, fit for a file."""
-    return scan.name.rpartition(":")[0].replace(":", "_").replace("/", "_")
+def check_slices(
+    read: ReadThrough, volumes: dict[str, Volume], writers: dict[str, VolumeWriter], divisor: int, maps: Path | None
+) -> list[str]:
+    """Prepare every slice that is not sampled yet, so that none fails when others have taken their time.
+
+    Args:
+        read: the raw files; volumes of those that turn out bad are taken out.
+        volumes: from `survey`.
+        writers: from `open_writers`.
+        divisor: of the network's sides.
+        maps: as of `import_scans`.
+
+    Returns:
+        warnings, a line each.
+
+    Raises:
+        DataError: if no file can be used.
+    """
+    warnings: list[str] = []
+
+    def work(file: Path) -> None:
+        counts = dict.fromkeys(volumes, 0)
+        for scan in import_scans([file], maps):
+            name = volume_name(scan, file, read.files)
+            counts[name] += 1
+            if counts[name] > writers[name].done:
+                warnings.extend(filter(None, [prepare(scan, padded_size(scan, divisor)).warning]))
+
+    left = dict.fromkeys(v.file for name, v in volumes.items() if writers[name].done < len(v.slices))
+    for file in track(left, "coil maps", total=len(left)):
+        read.attempt(file, partial(work, file))
+    for name in [name for name, volume in volumes.items() if volume.file in read.bad]:
+        del volumes[name], writers[name]
+    return warnings
+
+
+def scans_of(read: ReadThrough, volumes: dict[str, Volume], maps: Path | None) -> Iterator[tuple[str, Scan]]:
+    """The slices of all volumes, each with its volume's name.
+
+    Args:
+        read: the raw files.
+        volumes: from `survey`.
+        maps: as of `import_scans`.
+    """
+    for file in dict.fromkeys(volume.file for volume in volumes.values()):
+        for scan in import_scans([file], maps):
+            yield volume_name(scan, file, read.files), scan
+
+
+def volume_name(scan: Scan, file: Path, files: Sequence[Path]) -> str:
+    """Name of the volume that a slice belongs to: the slice's own without its number, behind that of its folder.
+
+    Args:
+        scan: the slice.
+        file: its file.
+        files: all files of the run.
+    """
+    common = os.path.commonpath([other.absolute().parent for other in files])
+    folders = file.absolute().parent.relative_to(common).parts
+    return "_".join([*folders, scan.name.rpartition(":")[0].replace(":", "_").replace("/", "_")])
 
 
 def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> dict[str, VolumeWriter]:
@@ -117,9 +188,11 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
     Raises:
         ConfigError: if a volume is there already and was made in another way.
     """
-    writers, how = {}, {**identity.samples(config), "weights_sha256": weights}
+    writers, how, maps = {}, {**identity.samples(config), "weights_sha256": weights}, config.setting.coil_maps
     for name, volume in volumes.items():
         about = {"file": volume.file.name, "sha256": digest(volume.file), **how}
+        if maps is not None:
+            about["coil_maps_sha256"] = digest(maps_file(volume.file, maps))
         path = config.setting.save_dir / f"{name}.h5"
         writers[name] = VolumeWriter(path, len(volume.slices), volume.shape, about)
     found = gather_object([{name: writer.done for name, writer in writers.items()}])[0]  # before anyone writes
@@ -130,27 +203,26 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> di
 
 def reconstruct_volumes(
     denoiser: PartialDenoiser,
+    read: ReadThrough,
     volumes: dict[str, Volume],
     writers: dict[str, VolumeWriter],
     config: Config,
     advance: Callable[[int], None] = lambda n: None,
-) -> list[str]:
+) -> None:
     """Reconstruct volumes slice by slice; each is written before the next is read.
 
     Args:
         denoiser: trained partial denoiser.
+        read: the raw files.
         volumes: from `survey`.
         writers: from `open_writers`.
-        config: data, network, sample and inverse_problem blocks.
+        config: setting, data, network, sample and inverse_problem blocks.
         advance: told how many sampler steps were done.
-
-    Returns:
-        warnings, a line each.
 
     Raises:
         DataError: if a file cannot be used.
     """
-    warnings, counts, settings = [], dict.fromkeys(volumes, 0), config.sample
+    counts, settings = dict.fromkeys(volumes, 0), config.sample
     draw = partial(
         sample_scan,
         denoiser,
@@ -159,23 +231,19 @@ def reconstruct_volumes(
         batch_size=settings.batch_size,
         advance=advance,
     )
-    for number, scan in enumerate(import_scans(dict.fromkeys(volume.file for volume in volumes.values()))):
-        name = volume_name(scan)
+    for number, (name, scan) in enumerate(scans_of(read, volumes, config.setting.coil_maps)):
         index, writer, volume = counts[name], writers[name], volumes[name]
         counts[name] += 1
         if index >= writer.done:
             prepared = prepare(scan, padded_size(scan, denoiser.divisor))
             first = settings.seed + number * settings.samples  # `number` counts the slices of all files
             samples = draw(prepared, seeds=range(first, first + settings.samples))
-            if prepared.warning:
-                warnings.append(prepared.warning)
             if processes().is_main_process:
                 _write(writer, prepared, samples)
             else:
                 writer.done += 1
         if counts[name] == len(volume.slices) and processes().is_main_process:
             writer.finish(affine(volume.shape, volume.slices), volume.slices[0].voxel_mm)
-    return warnings
 
 
 def _write(writer: VolumeWriter, prepared: Prepared, samples: Tensor) -> None:

@@ -34,6 +34,7 @@ class Scan:
         voxel_mm: size of a pixel along H and W and the thickness of the slice, mm; None if the file does not say.
         directions: unit vectors of the axes H, W and across the slice, in the patient's coordinates; None likewise.
         calibration: lines acquired for the coil maps only, on the same grid; None if there are none.
+        maps: coil maps given for it (coils, H, W), complex64; None: they are estimated.
     """
 
     name: str
@@ -44,12 +45,13 @@ class Scan:
     voxel_mm: tuple[float, float, float] | None = None
     directions: tuple[tuple[float, float, float], ...] | None = None
     calibration: "Scan | None" = None
+    maps: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor], **note: Any) -> "Scan":
         """The scan with a linear change made to all samples.
 
         Args:
-            change: takes k-space (coils, H, W), and noise (coils, samples).
+            change: takes k-space and maps (coils, H, W), and noise (coils, samples).
             note: what to add to the provenance.
         """
         return replace(
@@ -58,6 +60,7 @@ class Scan:
             provenance=self.provenance | note,
             noise=None if self.noise is None else change(self.noise),
             calibration=self.calibration and self.calibration.map(change, **note),
+            maps=None if self.maps is None else change(self.maps),
         )
 
 
@@ -79,6 +82,24 @@ def normalise(scan: Scan) -> Scan:
         raise DataError(f"{scan.name}: the image is black, all that was measured is zero; leave this slice out")
     scale = BRIGHT_LEVEL / bright
     return scan.map(lambda values: values * scale, scale=scale)
+
+
+def centred(scan: Scan) -> Scan:
+    """A scan whose array ends unevenly around the centre of k-space, padded by what was not measured until it is there.
+
+    Partial Fourier and partial echoes are often saved so. Nothing that was measured changes; the pixels get smaller.
+
+    Args:
+        scan: a slice with the `centre` that its reader found.
+    """
+    centre, old = scan.provenance["centre"], list(scan.mask.shape[1:])
+    if centre == [n // 2 for n in old]:
+        return scan
+    size = [n if c == n // 2 else 2 * max(c, n - c) for c, n in zip(centre, old)]
+    before = [new // 2 - c for new, c in zip(size, centre)]
+    pad = [before[1], size[1] - old[1] - before[1], before[0], size[0] - old[0] - before[0]]
+    k_space, mask = (torch.nn.functional.pad(array, pad) for array in (scan.k_space, scan.mask))
+    return replace(scan, k_space=k_space, mask=mask, provenance=scan.provenance | {"ends_unevenly": old})
 
 
 def padded_size(scan: Scan, multiple: int) -> tuple[int, int]:
@@ -110,13 +131,15 @@ def fit(scan: Scan, size: tuple[int, int]) -> Scan:
 
 def _resized(scan: Scan, size: tuple[int, int], by: list[str]) -> Scan:
     """The arrays and voxels of `fit`, without its factor."""
-    k_space, mask, voxel, stretch = scan.k_space, scan.mask, scan.voxel_mm, [1.0, 1.0]
+    k_space, mask, maps, voxel, stretch = scan.k_space, scan.mask, scan.maps, scan.voxel_mm, [1.0, 1.0]
     for axis, kind in zip((-2, -1), by):
         if kind == "image":
             k_space = resize_image(k_space, size[axis], axis)
+            maps = maps if maps is None else resize(maps, size[axis], axis)
             mask = mask.any(axis, keepdim=True).expand_as(k_space[:1])
         else:
             stretch[axis] = k_space.shape[axis] / size[axis]
+            maps = maps if maps is None else interpolated(maps, size[axis], axis)
             k_space, mask = resize(k_space, size[axis], axis), resize(mask, size[axis], axis)
     return replace(
         scan,
@@ -124,6 +147,7 @@ def _resized(scan: Scan, size: tuple[int, int], by: list[str]) -> Scan:
         mask=mask.contiguous(),
         voxel_mm=voxel and (voxel[0] * stretch[0], voxel[1] * stretch[1], voxel[2]),
         calibration=scan.calibration and _resized(scan.calibration, size, by),
+        maps=maps,
     )
 
 
@@ -160,6 +184,15 @@ def resize(array: Tensor, size: int, axis: int) -> Tensor:
 def resize_image(k_space: Tensor, size: int, axis: int) -> Tensor:
     """Crop or pad the image, whatever its k-space, along one axis; white noise stays white, of the same level."""
     return fft1c(resize(ifft1c(k_space, axis), size, axis), axis)
+
+
+def interpolated(images: Tensor, size: int, axis: int) -> Tensor:
+    """Images (coils, H, W) on a grid of another size along axis -2 or -1, same field of view; n // 2 stays there."""
+    old = images.shape[axis]
+    place = old // 2 + (torch.arange(size) - size // 2) * (old / size)
+    low = place.floor().long()
+    share = (place - low).unsqueeze(-1) if axis == -2 else place - low
+    return images.index_select(axis, low % old) * (1 - share) + images.index_select(axis, (low + 1) % old) * share
 
 
 def fft1c(x: Tensor, axis: int) -> Tensor:

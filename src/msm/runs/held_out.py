@@ -1,6 +1,7 @@
 """What `msm evaluate` does where nobody knows the truth: images are sampled again without what is held out."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,10 @@ from ..output.files import read_arrays
 from ..output.run_folder import MEASURED, RESOLVED, SAMPLES, versions
 from ..raw.hold_out import hold_out
 from ..raw.prepare import prepare
-from ..raw.readers import import_scans, raw_files
-from ..raw.reconstruct import Volume, survey, volume_name
-from ..raw.scan import padded_size, unfit
+from ..raw.read_through import ReadThrough
+from ..raw.readers import raw_files
+from ..raw.reconstruct import scans_of, survey
+from ..raw.scan import Scan, padded_size, unfit
 from ..sample.draw import Draw, Keep, samples_of
 from ..sample.kept_batches import Parts
 from ..sample.shares import of_photo
@@ -45,7 +47,8 @@ def evaluate_raw(run: Path, config: Config) -> None:
         DataError: the run is not finished, or a file cannot be used.
     """
     denoiser = trained_denoiser(config, run / RESOLVED)
-    volumes = survey(raw_files([data_folder(config, "the raw files of the run")]))
+    read = ReadThrough(raw_files([data_folder(config, "the raw files of the run")]))
+    volumes = survey(read, config.setting.coil_maps)
     for name in volumes:
         if not (run / f"{name}.h5").is_file():
             raise DataError(f"{run}: {name}.h5 is missing; {AGAIN}")
@@ -54,15 +57,16 @@ def evaluate_raw(run: Path, config: Config) -> None:
     seeds = config.sample.seed + total * config.sample.samples  # those before made the run's own samples
     texts = [digest(volume.file) for volume in volumes.values()]
     notes = [] if len(chosen) == total else [f"{len(chosen)} of {total} slices were judged, evenly spaced"]
-    judge(run, config, denoiser, _slices(run, volumes, chosen, denoiser.divisor), len(chosen), seeds, texts, notes)
+    scans = scans_of(read, volumes, config.setting.coil_maps)
+    judge(run, config, denoiser, _slices(run, scans, chosen, denoiser.divisor), len(chosen), seeds, texts, notes)
 
 
-def _slices(run: Path, volumes: dict[str, Volume], chosen: Sequence[int], divisor: int) -> Iterator[Item]:
+def _slices(run: Path, scans: Iterator[tuple[str, Scan]], chosen: Sequence[int], divisor: int) -> Iterator[Item]:
     """The chosen slices of all files, prepared as they were for the run, and what it made of them."""
-    counts = dict.fromkeys(volumes, 0)
-    for number, scan in enumerate(import_scans(dict.fromkeys(volume.file for volume in volumes.values()))):
-        name = volume_name(scan)
-        index, counts[name] = counts[name], counts[name] + 1
+    counts: Counter[str] = Counter()
+    for number, (name, scan) in enumerate(scans):
+        index = counts[name]
+        counts[name] += 1
         if number not in chosen:
             continue
         prepared = prepare(scan, padded_size(scan, divisor))

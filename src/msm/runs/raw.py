@@ -8,26 +8,55 @@ from ..network.stored import WEIGHTS_FILE
 from ..output.run_folder import record_run
 from ..raw.import_store import import_store, manifest_path
 from ..raw.prepare import HIGH_RESIDUAL
-from ..raw.readers import raw_files
-from ..raw.reconstruct import open_writers, reconstruct_volumes, survey
+from ..raw.read_through import ReadThrough
+from ..raw.readers import left_out, raw_files
+from ..raw.reconstruct import check_slices, open_writers, reconstruct_volumes, survey
 from ..raw.volume_files import nifti_image
-from ..system.console import progress, say, warn
+from ..system.console import note, progress, say, warn
 from ..system.files import digest
 from ..system.places import weights_folder
 from ..system.processes import processes
 from .inputs import data_folder
 
+SKIPPED = 3  # exit code: done, but files that could not be used were skipped
 
-def import_raw(paths: list[Path], store: Path, size: tuple[int, int] | None, coils: int | None, workers: int) -> None:
-    """Import raw files, and tell which of them the coil maps explain badly."""
-    lines = import_store(raw_files(paths), store, size=size, coils=coils, workers=workers)
+
+def import_raw(
+    paths: list[Path],
+    store: Path,
+    size: tuple[int, int] | None,
+    coils: int | None,
+    maps: Path | None,
+    workers: int,
+) -> None:
+    """Import raw files, and tell which of them the coil maps explain badly; exit code 3 if some were skipped."""
+    read = _files(paths)
+    lines = import_store(read, store, size=size, coils=coils, maps=maps, workers=workers)
+    read.tell()
     for line in lines:
-        if bad := sum(residual > HIGH_RESIDUAL for residual in line["maps_residual"]):
+        if bad := sum((residual or 0) > HIGH_RESIDUAL for residual in line["maps_residual"]):
             what = f"{bad} of {line['slices']} slices have over {HIGH_RESIDUAL:.0%} of energy outside of the coil maps"
             warn(f"{line['file']}: {what}: noise, motion, or a head that folds over")
     coils, height, width = lines[0]["shape"]
     count = sum(line["slices"] for line in lines)
     say(f"{store}: {count} slices of {height}×{width} from {coils} coils; {manifest_path(store)}: {len(lines)} files")
+    _end(read)
+
+
+def _files(paths: list[Path]) -> ReadThrough:
+    """The raw files that paths name; tells of those in folders that are not read."""
+    files = raw_files(paths)
+    if other := left_out(paths):
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in other.items())
+        note(f"{', '.join(map(str, paths))}: {len(files)} raw files; files of other kinds are left out: {kinds}")
+    return ReadThrough(files)
+
+
+def _end(read: ReadThrough) -> None:
+    """Say by the exit code that files were skipped."""
+    if read.bad:
+        warn(f"{len(read.bad)} of {len(read.files)} files were skipped, see above; exit code {SKIPPED}")
+        raise SystemExit(SKIPPED)
 
 
 def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
@@ -38,7 +67,8 @@ def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
         denoiser: trained partial denoiser, of setting.pretrained_model_dir.
 
     Raises:
-        DataError: if a file cannot be used.
+        DataError: if no file can be used.
+        SystemExit: code 3, at the end, if some could not.
         MissingPackage: if nibabel or sigpy is missing.
         ConfigError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
     """
@@ -47,19 +77,23 @@ def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
     weights = weights_folder(config.setting.pretrained_model_dir)
     path = data_folder(config, "a raw file, or to a folder of them")
     nifti_image()  # before the work that would be lost without it
-    volumes = survey(raw_files([path]))
+    read, maps = _files([path]), config.setting.coil_maps
+    volumes = survey(read, maps)
     writers = open_writers(volumes, config, digest(weights / WEIGHTS_FILE if weights.is_dir() else weights))
+    read.tell()
+    for line in check_slices(read, volumes, writers, denoiser.divisor, maps):
+        warn(line)
     if processes().is_main_process:
         record_run(config, folder)
     left = sum(len(volumes[name].slices) - writer.done for name, writer in writers.items())
     with progress("reconstructing", left * settings.samples * settings.steps, shared=True) as advance:
-        warnings = reconstruct_volumes(denoiser, volumes, writers, config, advance)
+        reconstruct_volumes(denoiser, read, volumes, writers, config, advance)
     if not processes().is_main_process:
         return
-    for line in warnings:
-        warn(line)
     for name, writer in writers.items():
         residual = writer.facts()["maps_residual"]
         outside = f"{residual.min():.1%} to {residual.max():.1%} of the calibration energy outside of the coil maps"
         files = ".h5, .nii, _std.nii" if settings.samples > 1 else ".h5, .nii"
+        outside = outside if residual.max() >= 0 else "no calibration region to judge the coil maps by"
         say(f"{folder / name}{files}, and PNGs in {name}/: {len(residual)} slices, {outside}")
+    _end(read)

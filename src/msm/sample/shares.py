@@ -51,12 +51,12 @@ class Shares:
         return self.measurement.restrict(~self.judged & ~self.tuning)
 
 
-def of_k_space(measurement: Measurement, middle: tuple[int, int], name: str) -> Shares:
+def of_k_space(measurement: Measurement, middle: tuple[slice, slice], name: str) -> Shares:
     """Share out the k-space of a slice, every tenth line or point in order.
 
     Args:
         measurement: all that was measured, a batch of one.
-        middle: height and width of the rectangle in the middle that every method keeps.
+        middle: rows and columns in the middle that every method keeps.
         name: of the slice, for the error.
 
     Raises:
@@ -64,8 +64,7 @@ def of_k_space(measurement: Measurement, middle: tuple[int, int], name: str) -> 
     """
     mask = measurement.mask[0, 0]
     outside = torch.ones_like(mask)
-    top, left = ((n - c + 1) // 2 for n, c in zip(mask.shape, middle))
-    outside[top : top + middle[0], left : left + middle[1]] = False
+    outside[middle] = False
     if torch.equal(mask, mask.any(0).expand_as(mask)):
         lines, unit = torch.arange(mask.shape[1]).expand_as(mask), "lines"
         outside = outside.all(0).expand_as(mask)

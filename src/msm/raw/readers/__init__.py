@@ -2,28 +2,31 @@
 
     .h5 .hdf5 .mrd   fastMRI (kspace, ismrmrd_header) or ISMRMRD (dataset/xml, dataset/data)
     .npy             (H, W), (coils, H, W) or (slices, coils, H, W)
-    .mat             the variable kdata, kspace or data, likewise
+    .mat             the variable kdata, kspace or data, likewise; versions 5 to 7.3
     .cfl .hdr        BART: read, phase 1, phase 2, coils, …, slices
 
 No reader trusts a size that the file's data do not justify, runs anything, or follows a link out of the file.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...data.hdf5 import open_hdf5
 from ...errors import DataError, MsmError
-from ..scan import Scan, normalise
+from ..scan import Scan, centred, normalise
 from .arrays import mat_scans, npy_scans
 from .bart import bart_scans
 from .fastmri import fastmri_scans
+from .given_maps import with_maps
+from .guards import check_centre
 from .ismrmrd import ismrmrd_scans
 
 
 def raw_files(paths: Sequence[Path]) -> list[Path]:
-    """The raw files that paths name: files as they are, of a folder all of a kind that is read, sorted by name.
+    """The raw files that paths name: files as they are, of a folder and those in it all of a kind that is read, sorted.
 
-    A BART pair counts once.
+    A BART pair counts once. What begins with a dot is left out.
 
     Args:
         paths: files and folders.
@@ -33,18 +36,37 @@ def raw_files(paths: Sequence[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in paths:
-        inside = sorted(f for f in path.glob("[!.]*") if f.suffix.lower() in READERS) if path.is_dir() else [path]
-        files += [f.with_suffix(".cfl") if f.suffix.lower() == ".hdr" else f for f in inside]
+        files += sorted(f for f in _inside(path) if f.suffix.lower() in READERS) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{', '.join(map(str, paths))}: no raw files in it; give some of {', '.join(READERS)}")
-    return list(dict.fromkeys(files))
+    return list(dict.fromkeys(map(_of_pair, files)))
 
 
-def import_scans(paths: Iterable[Path]) -> Iterator[Scan]:
+def left_out(paths: Sequence[Path]) -> dict[str, int]:
+    """How many files of folders are of kinds that are not read, by suffix."""
+    suffixes = [f.suffix.lower() for path in paths if path.is_dir() for f in _inside(path)]
+    return dict(sorted(Counter(suffix or "no suffix" for suffix in suffixes if suffix not in READERS).items()))
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Files in a folder and in those in it, without hidden ones."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def _of_pair(file: Path) -> Path:
+    """The .cfl that goes with a .hdr; any other file is itself."""
+    changed = {".hdr": ".cfl", ".HDR": ".CFL"}.get(file.suffix)
+    return file.with_suffix(changed) if changed else file
+
+
+def import_scans(paths: Iterable[Path], maps: Path | None = None) -> Iterator[Scan]:
     """Slices of raw files of any kind that is read, one at a time, scaled to a magnitude of at most about 1.
 
     Args:
         paths: the files.
+        maps: coil maps for them, a file or a folder of files (`msm.raw.readers.given_maps`); None: to be estimated.
 
     Yields:
         slices, ready for `fit`, for the coil maps (`msm.raw.coil_maps`) and for `StoreWriter.add`.
@@ -53,7 +75,8 @@ def import_scans(paths: Iterable[Path]) -> Iterator[Scan]:
         DataError: if a file cannot be used.
     """
     for path in map(Path, paths):
-        yield from map(normalise, read_scans(path))
+        scans = map(normalise, map(centred, read_scans(path)))
+        yield from scans if maps is None else with_maps(scans, path, maps)
 
 
 def read_scans(path: Path) -> Iterator[Scan]:
@@ -68,7 +91,7 @@ def read_scans(path: Path) -> Iterator[Scan]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; correct the path")
     try:
-        yield from reader(path)
+        yield from (check_centre(path, scan) for scan in reader(path))
     except MsmError:
         raise
     except Exception as error:  # the parsers of damaged files raise whatever they stumble over

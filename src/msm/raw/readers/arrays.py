@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ..scan import Scan
-from .guards import _check_array, _check_centre, _measured, _tensor
+from .guards import _check_array, _measured, _tensor
 from .matlab import read_mat
 
 MAT_NAMES = ("kdata", "kspace", "data")
@@ -20,7 +20,7 @@ def npy_scans(path: Path) -> Iterator[Scan]:
 
 
 def mat_scans(path: Path) -> Iterator[Scan]:
-    """Slices of a MATLAB file, versions 5 to 7: the first of kdata, kspace and data that it holds."""
+    """Slices of a MATLAB file, versions 5 to 7.3: the first of kdata, kspace and data that it holds."""
     return _array_scans(path, "MATLAB", read_mat(path, MAT_NAMES))
 
 
@@ -29,10 +29,8 @@ def _array_scans(path: Path, kind: str, array: np.ndarray) -> Iterator[Scan]:
     _check_array(str(path), array, axes=(2, 3, 4), coil_axis=-3)
     array = array.reshape(-1, *array.shape[-3:]) if array.ndim > 2 else array[None, None]
     for i, part in enumerate(array):
-        where = f"{path}: slice {i}"
-        k_space = _tensor(where, part)
+        k_space = _tensor(f"{path}: slice {i}", part)
         mask = _measured(path, i, _guess_mask(k_space))
-        _check_centre(where, k_space)
         yield Scan(f"{path.stem}:{i}", k_space, mask, {"format": kind, "file": path.name, "slice": i})
 
 

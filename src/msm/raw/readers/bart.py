@@ -24,12 +24,7 @@ def bart_scans(path: Path) -> Iterator[Scan]:
     Raises:
         DataError: if the pair is incomplete, does not fit together, or has axes other than those of k-space.
     """
-    data, shape = path.with_suffix(".cfl"), _bart_shape(path.with_suffix(".hdr"))
-    held, count = data.stat().st_size if data.is_file() else 0, math.prod(shape)
-    if held != 8 * count:
-        stated = f"the .hdr states {count} complex numbers of 8"
-        raise DataError(f"{data}: has {held} bytes, {stated}; copy both files again")
-    array: np.ndarray = np.memmap(data, dtype=np.complex64, mode="r", shape=shape, order="F")  # nothing is read yet
+    array = bart_array(path)
     other = [i for i, n in enumerate(array.shape) if n > 1 and i not in (0, 1, 2, 3, BART_SLICES)]
     if other:
         raise DataError(f"{path}: has {array.shape[other[0]]} along dimension {other[0]}; extract one by bart slice")
@@ -41,6 +36,25 @@ def bart_scans(path: Path) -> Iterator[Scan]:
     if len(grid) < 2 or count > 1:
         raise DataError(f"{path}: has {count} times {grid} points, expected slices or one volume; use bart slice")
     return _bart_volume(path, array[..., 0])
+
+
+def bart_array(path: Path) -> np.ndarray:
+    """The 16-dimensional array of a BART pair; nothing is read yet.
+
+    Args:
+        path: the .cfl or the .hdr.
+
+    Raises:
+        DataError: if the pair is incomplete, or does not fit together.
+    """
+    upper = path.suffix.isupper()
+    data, header = (path.with_suffix(suffix.upper() if upper else suffix) for suffix in (".cfl", ".hdr"))
+    shape = _bart_shape(header)
+    held, count = data.stat().st_size if data.is_file() else 0, math.prod(shape)
+    if held != 8 * count:
+        stated = f"the {header.suffix} states {count} complex numbers of 8"
+        raise DataError(f"{data}: has {held} bytes, {stated}; copy both files again")
+    return np.memmap(data, dtype=np.complex64, mode="r", shape=shape, order="F")
 
 
 def _bart_shape(path: Path) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Checks of files that may be damaged or hostile, made before memory is taken for what they claim to hold."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
+from ..scan import Scan
 
-CORNER_RATIO = 4  # so much more energy at the corners than in the middle is no accident
+PEAK_RATIO = 4  # so much more power elsewhere than in the middle, and than on average, is no accident
+WITH_HEADER = ("fastMRI", "ISMRMRD")  # formats that say where the centre is
 
 
 def _check_array(where: str, array: np.ndarray | h5py.Dataset, axes: tuple[int, ...], coil_axis: int) -> None:
@@ -47,12 +50,34 @@ def _measured(path: Path, number: int, mask: Tensor) -> Tensor:
     return mask
 
 
-def _check_centre(where: str, k_space: Tensor) -> None:
-    """Refuse k-space whose low frequencies lie at the corners."""
-    energy = k_space.abs().square().sum(0)
-    height, width = (max(n // 8, 1) for n in energy.shape)
-    corners = torch.roll(energy, (height, width), (0, 1))[: 2 * height, : 2 * width].sum()
-    top, left = (n // 2 - m for n, m in zip(energy.shape, (height, width)))
-    middle = energy[max(top, 0) : top + 2 * height, max(left, 0) : left + 2 * width].sum()
-    if corners > CORNER_RATIO * middle:
-        raise DataError(f"{where}: low frequencies lie at the corners, not in the middle; apply fftshift and save it")
+def check_centre(path: Path, scan: Scan) -> Scan:
+    """Look for the peak of k-space along each axis, and refuse a scan whose low frequencies lie at an end of one.
+
+    Compared is the mean power of measured lines, an eighth of an axis together: noise alone, or a slice without signal,
+    has no peak to speak of, and one a few lines off the middle is a phase of the image.
+
+    Args:
+        path: the file.
+        scan: a slice of it.
+
+    Returns:
+        the slice; `centre` of its provenance is where k-space has its centre, (row, column): the middle, or the peak of
+        an array that does not end evenly on both sides (`msm.raw.scan.centred`).
+
+    Raises:
+        DataError: if the low frequencies are at an end of an axis, or not where a header says.
+    """
+    energy, measured, centre = scan.k_space.abs().square().sum(0), scan.mask[0].float(), []
+    for axis, name in enumerate(("row", "column")):
+        lines = torch.stack([energy.sum(1 - axis), measured.sum(1 - axis)])
+        size, mean = lines.shape[1], energy.sum() / measured.sum()
+        around = torch.stack([lines.roll(shift, 1) for shift in range(-(size // 16), size // 16 + 1)]).sum(0)
+        power, peak = around[0] / around[1].clamp(min=1), int((lines[0] / lines[1].clamp(min=1)).argmax())
+        is_off = float(power.max()) > PEAK_RATIO * max(float(power[size // 2]), float(mean))
+        at_end = min(peak, size - 1 - peak) <= size // 16
+        if is_off and (at_end or scan.provenance["format"] in WITH_HEADER):
+            remedy = f"apply fftshift along this axis ({name}s) and save it" if at_end else "correct it in the header"
+            found = f"along the axis of the {name}s k-space has its centre at {peak} of {size}, expected {size // 2}"
+            raise DataError(f"{path}: {scan.name}: {found}; {remedy}")
+        centre.append(peak if is_off else size // 2)
+    return replace(scan, provenance=scan.provenance | {"centre": centre})

@@ -76,12 +76,14 @@ class _Reader:
         noise = flags & NOISE != 0
         usable = ~noise & (flags & OTHER == 0) & (self.heads["encoding_space_ref"] == 0)
         calibration = usable & (flags & CALIBRATION != 0) & (flags & embedded == 0)
-        self.noise_lines, self.calibration_lines = np.flatnonzero(noise), np.flatnonzero(calibration)
+        self.calibration_lines = np.flatnonzero(calibration)
         imaging = np.flatnonzero(usable & ~calibration)
         if not len(imaging):
             raise DataError(f"{path}: none of {len(flags)} acquisitions is an image line; convert the scan again")
         self.left_out = len(flags) - len(imaging) - int(noise.sum()) - int(calibration.sum())
         self.coils = int(self.heads["active_channels"][imaging[0]])
+        of_other_channels = noise & (self.heads["active_channels"] != self.coils)
+        self.noise_lines, self.noise_left_out = np.flatnonzero(noise & ~of_other_channels), int(of_other_channels.sum())
         counters = np.stack([self.heads["idx"][name][imaging] for name in COUNTERS], 1)
         self.keys, group = np.unique(counters, axis=0, return_inverse=True)
         self.images = np.split(imaging[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group.ravel()))[:-1])
@@ -126,6 +128,7 @@ class _Reader:
             "averages": [int(repeats.min()), int(repeats.max())],  # how often a line was measured
             "oversampling_removed": self._size(lines) < self.header.matrix[0],
             "lines_left_out": self.left_out,
+            "noise_lines_left_out": self.noise_left_out,
         }
         if self.noise is not None:  # the level of the noise in k-space follows from that in the noise scan by these
             times = self.heads["sample_time_us"]

@@ -1,18 +1,19 @@
-"""Numeric arrays of MATLAB files, versions 5 to 7.
+"""Numeric arrays of MATLAB files, versions 5 to 7.3.
 
 scipy's `loadmat` ends the process on a file whose tags are damaged, so the few tags that matter are read here, every
-length checked against the bytes that are there.
+length checked against the bytes that are there. Version 7.3 is HDF5, with the axes in reverse.
 
-Source: MATLAB MAT-File Format, MathWorks; the tests write their files by scipy.
+Source: MATLAB MAT-File Format, MathWorks; the tests write their files by scipy and h5py.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 
-from ...data.hdf5 import LARGEST_CLAIM
+from ...data.hdf5 import LARGEST_CLAIM, open_hdf5, own_dataset
 from ...errors import DataError
 
 HEADER_BYTES = 128
@@ -20,6 +21,7 @@ MATRIX, COMPRESSED = 14, 15
 COMPLEX_FLAG = 0x800
 NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
 NUMERIC_CLASSES = range(6, 16)  # double, single, integers: no cells, structures, objects, text, sparse matrices
+WITHOUT_SIZES = range(16, 256)  # function handles and opaque objects (string, table, datetime): laid out in another way
 
 
 def read_mat(path: Path, names: tuple[str, ...]) -> np.ndarray:
@@ -35,21 +37,49 @@ def read_mat(path: Path, names: tuple[str, ...]) -> np.ndarray:
     Raises:
         DataError: if there is none, or it is no numeric array.
     """
+    if h5py.is_hdf5(path):
+        return _read_hdf5(path, names)
     content = path.read_bytes()
     if content[:7] != b"MATLAB " or content[126:128] != b"IM":
-        raise DataError(f"{path}: not a little-endian MATLAB file of versions 5 to 7; save kdata with -v7")
+        raise DataError(f"{path}: not a little-endian MATLAB file of versions 5 to 7.3; save {names[0]} with -v7")
     held = {}
     for flags, shape, name, parts in _variables(content):
         held[name] = (flags, shape, parts if name in names else [])  # the rest need not stay
-    name = next((name for name in names if name in held), "")
-    if not name:
-        raise DataError(f"{path}: holds {str(list(held))[:100]}, none of {', '.join(names)}; save k-space as kdata")
+    name = _first_of(path, names, held)
     flags, shape, parts = held[name]
     if flags & 0xFF not in NUMERIC_CLASSES:
-        raise DataError(f"{path}: {name} is no numeric array; save complex k-space as {name}")
+        raise _no_array(path, name)
     real, *imaginary = (_numbers(*part) for part in parts)
     array = real + 1j * imaginary[0] if flags & COMPLEX_FLAG else real
     return array.reshape(shape, order="F")
+
+
+def _read_hdf5(path: Path, names: tuple[str, ...]) -> np.ndarray:
+    """The same of version 7.3, where complex numbers are pairs of real and imag."""
+    with open_hdf5(path) as file:
+        name = _first_of(path, names, [name for name in file if not name.startswith("#")])
+        own = isinstance(file.get(name, getlink=True), h5py.HardLink)
+        if own and file.get(name, getclass=True) is h5py.Group:  # a structure
+            raise _no_array(path, name)
+        data = own_dataset(path, file, name)
+        if data.dtype.names == ("real", "imag"):
+            return (data["real"] + 1j * data["imag"]).T
+        if data.dtype.kind not in "fiuc":
+            raise _no_array(path, name)
+        return data[()].T
+
+
+def _first_of(path: Path, names: tuple[str, ...], held: Collection[str]) -> str:
+    """The first of some names that a file holds."""
+    for name in names:
+        if name in held:
+            return name
+    found = f"{path}: holds {str(list(held))[:100]}, none of {', '.join(names)}"
+    raise DataError(f"{found}; save the array as {names[0]}")
+
+
+def _no_array(path: Path, name: str) -> DataError:
+    return DataError(f"{path}: {name} is no numeric array; save complex numbers as {name}")
 
 
 def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -67,15 +97,17 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _variables(content: bytes) -> Iterator[tuple[int, list[int], str, list[tuple[int, memoryview]]]]:
-    """Flags, shape, name and numeric parts of the variables of a file."""
+    """Flags, shape, name and numeric parts of the variables of a file, but those of opaque objects."""
     for kind, data in _elements(memoryview(content)[HEADER_BYTES:]):
         if kind == COMPRESSED:
             unpacked = zlib.decompressobj().decompress(data, LARGEST_CLAIM * len(content))
             kind, data = next(_elements(memoryview(unpacked)))
         if kind == MATRIX:
-            (_, flags), (_, shape), (_, name), *parts = _elements(data)
-            sizes = np.frombuffer(shape, "<i4").tolist()
-            yield int(np.frombuffer(flags, "<u4")[0]), sizes, bytes(name).decode("ascii"), parts
+            (_, first), *rest = _elements(data)
+            flags = int(np.frombuffer(first, "<u4")[0])
+            if flags & 0xFF not in WITHOUT_SIZES:
+                (_, shape), (_, name), *parts = rest
+                yield flags, np.frombuffer(shape, "<i4").tolist(), bytes(name).decode("ascii"), parts
 
 
 def _numbers(kind: int, data: memoryview) -> np.ndarray:
