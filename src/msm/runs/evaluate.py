@@ -3,6 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
+from ..config.schema import REAL
 from ..errors import ConfigError
 from ..evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
 from ..output.run_folder import run_config
@@ -17,8 +18,9 @@ def run_evaluation(run: Path, store: Path | None) -> None:
         ConfigError: the run has nothing to be judged by, or takes no store.
     """
     config = run_config(run)
-    if config.data.kind == "raw":
-        raise ConfigError(f"{run}: a run on raw scans has no truth to be compared with; there is nothing to evaluate")
+    if config.data.kind in REAL and config.inverse_problem is not None:
+        what = "raw scans" if config.data.kind == "raw" else "photos that miss pixels"
+        raise ConfigError(f"{run}: a run on {what} has no truth to be compared with; there is nothing to evaluate")
     if config.inverse_problem is not None:
         if store is not None:
             raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
