@@ -52,33 +52,36 @@ class Picture:
     there: np.ndarray
 
 
-def decode(path: Path, rules: Rules, account: Account) -> Picture:
+def decode(path: Path, rules: Rules, account: Account, measured: np.ndarray | None = None) -> Picture:
     """Read an image.
 
     Args:
         path: file of one of `FORMATS`, of 8 or 16 bits or of floating point; or a NumPy array (H, W) or (H, W, 3).
         rules: how.
         account: is told what was done.
+        measured: what a mask beside it says is there (H, W), bool.
 
     Raises:
-        DataError: if it is no readable image, or holds several.
+        DataError: if it is no readable image, holds several, or is not of its mask's size.
     """
     try:
         if path.suffix.lower() == ".npy":
-            return _of_array(_load(path), None, rules, account)
+            return _of_array(_load(path), None, rules, account, measured)
         try:
             with Image.open(path, formats=FORMATS) as file:
-                return _of_image(file, rules, account)
+                return _of_image(file, rules, account, measured)
         except UnidentifiedImageError:
             if path.suffix.lower() not in (".tif", ".tiff"):
                 raise
-            return _of_array(*_read_tiff(path), rules, account)  # floating point in several channels
+            return _of_array(*_read_tiff(path), rules, account, measured)  # floating point in several channels
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a readable image ({reason}); mend or remove it") from None
 
 
-def _of_image(file: Image.Image, rules: Rules, account: Account) -> Picture:
+def _of_image(file: Image.Image, rules: Rules, account: Account, measured: np.ndarray | None) -> Picture:
     """The picture of an open file."""
     _check_pages(file, account)
     done, no_data = account.done, None
@@ -89,11 +92,11 @@ def _of_image(file: Image.Image, rules: Rules, account: Account) -> Picture:
     image = ImageOps.exif_transpose(file)
     transparent = image.info.get("transparency") if image.mode[0] == "I" else None
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _of_array(np.array(image), transparent if no_data is None else no_data, rules, account)
+        return _of_array(np.array(image), transparent if no_data is None else no_data, rules, account, measured)
     done["with 16 bits a colour, read with 8"] += deep
     done["of CMYK, made RGB without a colour profile"] += image.mode == "CMYK"
     _tell_colours(image.mode in GREY, rules, account)
-    there = np.ones((image.height, image.width), dtype=bool)
+    there = _with_mask(np.ones((image.height, image.width), dtype=bool), measured)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = np.array(image.getchannel("A"))
@@ -102,8 +105,8 @@ def _of_image(file: Image.Image, rules: Rules, account: Account) -> Picture:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
         else:
-            there = alpha == 255
-            done["with partly transparent pixels, taken for missing"] += bool(((alpha > 0) & ~there).any())
+            there &= alpha == 255
+            done["with partly transparent pixels, taken for missing"] += bool(((alpha > 0) & (alpha < 255)).any())
     image = image.convert("RGB" if rules.channels == 3 else "L")
     if no_data is not None and not rules.complete:
         there &= _differs(np.array(image).reshape(*there.shape, -1), no_data)
@@ -161,7 +164,9 @@ def _check_size(number: int) -> None:
         raise ValueError(f"{number} values, more than {limit}: cut it into smaller images")
 
 
-def _of_array(array: np.ndarray, no_data: float | str | None, rules: Rules, account: Account) -> Picture:
+def _of_array(
+    array: np.ndarray, no_data: float | str | None, rules: Rules, account: Account, measured: np.ndarray | None
+) -> Picture:
     """The picture of an array (H, W), (H, W, 1 or 3) or (1 or 3, H, W)."""
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[-1] not in (1, 3):
         account.done["with the colours first"] += 1
@@ -171,7 +176,7 @@ def _of_array(array: np.ndarray, no_data: float | str | None, rules: Rules, acco
     if array.dtype.kind not in "biuf":
         raise ValueError(f"values of type {array.dtype}, which are no brightness")
     values = array.reshape(*array.shape[:2], -1)
-    there = np.isfinite(values).all(-1)
+    there = _with_mask(np.isfinite(values).all(-1), measured)
     if no_data is not None:
         there &= _differs(values, no_data)
     if rules.complete and not there.all():
@@ -197,8 +202,15 @@ def _scaled(values: np.ndarray, there: np.ndarray, rules: Rules, account: Accoun
         account.done["with values beyond data.value_range, clipped"] += 1
     if kind == "f" or (low, high) != usual:
         account.done[f"where black is {low:g} and white {high:g}"] += 1
-    scaled = (np.where(there[..., None], values, low).astype(np.float32) - low) / ((high - low) / 255)
-    return scaled.clip(0, 255)
+    return ((np.where(there[..., None], values, low).astype(np.float32) - low) * 255 / (high - low)).clip(0, 255)
+
+
+def _with_mask(there: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
+    """What is there by the file and by the mask beside it, both (H, W), bool."""
+    if measured is not None and measured.shape != there.shape:
+        mask, photo = (f"{height}×{width}" for height, width in (measured.shape, there.shape))
+        raise DataError(f"is {photo}, its mask {mask}; a mask has the size of its photo")
+    return there if measured is None else there & measured
 
 
 def _differs(values: np.ndarray, no_data: float | str) -> np.ndarray:

@@ -59,11 +59,10 @@ class MaskedFolder:
         files = image_files(self.folder, account, PHOTOS, self.masks)
         masks = {} if self.masks is None else _masks_of(files, self.folder, self.masks, account)
         for name, path in of_split(files, self.split, self.held_out).items():
-            picture = decode(path, self.rules, account)
+            measured = _white(masks[name], account) if name in masks else None
+            picture = decode(path, self.rules, account, measured)
             there = picture.there
-            if name in masks:
-                there = there & _white(masks[name], picture, path, account)
-            values, mask = _resized(picture, there, self.size)
+            values, mask = _resized(picture, self.size)
             if not mask.any():
                 account.left_out[NOTHING] += 1
                 continue
@@ -115,15 +114,12 @@ def _by_stem(files: dict[str, Path]) -> dict[str, str]:
     return found
 
 
-def _white(path: Path, photo: Picture, of: Path, account: Account) -> np.ndarray:
+def _white(path: Path, account: Account) -> np.ndarray:
     """What a mask says was measured (H, W): where it is white, 255 or the largest of its type, or 1."""
     mask = decode(path, Rules(channels=1, complete=False), Account())
     if not mask.there.all():
         raise DataError(f"{path}: has transparency or NaN; a mask is black and white, save it without")
     values = np.array(mask.bands[0], dtype=np.float32)
-    if values.shape != photo.there.shape:
-        (height, width), (rows, columns) = values.shape, photo.there.shape
-        raise DataError(f"{path}: is {height}×{width}, {of} is {rows}×{columns}; a mask has the size of its photo")
     top = float(values.max())
     white = top if 0 < top <= 1 else 255.0  # masks of 0 and 1 are common
     account.done["with a mask of 0 and 1"] += white <= 1
@@ -131,13 +127,13 @@ def _white(path: Path, photo: Picture, of: Path, account: Account) -> np.ndarray
     return values >= white
 
 
-def _resized(picture: Picture, there: np.ndarray, size: int) -> tuple[Tensor, Tensor]:
+def _resized(picture: Picture, size: int) -> tuple[Tensor, Tensor]:
     """The middle square of a photo, in [-1, 1], and the mask, at a size (1 or 3, size, size) and (1, 1, size, size).
 
     A pixel is the average of those below it, and measured where all of them were: so it is what a complete photo
     would have had there.
     """
-    side = min(there.shape)
+    there, side = picture.there, min(picture.there.shape)
     kernel = Image.Resampling.BOX if side >= size else Image.Resampling.BILINEAR
 
     def resized(values: np.ndarray) -> np.ndarray:
