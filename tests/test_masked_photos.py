@@ -91,7 +91,8 @@ def test_what_is_hidden_changes_no_bit_of_store_and_weights(trained, tmp_path):
 
 @pytest.mark.parametrize("source", ["photos", "store"])
 def test_photos_are_filled_in_and_what_is_there_stays(trained, tmp_path, source, capsys):
-    """From the folder, or from a store of it: the operator is each photo's own mask."""
+    """From the folder, or by posterior draws from a store of it: the operator is each photo's own mask."""
+    preset = () if source == "photos" else ("sample.preset=best", "sample.steps=2")
     folder = trained / ("photos" if source == "photos" else "run/measurements.h5")
     where = (f"setting.dataset_dir={folder}", f"setting.save_dir={tmp_path / 'fill'}")
     assert (
