@@ -95,9 +95,8 @@ def test_photos_are_filled_in_and_what_is_there_stays(trained, tmp_path, source,
     preset = () if source == "photos" else ("sample.preset=best", "sample.steps=2")
     folder = trained / ("photos" if source == "photos" else "run/measurements.h5")
     where = (f"setting.dataset_dir={folder}", f"setting.save_dir={tmp_path / 'fill'}")
-    assert (
-        msm("sample", trained / "masked.yaml", *where, f"setting.pretrained_model_dir={trained}/run/weights", FILL) == 0
-    )
+    weights = f"setting.pretrained_model_dir={trained}/run/weights"
+    assert msm("sample", trained / "masked.yaml", *where, weights, FILL, *preset) == 0
     assert "2 photos filled in, of which 21.9% of the pixels were missing" in " ".join(capsys.readouterr().out.split())
     store = MeasurementStore(trained / "run/measurements.h5").batch([0, 1])
     with np.load(tmp_path / "fill/measured.npz") as kept:
@@ -138,6 +137,19 @@ def test_masks_that_the_weights_hold_are_bounded(config, monkeypatch, capsys):
     monkeypatch.setattr("msm.runs.inputs.MASK_ENTRIES", 4 * 16 * 16)
     assert msm("train", config) == 0
     assert "empirical law of 2 of the 3 masks, and of their mirror images" in capsys.readouterr().out
+
+
+def test_what_is_lost_or_not_missing_is_warned_of(config, tmp_path, capsys):
+    """Dead pixels all over a large photo leave little of a small one; a folder without a hole was perhaps not meant."""
+    dots = np.full((64, 64), 255, dtype=np.uint8)
+    dots[::4, ::4] = 0
+    for name, alpha, message in (("dots", dots, "loses more than half"), ("all", 255, "no photo misses a pixel")):
+        (tmp_path / name).mkdir()
+        pixels = np.dstack([dots, np.broadcast_to(np.uint8(alpha), dots.shape)])
+        pixels[:8, :8, 1] = 255
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+        assert msm("acquire", config, "-o", tmp_path / "a.h5", f"setting.dataset_dir={tmp_path / name}") == 0
+        assert message in capsys.readouterr().err
 
 
 REFUSED = {

@@ -96,9 +96,21 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
             raise DataError(f"{folder}: no items for the {split} split; correct setting.dataset_dir")
         if left_out := account.left_out[NOTHING]:
             store.provenance["left_out"] = left_out
-    if data.kind != "fastmri":
-        say(account.line(folder))
+    _tell(data, folder, account)
     return count
+
+
+def _tell(data: DataConfig, folder: Path, account: Account) -> None:
+    """Say what was done with the files of a folder of images, and what may not have been meant."""
+    if data.kind == "fastmri" or folder.suffix == ".h5":
+        return
+    say(account.line(folder))
+    if data.kind == "masked" and account.read == account.done["complete"]:
+        other = "data.kind images is for complete photos, data.masks_dir for masks beside them"
+        warn(f"{folder}: no photo misses a pixel; {other}")
+    if account.there_resized < account.there / 2:
+        lost = f"bringing photos to data.image_size {data.image_size} loses more than half of what is there"
+        warn(f"{folder}: {lost}: take a larger size, or cut the photos into pieces of that size")
 
 
 def _acquired(
@@ -232,8 +244,7 @@ def test_items(config: Config) -> list[Source]:
     items = list(islice(sources(config.data, folder, "test", account), config.sample.count))
     if not items:
         raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")
-    if config.data.kind != "fastmri":
-        say(account.line(folder))
+    _tell(config.data, folder, account)
     return items
 
 
@@ -243,8 +254,7 @@ def masked_test_items(config: Config) -> tuple[list[str], Measurement]:
     items = list(islice(masked_items(config.data, folder, "test", account), config.sample.count))
     if not items:
         raise DataError(f"{folder}: no photo of the test split has anything there; correct setting.dataset_dir")
-    if folder.suffix != ".h5":
-        say(account.line(folder))
+    _tell(config.data, folder, account)
     names, found = zip(*items)
     return list(names), joined(found)
 
