@@ -91,15 +91,16 @@ SMALL = {
 }
 
 
-def test_the_commands_of_the_first_tutorial_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "number"), [("photos", 6), ("old_photos", 3)])
+def test_the_commands_of_the_tutorials_run(tmp_path, monkeypatch, page, number):
     """Word by word, with less training and fewer steps."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs/tutorials/photos.md").read_text()
+    text = (ROOT / f"docs/tutorials/{page}.md").read_text()
     given = dict(BLOCK.findall(text))
     exec(given["python"], {})
-    Path("photos.yaml").write_text(given["yaml"])
+    Path(re.search(r"Save this as `(.*)`", text)[1]).write_text(given["yaml"])
     commands = re.findall(r"^    msm ((?:.*\\\n)*.*)$", BLOCK.sub("", text), re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == number
     for words in (shlex.split(command.replace("\\\n", "")) for command in commands):
         assert msm(*words, *SMALL.get(words[0], [])) == 0
     for named in re.findall(r"`(runs/[\w/.]+)`", text):

@@ -22,6 +22,7 @@ from raw_files import GOOD, read
 
 from msm.config.load import Config, ConfigError, dump_config, load_config
 from msm.config.schema import DataConfig, NetworkConfig, SampleConfig, TrainConfig
+from msm.data.decode import Rules
 from msm.data.images import load_image
 from msm.data.prepared_fastmri import scans
 from msm.data.store import MeasurementStore, StoreWriter
@@ -233,7 +234,7 @@ def test_damaged_photos(tmp_path, kind, changes, cut):
     path = tmp_path / f"a.{kind}"
     path.write_bytes(damaged(content.getvalue(), changes, cut))
     try:
-        image = load_image(path, 8, 3)
+        image = load_image(path, 8, Rules(3))
     except DataError as error:
         assert str(path) in str(error) and "\n" not in str(error)
     else:

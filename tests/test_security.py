@@ -18,6 +18,7 @@ from stores import write_scans
 from training import trainer, write_store
 
 import msm
+from msm.data.decode import Rules
 from msm.data.images import load_image
 from msm.data.store import MeasurementStore
 from msm.errors import DataError, TrainingError
@@ -91,7 +92,7 @@ def test_a_program_named_a_photo_is_not_run(tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **more: ran.append(given))
     with pytest.raises(DataError, match=r"a.png: not a readable image .cannot identify"):
-        load_image(tmp_path / "a.png", 8, 3)
+        load_image(tmp_path / "a.png", 8, Rules(3))
     assert not ran
 
 
@@ -103,7 +104,7 @@ def test_a_photo_of_too_many_pixels_is_refused(tmp_path):
     parts = part(b"IHDR", header), part(b"IDAT", zlib.compress(bytes(100))), part(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     with pytest.raises(DataError, match=r"a.png: not a readable image .*3600000000 pixels"):
-        load_image(tmp_path / "a.png", 8, 1)
+        load_image(tmp_path / "a.png", 8, Rules(1))
 
 
 def test_a_chart_escapes_its_texts():

@@ -45,13 +45,13 @@ class Problem:
         y: observations (B, …); repeat an item to draw several samples of it.
         operator: H; any deepinv physics object works.
         transform: T.
-        noise_std: σ_y, standard deviation of e per real component.
+        noise_std: σ_y, standard deviation of e per real component: a number, or one for each photo (B, 1, 1, 1).
     """
 
     y: Tensor
     operator: Operator
     transform: Transform = field(default_factory=Identity)
-    noise_std: float = 0.0
+    noise_std: float | Tensor = 0.0
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from ..mri_prior import ImagePrior
 from ..operators import Convolution, Undersampling, WeightedSum
 from ..sampling import Sampler
 from ..schedule import VPSchedule
-from .measured import AnyMask, AnyProblem
+from .measured import AnyMask, AnyProblem, DataConfig
 from .sampled import OF_SAMPLER, AnyStep, DrawConfig, GradientStepConfig, SampleConfig
 from .trained import DiffusionConfig, TrainConfig
 
@@ -40,6 +40,11 @@ def make_masks(mask: AnyMask, size: Size, field: str = "data.mask") -> Masks:
     settings = {"size": size, **mask.model_dump(exclude={"kind"})}
     with _of_field(field):
         return FAMILIES[mask.kind](**settings)
+
+
+def make_law(data: DataConfig) -> Masks | None:
+    """The law that data.mask describes; None for that of the masks seen, which only measurements or weights hold."""
+    return None if data.mask.kind == "empirical" else make_masks(data.mask, data.image_size)
 
 
 def make_denoiser(network: nn.Module, diffusion: DiffusionConfig, masks: Masks | None = None) -> PartialDenoiser:
@@ -74,6 +79,7 @@ def make_operator(
     Raises:
         ConfigError: there is no such operator of this size.
     """
+    assert problem.operator not in ("missing", "undersampling")  # masks are in the file, or for MRI
     fields = " and ".join(problem.model_dump(exclude={"operator", "noise_std"})) or "operator"
     with _of_field(f"inverse_problem.{fields}"):
         if problem.operator == "box":

@@ -64,7 +64,7 @@ class SampleConfig(Block):
     samples: int = Field(
         default=AUTOMATIC,
         ge=1,
-        description="inverse problems: posterior samples a measurement; null: 8 for data.kind raw, else 1",
+        description="inverse problems: posterior samples a measurement; null: 8 for data.kind raw and masked, else 1",
     )
     batch_size: int = Field(
         default=8, ge=1, description="images at a time, halved where memory does not suffice; changes no result"
@@ -98,7 +98,8 @@ class SampleConfig(Block):
     data_step: DataStepConfig | None = Field(
         default=None,
         description="inverse problems: how the estimate meets the data. kind gradient: published; proximal: nothing to "
-        "tune; draw: posterior samples; null: draw with preset best, proximal for data.kind raw, else gradient",
+        "tune; draw: posterior samples; null: draw with preset best, proximal for data.kind raw and masked, else "
+        "gradient",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of the first sample; sample i has seed + i")
     mixed_precision: Precision = Field(

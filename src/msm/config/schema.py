@@ -15,6 +15,8 @@ from .measured import AnyMask, AnyProblem, DataConfig, ProblemConfig, Undersampl
 from .sampled import OF_SAMPLER, DrawConfig, GradientStepConfig, ProximalConfig, SampleConfig
 from .trained import DiffusionConfig, NetworkConfig, TrainConfig
 
+REAL = ("raw", "masked")  # kinds of data that were measured, not simulated: nobody knows the complete image
+
 
 class Setting(Block):
     """Where things are (the published block)."""
@@ -65,8 +67,8 @@ class Config(Block):
         if not isinstance(sample, dict) or not isinstance(step, dict) or step.get("kind") is not None:
             return blocks
         data = blocks.get("data")
-        raw = isinstance(data, dict) and data.get("kind") == "raw"
-        given = {"kind": _automatic_kind(sample.get("preset"), raw), **{k: v for k, v in step.items() if k != "kind"}}
+        real = isinstance(data, dict) and data.get("kind") in REAL
+        given = {"kind": _automatic_kind(sample.get("preset"), real), **{k: v for k, v in step.items() if k != "kind"}}
         return blocks | {"sample": sample | {"data_step": given}}
 
     @check(mode="after")
@@ -92,6 +94,8 @@ class Config(Block):
             reason = "it is for images, use sense for MRI" if data.is_mri else "it is for MRI, use edm for images"
             yield "diffusion.parametrisation", f"found '{self.diffusion.parametrisation}'; {reason}"
         yield from _check_mask("data.mask", data.mask, data.image_size)
+        if data.kind == "masked" and self.train.remask:
+            yield "train.remask", "found True; masked photos have no pixels to draw other masks from, use false"
         if problem is not None:
             yield from _check_problem(problem, data)
         if isinstance(sample.data_step, DrawConfig) and sample.eta != 1:
@@ -106,7 +110,7 @@ class Config(Block):
         from ..data_step import GradientStep, Proximal, preset_data_step  # with torch, which takes seconds
         from ..sampling import Sampler
 
-        raw, mri = self.data.kind == "raw", self.data.is_mri
+        raw, real, mri = self.data.kind == "raw", self.data.kind in REAL, self.data.is_mri
         if raw and self.inverse_problem is None:
             object.__setattr__(self, "inverse_problem", UndersamplingProblem.model_construct(set()))
             self.model_fields_set.discard("inverse_problem")  # not asked for: null is automatic
@@ -117,7 +121,7 @@ class Config(Block):
         step = self.sample.data_step
         if step is None and solve:
             kinds = {"gradient": GradientStepConfig, "proximal": ProximalConfig, "draw": DrawConfig}
-            step = kinds[_automatic_kind(preset, raw)]()
+            step = kinds[_automatic_kind(preset, real)]()
         if isinstance(step, GradientStepConfig):
             published = preset_data_step("published", mri=mri)
             assert isinstance(published, GradientStep)
@@ -128,16 +132,16 @@ class Config(Block):
             step = step.with_automatic({"iterations": max(usual.iterations, self.diffusion.sense_iterations)})
         if isinstance(step, DrawConfig):
             values["eta"] = 1.0  # fresh noise is all that leads from a draw to the next level
-        sample = self.sample.with_automatic({**values, "samples": 8 if raw else 1})
+        sample = self.sample.with_automatic({**values, "samples": 8 if real else 1})
         object.__setattr__(sample, "data_step", step)
         object.__setattr__(self, "sample", sample)
 
 
-def _automatic_kind(preset: Any, raw: bool) -> str:
+def _automatic_kind(preset: Any, real: bool) -> str:
     """How an inverse problem is solved where nothing is said."""
     if preset == "best":
         return "draw"
-    return "proximal" if raw and preset is None else "gradient"
+    return "proximal" if real and preset is None else "gradient"
 
 
 def _check_network(network: NetworkConfig) -> Iterator[tuple[str, str]]:
@@ -150,6 +154,8 @@ def _check_network(network: NetworkConfig) -> Iterator[tuple[str, str]]:
 
 
 def _check_mask(field: str, mask: AnyMask, size: int) -> Iterator[tuple[str, str]]:
+    if mask.kind == "empirical" and field != "data.mask":
+        yield field, "found 'empirical'; a measurement needs a law of masks, for example cartesian"
     if mask.kind == "box" and size % mask.grid:
         yield f"{field}.grid", f"found {mask.grid}; use a divisor of data.image_size {size}"
     if (mask.kind == "cartesian" or mask.kind == "variable_density") and mask.center > size:
@@ -160,9 +166,10 @@ def _check_mask(field: str, mask: AnyMask, size: int) -> Iterator[tuple[str, str
 
 def _check_problem(problem: AnyProblem, data: DataConfig) -> Iterator[tuple[str, str]]:
     at, size = "inverse_problem", data.image_size
-    if (problem.operator == "undersampling") != data.is_mri:
+    fits = {"undersampling": data.is_mri, "missing": data.kind == "masked"}
+    if not fits.get(problem.operator, data.kind == "images"):
         photos = "box, random, super_resolution, gaussian_blur, motion_blur or colorization"
-        takes = "undersampling" if data.is_mri else photos
+        takes = "undersampling" if data.is_mri else "missing" if data.kind == "masked" else photos
         yield f"{at}.operator", f"found '{problem.operator}'; data.kind {data.kind} takes {takes}"
     if problem.operator == "undersampling":
         if problem.mask is None and data.kind != "raw":

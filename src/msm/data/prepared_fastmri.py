@@ -15,8 +15,8 @@ from torch import Tensor
 from ..errors import DataError
 from ..system.console import note
 from .acquire import Source
+from .folder import Split
 from .hdf5 import open_hdf5, readable
-from .images import Split
 
 VOLUMES: dict[Split, range] = {"train": range(0, 1355), "test": range(1355, 1377)}
 LAST_SLICES_DROPPED = 5

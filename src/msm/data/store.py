@@ -74,7 +74,8 @@ class _Writer:
     def __init__(self, path: Path, provenance: dict[str, Any]):
         self.path = Path(path)
         check_target(self.path)
-        self._about = {"format": self.format, "version": VERSION, "provenance": json.dumps(provenance)}
+        self.provenance = provenance
+        self._about = {"format": self.format, "version": VERSION}
         self._open = ExitStack()
 
     def __enter__(self: Writer) -> Writer:
@@ -86,7 +87,11 @@ class _Writer:
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        return self._open.__exit__(*error)
+        if error[0] is not None:
+            return self._open.__exit__(*error)
+        with self._open:
+            self.file.attrs["provenance"] = json.dumps(self.provenance)
+        return None
 
     def _append(self, name: str, **fields: Any) -> None:
         """Add one item, of each field as one chunk: random access reads that item only."""
@@ -117,7 +122,8 @@ class StoreWriter(_Writer):
 
     Args:
         path: the file to make (.h5); it appears when all is written.
-        provenance: where the data comes from and how it was made, JSON-friendly.
+        provenance: where the data comes from and how it was made, JSON-friendly; what is added to it while items are
+            is written too.
 
     Raises:
         DataError: if it cannot be written there.
@@ -244,6 +250,11 @@ class MeasurementStore(torch.utils.data.Dataset[Measurement]):
         """The masks of the first `limit` items (N, 1, H, W), bool."""
         with readable(self.path):
             return torch.from_numpy(self._open()["mask"][:limit] != 0)
+
+    def some_masks(self, limit: int) -> Tensor:
+        """The masks of at most `limit` items, evenly spaced, each as `batch` gives it: (N, 1, H, W), bool."""
+        count = min(limit, len(self))
+        return torch.cat([self[n * len(self) // count].mask for n in range(count)])
 
     def _check(self, measurement: Measurement, indices: Sequence[int]) -> None:
         empty = ~measurement.mask.flatten(1).any(1)

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..config.build import make_masks, make_sampler
+from ..config.build import make_law, make_sampler
 from ..config.load import Config
 from ..data.acquire import Source
 from ..data.store import MeasurementStore
+from ..denoiser import PartialDenoiser
 from ..errors import DataError, MissingPackage
 from ..operators import Problem, Undersampling
 from ..output.figures import spread
@@ -142,7 +143,12 @@ def _with_nearest(
 
 def network_calls(config: Config) -> int:
     """Network calls for one sample."""
-    return make_sampler(config.sample).calls(make_masks(config.data.mask, config.data.image_size))
+    law, weights = make_law(config.data), config.setting.pretrained_model_dir
+    if law is None:
+        assert weights is not None
+        law = PartialDenoiser.load(weights).masks
+        assert law is not None
+    return make_sampler(config.sample).calls(law)
 
 
 def _reconstructed(folder: Path, config: Config) -> tuple[list[Source], Tensor, Tensor]:
@@ -214,9 +220,10 @@ def _judge(
 def _measures(x_hat: Tensor, truth: Tensor, seen: Problem, lpips: bool) -> dict[str, Sequence[object]]:
     """What can be measured of each image beside its scores, by the names of `Record`."""
     found: dict[str, Sequence[object]] = {}
-    if seen.noise_std > 0:
+    noise_std = float(seen.noise_std)  # of simulated measurements, all alike
+    if noise_std > 0:
         mask = seen.operator.mask if isinstance(seen.operator, Undersampling) else None
-        found["residual"] = residual_ratio(x_hat, seen.y, seen.operator, seen.transform, seen.noise_std, mask)
+        found["residual"] = residual_ratio(x_hat, seen.y, seen.operator, seen.transform, noise_std, mask)
     if lpips:
         found["lpips"] = perceptual.lpips(x_hat, truth)
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.load import Config, dump_asked, dump_config, load_config
-from ..data.images import SUFFIXES
+from ..data.folder import PHOTOS
 from ..errors import ConfigError, DataError
 from ..system.files import obstacle, write_text
 from ..system.places import CONFIG
@@ -41,7 +41,7 @@ def check_folder(folder: Path, other: str) -> None:
 
 def file_names(names: Sequence[str]) -> list[str]:
     """What the files of items are called: no folders, not what image files end in, numbered if two were the same."""
-    plain = [name[: -len(end)] if (end := Path(name).suffix).lower() in SUFFIXES else name for name in names]
+    plain = [name[: -len(end)] if (end := Path(name).suffix).lower() in PHOTOS else name for name in names]
     plain = [re.sub(r"[/:\\]", "_", name) for name in plain]
     return plain if len(set(plain)) == len(plain) else [f"{name}_{n}" for n, name in enumerate(plain)]
 

@@ -127,11 +127,12 @@ def _summary(group: list[Run]) -> list[tuple[str, str]]:
     count = len({r.image for r in group[0].records if r.kind != "held-out"})
     source = f", from the test split of {config.setting.dataset_dir}" if problem is not None else ""
     facts = [("Images", f"{count}, of {data.image_size} × {data.image_size} px{source}")]
-    trained = f"{data.mask.kind.replace('_', ' ')} masks, noise {data.noise_std:g}"
+    trained = f"{data.mask.kind.replace('_', ' ')} masks, noise {data.noise}"
     weights = ", ".join(dict.fromkeys(str(run.config.setting.pretrained_model_dir) for run in group))
     facts.append(("Model", f"trained on {trained}: {weights}"))
     if problem is not None:
-        facts.append(("Measurement noise", f"{problem.noise_std:g}"))
+        noise = data.noise if problem.operator == "missing" else f"{problem.noise_std:g}"
+        facts.append(("Measurement noise", noise))
     for run in group:
         s = run.config.sample
         masks = f"{s.draws} masks" if s.score == "average" else "chain of masks"

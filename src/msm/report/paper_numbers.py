@@ -34,7 +34,7 @@ MRI_FID = {0.0: {"oracle": 28.41, "MSM": 64.37, "Ambient diffusion": 70.07}, 0.1
 def paper_rows(config: Config) -> tuple[PaperRow, ...]:
     """The paper's reconstructions of the setting of a config, none for other settings."""
     problem = config.inverse_problem
-    if problem is None or problem.noise_std != 0.01 or config.data.noise_std:
+    if problem is None or problem.operator == "missing" or problem.noise_std != 0.01 or config.data.noise_std:
         return ()
     if _is_faces(config):
         if problem.operator == "box" and problem.hole == 64:
@@ -51,8 +51,8 @@ def paper_fid(config: Config) -> dict[str, float]:
     if config.inverse_problem is not None or config.sample.count != FID_IMAGES:
         return {}
     if _is_faces(config):
-        return FACES_FID.get(config.data.noise_std, {})
-    return MRI_FID.get(config.data.noise_std, {}) if _is_mri(config) else {}
+        return FACES_FID.get(config.data.known_noise_std, {})
+    return MRI_FID.get(config.data.known_noise_std, {}) if _is_mri(config) else {}
 
 
 def _is_faces(config: Config) -> bool:

@@ -4,38 +4,66 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+
+import torch
+from torch import Tensor
 
 from ..config.build import make_masks
 from ..config.load import Config
 from ..config.measured import BoxMaskConfig, DataConfig
 from ..data.acquire import RemaskedAcquisitions, Source, acquire
-from ..data.images import Split, item_names, photos, slices
+from ..data.decode import Rules
+from ..data.folder import PHOTOS, Account, Split
+from ..data.images import item_names, photos, slices
+from ..data.masked import NOTHING, MaskedFolder, joined
 from ..data.noise_level import with_noise
 from ..data.prepared_fastmri import scans
 from ..data.store import Acquisitions, MeasurementStore, StoreWriter, TruthWriter
 from ..errors import ConfigError, DataError, MsmError
+from ..masks import EmpiricalMasks
+from ..measurement import Measurement
 from ..output.run_folder import CHECKPOINTS, NOISE, STORE, run_config
-from ..system.console import track, warn
+from ..system.console import say, track, warn
 from ..system.places import CONFIG, weights_folder
 
 READ = 16  # items that are checked at a time
+MASKS, MASK_ENTRIES = 512, 2**24  # masks seen that weights hold, at most, and their pixels: 16 MB
 
 
-def sources(data: DataConfig, folder: Path, split: str) -> Iterator[Source]:
-    """The items of a data folder, as data.kind says."""
-    if split not in ("train", "test"):
-        raise ConfigError(f"--split: found {split!r}; it should be train or test")
-    part = cast(Split, split)
+def sources(data: DataConfig, folder: Path, split: str, account: Account | None = None) -> Iterator[Source]:
+    """The items of a data folder of complete images, as data.kind says; the account is told what was done with them."""
+    part, of_files = _split(split), (data.value_range, account)
     if data.kind == "images":
-        items = photos(folder, part, data.held_out, data.image_size, data.channels)
+        items = photos(folder, part, data.held_out, data.image_size, data.channels, *of_files)
     elif data.kind == "raw":
         raise DataError(f"{folder}: raw files are imported by `msm acquire FILE... -o STORE.h5`; use that store")
+    elif data.kind == "masked":
+        raise ConfigError(f"{folder}: photos that miss pixels are no truth; use data.kind images for complete ones")
     elif data.kind == "slices":
-        items = slices(folder, part, data.held_out, data.image_size, data.coils, data.seed, data.phase_detail)
+        coils, detail = data.coils, data.phase_detail
+        items = slices(folder, part, data.held_out, data.image_size, coils, data.seed, detail, *of_files)
     else:
         items = scans(folder, part, data.image_size, data.demo)
     return islice(items, data.limit)
+
+
+def masked_items(data: DataConfig, folder: Path, split: str, account: Account) -> Iterator[tuple[str, Measurement]]:
+    """Name and measurement of each photo of a folder of data.kind masked, or of a store made of one."""
+    if folder.suffix == ".h5":
+        store = MeasurementStore(folder)
+        check_shape(data, store)
+        return islice(((name, store[n]) for n, name in enumerate(store.names(range(len(store))))), data.limit)
+    noise_std = None if data.noise_std == "auto" else data.known_noise_std
+    rules = Rules(data.channels, data.value_range, complete=False)
+    photos_ = MaskedFolder(folder, data.masks_dir, _split(split), data.held_out, data.image_size, rules, noise_std)
+    return islice(photos_.items(account), data.limit)
+
+
+def _split(split: str) -> Split:
+    if split not in ("train", "test"):
+        raise ConfigError(f"--split: found {split!r}; it should be train or test")
+    return cast(Split, split)
 
 
 def data_folder(config: Config, what: str) -> Path:
@@ -50,23 +78,58 @@ def data_folder(config: Config, what: str) -> Path:
 
 
 def write_store(config: Config, split: str, path: Path, truth: Path | None) -> int:
-    """Measure every item of a data folder once; returns how many there were."""
+    """Measure every item of a data folder once, or take what is there of masked photos; returns how many there were."""
     data, folder = config.data, data_folder(config, "the folder with the images")
-    masks = make_masks(data.mask, data.image_size)
-    provenance = {"source": folder.name, "split": split, "data": data.model_dump(mode="json")}
-    count = 0
+    if truth is not None and data.kind == "masked":
+        raise ConfigError("--truth: of photos that miss pixels nobody has the complete ones; leave it out")
+    provenance = {"source": folder.name, "split": split, "data": _described(data)}
+    account, count = Account(), 0
     with ExitStack() as stack:
         store = stack.enter_context(StoreWriter(path, provenance))
         images = stack.enter_context(TruthWriter(truth, provenance)) if truth else None
-        for item in track(sources(data, folder, split), "measuring"):
-            m = acquire(item, masks, data.noise_std, data.seed)
-            store.add(item.name, m.values[0], m.mask[0], item.maps, data.noise_std)
-            if images is not None:
-                images.add(item.name, item.image)
+        for name, m, image in track(_acquired(data, folder, split, account), "measuring"):
+            maps = None if m.maps is None else m.maps[0]
+            store.add(name, m.values[0], m.mask[0], maps, float(m.noise_std))
+            if images is not None and image is not None:
+                images.add(name, image)
             count += 1
         if not count:
             raise DataError(f"{folder}: no items for the {split} split; correct setting.dataset_dir")
+        if left_out := account.left_out[NOTHING]:
+            store.provenance["left_out"] = left_out
+    _tell(data, folder, account)
     return count
+
+
+def _tell(data: DataConfig, folder: Path, account: Account) -> None:
+    """Say what was done with the files of a folder of images, and what may not have been meant."""
+    if data.kind == "fastmri" or folder.suffix == ".h5":
+        return
+    say(account.line(folder))
+    if data.kind == "masked" and account.read == account.done["complete"]:
+        other = "data.kind images is for complete photos, data.masks_dir for masks beside them"
+        warn(f"{folder}: no photo misses a pixel; {other}")
+    if account.there_resized < account.there / 2:
+        lost = f"bringing photos to data.image_size {data.image_size} loses more than half of what is there"
+        warn(f"{folder}: {lost}: take a larger size, or cut the photos into pieces of that size")
+
+
+def _acquired(
+    data: DataConfig, folder: Path, split: str, account: Account
+) -> Iterator[tuple[str, Measurement, Tensor | None]]:
+    """Name, measurement and, where it is simulated, truth of each item of a data folder."""
+    if data.kind == "masked":
+        for name, photo in masked_items(data, folder, split, account):
+            yield name, photo, None
+        return
+    masks = make_masks(data.mask, data.image_size)
+    for item in sources(data, folder, split, account):
+        yield item.name, acquire(item, masks, data.known_noise_std, data.seed), item.image
+
+
+def _described(data: DataConfig) -> dict[str, Any]:
+    """What a store says of the settings it was measured by: all that is set, but for where masks lie."""
+    return data.model_dump(mode="json", exclude={"masks_dir"}, exclude_none=True)
 
 
 def open_store(config: Config, folder: Path) -> MeasurementStore:
@@ -82,14 +145,25 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
         write_store(config, "train", measured, None)
     store = MeasurementStore(measured)
     elsewhere = "use another setting.save_dir, or the config that the run was started with"
-    made = store.provenance.get("data") or {}  # of an older version it may lack settings that are newer
-    if any(made.get(name, value) != value for name, value in config.data.model_dump(mode="json").items()):
+    made = {name: value for name, value in store.provenance.get("data", {}).items() if value is not None}
+    if any(made.get(name, value) != value for name, value in _described(config.data).items()):
         raise ConfigError(f"{measured}: was measured with another `data` block than the config's; {elsewhere}")
     if path is not None and path.is_dir() and config.data.kind != "fastmri":
-        names = item_names(path, "train", config.data.held_out)[: config.data.limit]
-        if names != store.names(range(len(store))):
-            raise ConfigError(f"{measured}: its {len(store)} items are not the {len(names)} of {path}; {elsewhere}")
+        _check_names(config.data, path, store, elsewhere)
     return store
+
+
+def _check_names(data: DataConfig, folder: Path, store: MeasurementStore, elsewhere: str) -> None:
+    """Refuse a store that was measured from other files than the folder holds now."""
+    masked = data.kind == "masked"
+    names = item_names(folder, "train", data.held_out, *((PHOTOS, data.masks_dir) if masked else ()))
+    found, left_out = store.names(range(len(store))), store.provenance.get("left_out", 0)
+    if len(found) == data.limit:
+        names = names[: len(found) + left_out]
+    there = set(found)  # photos with nothing there are in the folder only
+    if len(names) != len(found) + left_out or [name for name in names if name in there] != found:
+        said = f"its {len(found)} items are not the {len(names) - left_out} of {folder}"
+        raise ConfigError(f"{store.path}: {said}; {elsewhere}")
 
 
 def check_masks(data: DataConfig, store: MeasurementStore) -> None:
@@ -99,7 +173,7 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
     if made is not None and made != wanted:
         said = f"data.mask {made}, the config says {wanted}"
         raise ConfigError(f"{store.path}: was measured with {said}; use the config it was made with")
-    if data.kind == "raw":
+    if data.kind in ("raw", "masked") and data.mask.kind != "empirical":
         masks, law = store.masks(READ), make_masks(data.mask, store.shape[-2:])
         kept, expected = masks.float().mean().item(), law.kept
         columns = bool((masks == masks[..., :1, :]).all())
@@ -111,17 +185,43 @@ def check_masks(data: DataConfig, store: MeasurementStore) -> None:
             )
 
 
+def check_shape(data: DataConfig, store: MeasurementStore) -> tuple[int, int]:
+    """Height and width of a store's items, which must be what the config says."""
+    sizes = store.shape[-2:] if data.kind == "raw" else (data.image_size, data.image_size)
+    channels = store.shape[0] if data.is_mri else data.channels
+    if store.shape != (channels, *sizes) or store.is_mri != data.is_mri:
+        raise ConfigError(
+            f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
+            f"block says {data.kind} of {data.image_size} px, use the config it was made with"
+        )
+    return sizes
+
+
+def masks_seen(store: MeasurementStore, mirrored: bool) -> EmpiricalMasks:
+    """The law of the masks of a store, as a set that the weights can hold; says what it is.
+
+    Args:
+        store: what is trained on.
+        mirrored: whether training mirrors the photos: the law then has the mirror image of each mask too.
+    """
+    height, width = store.shape[1:]
+    most = max(1, min(MASKS, MASK_ENTRIES // (height * width)) // (1 + mirrored))
+    masks = store.some_masks(most)
+    chosen = f"{len(masks)} of the {len(store)} masks" if len(masks) < len(store) else f"the {len(masks)} masks"
+    law = EmpiricalMasks(torch.cat([masks, masks.flip(-1)]) if mirrored else masks)
+    images = ", and of their mirror images" if mirrored else ""
+    say(f"{store.path}: p(S) is the empirical law of {chosen}{images}; they keep {law.kept:.1%} of the pixels")
+    if never := int((~law.masks.any(0)).sum()):
+        warn(f"{store.path}: {never} pixels are missing in all of these masks: of them nothing can be learned or drawn")
+    return law
+
+
 def training_data(config: Config, folder: Path, divisor: int) -> tuple[MeasurementStore, Acquisitions]:
     """The store to train on, whose sides the divisor divides, and what train.remask and train.noise_std make of it."""
     clean = {"mask": BoxMaskConfig(drop=0, grid=1), "noise_std": 0.0}  # images that train.remask draws masks for
     whole = config.model_copy(update={"data": config.data.model_copy(update=clean)})
     store = open_store(whole if config.train.remask else config, folder)
-    sizes = store.shape[-2:] if config.data.kind == "raw" else (config.data.image_size, config.data.image_size)
-    if store.shape[-2:] != sizes or store.is_mri != config.data.is_mri:
-        raise ConfigError(
-            f"{store.path}: holds {'MRI' if store.is_mri else 'images'} of shape {store.shape}; the config's data "
-            f"block says {config.data.kind} of {config.data.image_size} px, use the config it was made with"
-        )
+    sizes = check_shape(config.data, store)
     if any(side % divisor for side in sizes):
         raise ConfigError(
             f"{store.path}: holds items of {sizes[0]}×{sizes[1]}, the levels of network.channel_mult need multiples "
@@ -130,7 +230,7 @@ def training_data(config: Config, folder: Path, divisor: int) -> tuple[Measureme
     data: Acquisitions = store
     if config.train.remask:
         masks = make_masks(config.data.mask, config.data.image_size)
-        data = RemaskedAcquisitions(store, masks, config.data.noise_std, config.data.seed)
+        data = RemaskedAcquisitions(store, masks, config.data.known_noise_std, config.data.seed)
         how = "masks and noise are drawn from clean images at every step, so training is not on measurements alone"
         warn(f"train.remask: {how}")
     else:
@@ -141,16 +241,29 @@ def training_data(config: Config, folder: Path, divisor: int) -> tuple[Measureme
 def test_items(config: Config) -> list[Source]:
     """The first sample.count items of the test split."""
     folder = data_folder(config, "the folder with the test images")
-    items = list(islice(sources(config.data, folder, "test"), config.sample.count))
+    account = Account()
+    items = list(islice(sources(config.data, folder, "test", account), config.sample.count))
     if not items:
         raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")
+    _tell(config.data, folder, account)
     return items
+
+
+def masked_test_items(config: Config) -> tuple[list[str], Measurement]:
+    """Names and measurements of the first sample.count photos of the test split, or of a store."""
+    folder, account = data_folder(config, "the folder with the photos, or a store of them"), Account()
+    items = list(islice(masked_items(config.data, folder, "test", account), config.sample.count))
+    if not items:
+        raise DataError(f"{folder}: no photo of the test split has anything there; correct setting.dataset_dir")
+    _tell(config.data, folder, account)
+    names, found = zip(*items)
+    return list(names), joined(found)
 
 
 def other_items(config: Config, first: int) -> Iterator[Source]:
     """Items of the test split from number `first` on; none if the folder is not there."""
     folder = config.setting.dataset_dir
-    if folder is None or not folder.is_dir():
+    if folder is None or not folder.is_dir() or config.data.kind == "masked":
         return iter(())
     return islice(sources(config.data, folder, "test"), first, None)
 

@@ -48,7 +48,8 @@ def told_by_name(path: Path) -> Training | None:
 def told_by_config(config: Config) -> Training:
     """What a config says of it."""
     data = config.data
-    return Training(data.is_mri, data.image_size, data.mask, data.noise_std)
+    noise_std = 0.0 if data.noise_std == "auto" else data.noise_std
+    return Training(data.is_mri, data.image_size, data.mask, noise_std)
 
 
 def published_network(file: Path, config: Config | None) -> ADMNetwork:

@@ -1,26 +1,22 @@
 """Runs that sample: from a config and a denoiser to the files of a run folder."""
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ..config import identity
 from ..config.load import Config
 from ..denoiser import PartialDenoiser
 from ..evaluate.records import remark_of_training, score, summary, write_measured, write_scores
 from ..output.figures import Column, error_map, spread, write_comparison, write_samples
 from ..output.files import write_array
-from ..output.run_folder import CHECKPOINTS, COMPARISON, METRICS, SAMPLES, check_folder, file_names, fresh_run, versions
+from ..output.run_folder import CHECKPOINTS, COMPARISON, METRICS, SAMPLES, check_folder, file_names, fresh_run
 from ..sample.draw import posterior_samples, prior_samples
-from ..sample.kept_batches import Parts
 from ..sample.observe import coil_maps
 from ..system.console import progress, say, table, warn
-from ..system.files import fingerprint
 from ..system.processes import arithmetic, processes
+from .fill import run_filling
 from .inputs import seen_in_training, test_items
+from .kept import kept_parts
 from .raw import run_raw
 from .weights import trained_denoiser
 
@@ -32,6 +28,8 @@ def run_sampling(config: Config, config_file: Path) -> None:
     run = run_generation if config.inverse_problem is None else run_reconstruction
     if config.data.kind == "raw":
         run = run_raw
+    elif config.inverse_problem is not None and config.inverse_problem.operator == "missing":
+        run = run_filling
     with arithmetic(config.sample.mixed_precision):
         run(config, denoiser)
 
@@ -79,9 +77,3 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     write_scores(folder / METRICS, records)
     parts.remove()
     table(f"{folder}: mean over {len(items)} images, convention plain", summary(records))
-
-
-def kept_parts(config: Config, denoiser: PartialDenoiser, names: Sequence[str], data: Sequence[Tensor]) -> Parts:
-    """What a stopped run of the same settings, weights and data left; masks and noise of items follow from names."""
-    texts = [json.dumps([identity.samples(config), versions()]), denoiser.schedule.device.type, *names]
-    return Parts(config.setting.save_dir, fingerprint(texts, [*denoiser.tensors(), *data]))

@@ -21,7 +21,7 @@ from ..system.files import fingerprint
 from ..system.places import WEIGHTS, weights_folder
 from ..system.processes import arithmetic, processes
 from ..train.trainer import Trainer
-from .inputs import training_data
+from .inputs import masks_seen, training_data
 from .weights import new_denoiser
 
 CALIBRATED_ON = 128  # measurements
@@ -39,7 +39,8 @@ def run_training(config: Config) -> bool:
     denoiser = new_denoiser(config)
     with processes().main_process_first():  # the others find the store written
         store, data = training_data(config, folder, denoiser.divisor)
-    assert denoiser.masks is not None
+    if denoiser.masks is None:
+        denoiser.masks = masks_seen(store, mirrored=config.train.augment)
     denoiser.masks = denoiser.masks.resized((store.shape[1], store.shape[2]))
 
     def on_checkpoint(images: int) -> Tensor | None:

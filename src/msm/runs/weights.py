@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..config.build import make_denoiser, make_masks
+from ..config.build import make_denoiser, make_law
 from ..config.identity import check
 from ..config.load import Config
 from ..config.sampled import DrawConfig
@@ -22,7 +22,7 @@ NOT_MEASURED = "the error of the estimates, which data step draw needs, was not 
 
 def new_denoiser(config: Config) -> PartialDenoiser:
     """A denoiser to train: with seeded weights, or with those of setting.pretrained_model_dir."""
-    start, masks = config.setting.pretrained_model_dir, make_masks(config.data.mask, config.data.image_size)
+    start = config.setting.pretrained_model_dir
     if start is not None:
         given = _load(config, start)
         _check_diffusion(config, start, given, {"parametrisation"})
@@ -31,11 +31,11 @@ def new_denoiser(config: Config) -> PartialDenoiser:
         with torch.random.fork_rng(devices=[]):  # the generator of the caller is left as it is
             torch.default_generator.manual_seed(config.train.seed)
             network = ADMNetwork(**config.network.model_dump())
-    denoiser = make_denoiser(network, config.diffusion, masks)
+    denoiser = make_denoiser(network, config.diffusion, make_law(config.data))
     scale = "complex, magnitude at most 1" if config.data.is_mri else "real, in [-1, 1]"
     told = {"remask", "submask_share", "submask_keep", "images", "seed"}
     trained = config.train.model_dump(mode="json", include=told)
-    data = config.data.model_dump(mode="json", exclude={"mask", "limit"})
+    data = config.data.model_dump(mode="json", exclude={"mask", "limit", "masks_dir"})
     denoiser.record = {"scale": scale, "train": trained, "data": data}
     return denoiser
 
@@ -46,13 +46,16 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     if path is None:
         missing = "setting.pretrained_model_dir: missing; set it to the folder of a training run, or to bundled:NAME"
         raise ConfigError(f"{config_file}: {missing}")
-    device, masks = processes().device, make_masks(config.data.mask, config.data.image_size)
+    device, masks = processes().device, make_law(config.data)
     denoiser = _load(config, path)
     _check_diffusion(config, path, denoiser, {"parametrisation", "phase_width", "phase_residual", "sense_iterations"})
     law = denoiser.masks
+    if law is None and masks is None:
+        example = "data.mask={kind: box, drop: 0.4} for instance"
+        raise ConfigError(f"{path}: does not say which masks it was trained on; set data.mask to their law, {example}")
     if law is None:
         denoiser.masks = masks
-    elif (law.kind, law.resized(masks.size).settings) != (masks.kind, masks.settings):
+    elif masks is not None and (law.kind, law.resized(masks.size).settings) != (masks.kind, masks.settings):
         note(f"{path}: was trained on {law.kind} masks, other than data.mask; samples are drawn with those")
     if config.sample.score == "chain" and not denoiser.record.get("train", {}).get("submask_share"):
         warn(
@@ -77,8 +80,7 @@ def _load(config: Config, path: Path) -> PartialDenoiser:
     if not folder.exists():
         raise ConfigError(f"{path}: no such file or folder; set setting.pretrained_model_dir to where the weights are")
     if path.suffix in (".pt", ".safetensors"):
-        masks = make_masks(config.data.mask, config.data.image_size)
-        return make_denoiser(published_network(path, config), config.diffusion, masks)
+        return make_denoiser(published_network(path, config), config.diffusion, make_law(config.data))
     denoiser = PartialDenoiser.load(folder)
     assert isinstance(denoiser.network, ADMNetwork)
     _check_network(config, path, denoiser.network)

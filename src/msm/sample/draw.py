@@ -14,6 +14,7 @@ from ..data.acquire import Source
 from ..data_step import DataStep, Proximal
 from ..denoiser import Denoiser, PartialDenoiser
 from ..measurement import Measurement
+from ..operators import Problem, Undersampling
 from ..sampling import Callback, Sampler, generate, reconstruct
 from ..system.processes import shared_out
 from ..transforms import Identity, MultiCoil, Transform
@@ -42,14 +43,58 @@ def posterior_samples(
     Returns:
         input images (B, C, H, W), and samples (B, samples, C, H, W).
     """
-    problem, settings, data = config.inverse_problem, config.sample, config.data
+    problem, data = config.inverse_problem, config.data
     assert problem is not None
-    device, repeats = denoiser.schedule.device, settings.samples
-    sampler, data_step = make_sampler(settings), make_data_step(settings.data_step)
+
+    def pose(numbers: list[int]) -> Problem:
+        return observe(
+            [items[n] for n in numbers], problem, data, seed=config.sample.seed, device=denoiser.schedule.device
+        )
+
+    return _drawn(denoiser, len(items), pose, config.sample, advance, keep)
+
+
+def filled_samples(
+    denoiser: PartialDenoiser,
+    photos: Measurement,
+    settings: SampleConfig,
+    advance: Callable[[int], None] = lambda n: None,
+    keep: Keep = lambda draw, reused: draw,
+) -> tuple[Tensor, Tensor]:
+    """Draw sample.samples posterior samples of photos that miss pixels: the operator is each photo's own mask.
+
+    Args:
+        denoiser: trained partial denoiser.
+        photos: what there is of B photos.
+        settings: the sampler.
+        advance: as in `posterior_samples`.
+        keep: as in `posterior_samples`.
+
+    Returns:
+        input images (B, C, H, W), zero where pixels are missing, and samples (B, samples, C, H, W).
+    """
+    noise_std = torch.as_tensor(photos.noise_std).expand(len(photos))[:, None, None, None]
+
+    def pose(numbers: list[int]) -> Problem:
+        y, mask, rho = (part[numbers].to(denoiser.schedule.device) for part in (photos.values, photos.mask, noise_std))
+        return Problem(y, Undersampling(mask), noise_std=rho)
+
+    return _drawn(denoiser, len(photos), pose, settings, advance, keep)
+
+
+def _drawn(
+    denoiser: PartialDenoiser,
+    count: int,
+    pose: Callable[[list[int]], Problem],
+    settings: SampleConfig,
+    advance: Callable[[int], None],
+    keep: Keep,
+) -> tuple[Tensor, Tensor]:
+    """Inputs and samples of `count` items, from the problem of those with certain numbers, which may repeat."""
+    repeats, sampler, data_step = settings.samples, make_sampler(settings), make_data_step(settings.data_step)
 
     def draw(batch: range) -> tuple[Tensor, Tensor]:
-        chosen = [items[n // repeats] for n in batch]
-        seen = observe(chosen, problem, data, seed=settings.seed, device=device)
+        seen = pose([n // repeats for n in batch])
         seeds = [settings.seed + n for n in batch]
         z = reconstruct(
             denoiser, seen, seeds=seeds, sampler=sampler, data_step=data_step, callback=lambda *_: advance(len(batch))
@@ -57,8 +102,8 @@ def posterior_samples(
         return seen.input.cpu(), seen.transform.adjoint(z).cpu()
 
     drawn = keep(draw, lambda batch: advance(len(batch) * settings.steps))
-    inputs, samples = zip(*shared_out(len(items) * repeats, settings.batch_size, drawn))
-    return torch.cat(inputs)[::repeats], torch.cat(samples).unflatten(0, (len(items), repeats))
+    inputs, samples = zip(*shared_out(count * repeats, settings.batch_size, drawn))
+    return torch.cat(inputs)[::repeats], torch.cat(samples).unflatten(0, (count, repeats))
 
 
 def samples_of(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..config.build import make_masks, make_operator
-from ..config.measured import AnyProblem, DataConfig, UndersamplingProblem
+from ..config.measured import AnyProblem, DataConfig, MissingProblem, UndersamplingProblem
 from ..data.acquire import Source, item_generator
 from ..measurement import Measurement, standard_normal
 from ..operators import Problem, Undersampling
@@ -33,6 +33,7 @@ def observe(
     Returns:
         the problem of len(items) images.
     """
+    assert not isinstance(problem, MissingProblem)  # masked photos are not observed, they bring what was measured
     streams = [item_generator(item.name + ":test", seed) for item in items]
     images = torch.stack([item.image for item in items])
     if isinstance(problem, UndersamplingProblem):
