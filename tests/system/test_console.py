@@ -50,6 +50,15 @@ def test_the_others_are_silent(monkeypatch, capsys, rank):
     assert capsys.readouterr().err == "msm: failed\n"
 
 
+def test_a_table_marks_the_best_with_or_without_a_terminal(capsys):
+    table("scores", [{"Method": "a[/b]", "PSNR": "1.0"}, {"Method": "[red]c", "PSNR": "* 2.0"}])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "scores" and any("a[/b]" in line and "│   1.0 │" in line for line in lines)
+    assert any("[red]c" in line and "│ * 2.0 │" in line for line in lines) and lines[-1] == "* the best of its column"
+    table("plain", [{"Method": "a"}])
+    assert "best" not in capsys.readouterr().out
+
+
 def test_progress(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
     with progress("training", 200) as advance:

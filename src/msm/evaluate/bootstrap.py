@@ -59,7 +59,8 @@ def ratio(a: Sequence[float], b: Sequence[float]) -> Estimate:
         return Estimate(1.0 if not any(a) else math.inf, count=len(a))
     if all(math.isclose(x * b[0], y * a[0]) for x, y in zip(a, b)):  # whatever is drawn again
         value = math.sqrt(sum(x * x for x in a) / sum(y * y for y in b))
-        return Estimate(value, *((value, value) if len(a) > 1 else ()), count=len(a))
+        bound = value if len(a) > 1 else None
+        return Estimate(value, bound, bound, len(a))
     return _estimate([a, b], lambda x, y, axis: _rms(x, axis) / _rms(y, axis))
 
 

@@ -37,7 +37,7 @@ def ranks_in_parts(samples: Tensor, truth: Tensor, seen: Problem) -> tuple[Tenso
     Returns:
         (B, K + 1) each; None for a part that is empty, or known because the measurement is without noise.
     """
-    operator, known = seen.operator, seen.noise_std == 0
+    operator, known = seen.operator, not torch.as_tensor(seen.noise_std).any()
     if isinstance(operator, Undersampling):
         mask = operator.mask.expand(len(truth), -1, -1, -1)
         wheres = (mask if mask.any() and not known else None, None if mask.all() else ~mask)
