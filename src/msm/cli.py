@@ -230,17 +230,24 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML file to write; not given: report.html in the first run")
     ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="also draw the images side by side, with scores: .pdf, .svg or .png", show_default=False),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page of evaluated runs.
 
     Several runs of the same measurements, with other steps or draws, give the curve of quality against network calls.
 
-    Example: msm report runs/box15 runs/box50 -o box.html
+    Example: msm report runs/box15 runs/box50 -o box.html --figure box.pdf
     """
+    from .report.figure import check_figure
     from .report.page import write_page
 
     path = output or runs[0] / "report.html"
-    write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}")
+    if figure is not None:
+        check_figure(figure)
+    write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}", figure)
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 

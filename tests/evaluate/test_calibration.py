@@ -4,8 +4,18 @@ import pytest
 import torch
 from helpers import scheduled
 from oracle import GaussianOracle
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from msm.evaluate.calibration import foreground, intervals, rank_counts, residual_ratio, spread_and_error
+from msm.evaluate.calibration import (
+    central,
+    errors_by_spread,
+    foreground,
+    intervals,
+    rank_counts,
+    residual_ratio,
+    spread_and_error,
+)
 from msm.masks import FullMask
 from msm.operators import Undersampling
 from msm.sampling import Sampler, generate
@@ -98,6 +108,59 @@ def test_ranks_by_hand():
     assert rank_counts(1j * samples, -truth + 0j).tolist() == [[1, 0.5, 1.5, 1]]
     (only,) = intervals([1, 0.5, 1.5, 1])
     assert (only.expected, only.observed) == (0.5, 0.5)
+
+
+def test_the_intervals_nearest_to_what_is_asked_for():
+    def levels(number):
+        found = intervals([1.0] * (number + 1))
+        return [found[r - 1].expected for r in central(number)]
+
+    assert levels(39) == pytest.approx([0.95, 0.9, 0.8, 0.5]) and central(39) == [1, 2, 4, 10]
+    assert levels(19) == pytest.approx([0.9, 0.8, 0.5])
+    assert levels(7) == pytest.approx([0.75, 0.5])
+    assert levels(2) == pytest.approx([1 / 3]) and central(1) == []
+    # draws of 40 numbers, any of which may be the truth
+    draws = torch.randn(100_000, 40, generator=torch.Generator().manual_seed(0))
+    ordered, truth = draws[:, 1:].sort(1).values, draws[:, 0]
+    for r, level in zip(central(39), (0.95, 0.9, 0.8, 0.5)):
+        held = ((ordered[:, r - 1] < truth) & (truth < ordered[:, 39 - r])).float().mean().item()
+        assert held == pytest.approx(level, abs=0.005)
+
+
+def test_exact_samples_announce_their_error_in_every_group_of_pixels():
+    """Of pixels that are equally doubtful too, where the spread of few samples differs by chance alone."""
+    generator = torch.Generator().manual_seed(0)
+    doubt = torch.linspace(0.5, 2, 400).view(1, 1, 1, 20, 20)
+    for scale in (doubt, torch.ones_like(doubt)):
+        z = scale[:, 0] * torch.randn(200, 1, 20, 20, generator=generator)
+        samples = scale * torch.randn(200, 8, 1, 20, 20, generator=generator)
+        pairs = torch.tensor(errors_by_spread(samples, z)).square().mean(0).sqrt()
+        assert pairs[:, 0] == pytest.approx(pairs[:, 1], rel=0.03)
+        assert pairs.shape == (5, 2)
+    where = torch.zeros(200, 1, 20, 20, dtype=torch.bool)
+    assert errors_by_spread(samples, z, where) == [()] * 200
+    assert errors_by_spread(samples[:, :3], z) == [()] * 200
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that an operation gave."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        self.bytes = max([self.bytes, *(x.numel() * x.element_size() for x in given)])
+        return result
+
+
+def test_ranks_take_no_memory_for_each_sample_or_rank():
+    samples, truth = torch.zeros(1, 100, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    samples[:, ::2] = 1.0
+    with Largest() as largest:
+        counts = rank_counts(samples, truth)
+    assert largest.bytes <= 64 * 64 * 8  # of one image in float64
+    assert counts[0, :51].tolist() == pytest.approx([4096 / 51] * 51, abs=1e-5) and counts[0, 51:].sum() == 0
 
 
 def test_the_residual_of_complex_data_counts_two_parts_and_measured_entries_only():

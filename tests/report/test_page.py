@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from runs import msm
@@ -13,10 +14,12 @@ from runs import msm
 from msm.config.load import dump_config, load_config
 from msm.evaluate.bootstrap import mean
 from msm.evaluate.calibration import intervals
-from msm.evaluate.records import read_records, read_run
+from msm.evaluate.records import Record, read_records, read_run
 from msm.output.run_folder import RESOLVED
+from msm.report.calibration import exact, histogram, uncertainty_table
 from msm.report.gallery import viewer
 from msm.report.paper_numbers import MRI, paper_fid, paper_rows
+from msm.report.remarks import residual_remarks
 from msm.report.svg import Series, chart
 from msm.report.tables import score_table
 
@@ -50,7 +53,7 @@ def tables(text):
         rows = {}
         for row in re.findall(r"<tr.*?</tr>", body, re.S):
             name = re.sub(r"<small>(.*?)</small>", r" \1", re.search(r"<th.*?>(.*?)</th>", row, re.S)[1])
-            rows[name] = re.findall(r"<td>(.*?)</td>", row, re.S)
+            rows[name] = re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)
         number = sum(key[0] == title for key in found)
         found[title, number] = rows
     return found
@@ -103,11 +106,82 @@ def test_a_difference_is_taken_image_by_image(runs, page):
 
 
 def test_calibration_is_that_of_the_ranks(runs, page):
-    table = tables(page.read_text())["Calibration", 1]
-    ranks = [r.ranks for r in read_records(runs / "hole") if r.ranks]
-    observed = mean([intervals(counts)[0].observed for counts in ranks]).value
-    (row,) = table.values()
-    assert row[0] == "50 %" and row[1].startswith(f"{100 * observed:.0f} %")
+    table = tables(page.read_text())["Calibration: how often intervals of the samples hold the truth", 1]
+    records = [r for r in read_records(runs / "hole") if r.ranks]
+    ((name, row),) = table.items()
+    assert name == "50 % interval MSM, mean of 3, all 3 samples" and row[0] == "50 %"
+    for part, cell in zip(("ranks", "ranks_measured", "ranks_unmeasured"), row[1:], strict=True):
+        observed = mean([intervals(getattr(r, part))[0].observed for r in records])
+        value, low, high = (f"{100 * x:.0f}" for x in (observed.value, *observed.bounds))
+        assert cell == f"{value} %<small>{low} to {high} %</small>"
+    assert all(sum(r.ranks_measured) == 3 * 3 * 32 * 32 and r.ranks_unmeasured == r.ranks for r in records)
+    said = f"MSM, mean of 3: the 50 % interval held {row[1].split('<')[0]} of the truth ("
+    assert said in page.read_text() and "2 images)" in page.read_text()
+
+
+def test_bars_of_ranks_are_shares_of_what_they_should_be():
+    def record(name, ranks):
+        return Record(image=name, kind="mean", method="MSM", ranks=ranks)
+
+    found = histogram([record("a", (2.0, 1.0, 1.0, 0.0)), record("b", (0.0, 10.0, 10.0, 20.0))])
+    assert [x for x, _ in found] == pytest.approx([0.125, 0.375, 0.625, 0.875])
+    assert [e.value for _, e in found] == pytest.approx([1, 1, 1, 1])  # images count alike, however many pixels
+    assert found[0][1].low < 0.5 and found[1][1].bounds == (1, 1)
+    many = histogram([record("a", (1.0,) * 1001)])
+    assert len(many) <= 40 and [e.value for _, e in many] == pytest.approx([1] * len(many))
+
+
+def test_announced_over_actual_is_of_squares_over_images():
+    def record(name, announced, actual):
+        return Record(
+            image=name, kind="mean", method="MSM", ranks=(1.0,) * 8, announced_error=announced, actual_error=actual
+        )
+
+    run = SimpleNamespace(label="", records=[record("a", 0.3, 0.2), record("b", 0.1, 0.4)])
+    table = uncertainty_table([run])
+    assert [c.text for c in table.rows[0].cells] == ["0.2236", "0.3162", "0.71"]  # the mean of ratios is 0.88
+    assert "0.94 for K = 7" in table.note
+
+
+@pytest.mark.parametrize(
+    ("level", "said"), [(0.95, "95 %"), (7 / 9, "77.8 %"), (1 / 3, "33.3 %"), (0.5, "50 %"), (1 - 2 / 40, "95 %")]
+)
+def test_a_nominal_level_is_said_as_it_is(level, said):
+    assert exact(level) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        ("sample", 0.5, "maximises instead of drawing"), ("sample", 1.0, None), ("sample", 1.24, None),
+        ("sample", 2.0, "sample.steps"), ("mean", 0.5, "by rights"), ("mean", 2.0, "sample.steps"),
+        ("classical", 0.7, "part of that noise"), ("classical", 1.5, "smooths away"), ("input", 0.0, "noise included"),
+    ],
+)  # fmt: skip
+def test_a_residual_far_from_one_is_explained(kind, value, said):
+    records = [Record(image=name, kind=kind, method="it", residual=value) for name in "ab"]
+    found = residual_remarks({("it", "run"): records, ("other", ""): [Record(image="a", kind=kind, method="other")]})
+    assert (found == []) if said is None else (said in found[0] and f"Residual of it, run ({value:.2f}): " in found[0])
+
+
+def test_the_pictures_can_be_printed(runs, tmp_path, capfd):
+    page, picture = tmp_path / "page.html", tmp_path / "mri.svg"
+    assert msm("report", runs / "mri", runs / "mri_short", "-o", page, "--figure", picture) == 0
+    text = picture.read_text()
+    records = [r for r in read_records(runs / "mri") if r.method == "MSM, mean of 3"]
+    for record in records:
+        assert f"{record.plain.psnr:.2f} dB, SSIM {record.plain.ssim:.3f}" in text
+    assert text.count("|error| of MSM, mean of 3") == 2 and text.count(">TV<") == 1
+    again = tmp_path / "again.svg"
+    assert msm("report", runs / "mri", runs / "mri_short", "-o", page, "--figure", again) == 0
+    assert again.read_bytes() == picture.read_bytes()
+    page.unlink()
+    for given, expected in (("a.jpg", "must end in .pdf, .svg, .png"), ("a.pdf", "these are of 2")):
+        capfd.readouterr()
+        assert msm("report", runs / "mri", runs / "hole", "-o", page, "--figure", tmp_path / given) == 2
+        error = capfd.readouterr().err
+        assert error.startswith("msm: --figure: ") and error.count("\n") == 1 and expected in error
+        assert not page.exists() and not (tmp_path / given).exists()
 
 
 def test_everything_is_inside_the_page_and_escaped(runs, page):
@@ -116,7 +190,7 @@ def test_everything_is_inside_the_page_and_escaped(runs, page):
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]+"|url\((?!#)|@import', text)
     assert "00<b>&'.png" not in text and html.escape("00<b>&'.png", quote=False).replace("'", "&#39;") in text
     assert re.search(r"msm sample \S*config.yaml", text) and "msm report" in text and "torch" in text
-    assert text.count("<svg") == 5 and "Training loss: from 0.611 to" in text  # means of three lines of the log
+    assert text.count("<svg") == 2 * 9 and "Training loss: from 0.611 to" in text  # means of three lines of the log
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
 
@@ -317,6 +391,26 @@ def test_generated_images_stand_beside_their_nearest_measurement(tab):
     )
 
 
+def test_tables_and_charts_fit_the_page(tab):
+    """No table scrolls sideways, every number has its name in sight, one drawing a chart, as wide as the page."""
+    assert tab.locator(".scroll").evaluate_all("all => all.every((e) => e.scrollWidth <= e.clientWidth)")
+    named = tab.locator("tbody td:not(.none)").first
+    wide = tab.viewport_size["width"] > 1000
+    label = named.evaluate("e => getComputedStyle(e, '::before').content")
+    assert label == ("none" if wide else '"PSNR, dB ↑"') and tab.locator("thead").first.is_visible() == wide
+    sizes = tab.locator("td, td small, th small").evaluate_all("all => all.map((e) => getComputedStyle(e).fontSize)")
+    assert min(float(size.removesuffix("px")) for size in sizes) >= 12
+    page = tab.locator(".charts").first.bounding_box()
+    rows = {}
+    for figure in tab.locator(".charts").first.locator("figure").all():
+        (shown,) = [svg for svg in figure.locator("svg").all() if svg.is_visible()]
+        box = shown.bounding_box()
+        rows.setdefault(round(figure.bounding_box()["y"]), []).append(box["width"])
+        text = shown.locator("text").first.evaluate("e => e.getBoundingClientRect().height")
+        assert text >= 9, "axis labels too small to read"
+    assert all(sum(widths) >= 0.95 * page["width"] for widths in rows.values())
+
+
 def test_text_can_be_read_in_both_colour_schemes(tab):
     for selector in ("body", ".note", "dt", "td strong", "svg", ".chips input:checked + span"):
         ratio = tab.locator(selector).first.evaluate(CONTRAST)
@@ -344,9 +438,10 @@ def test_what_the_documentation_says_runs(runs, tmp_path, monkeypatch, capsys):
         (tmp_path / "runs" / name).symlink_to(runs / folder)
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^    msm (report .*)$", text, re.M)
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         assert msm(*command.split()) == 0
+    assert (tmp_path / "brain15.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "brain.html").exists() and (runs / "mri" / "report.html").exists()
     capsys.readouterr()
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)

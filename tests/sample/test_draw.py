@@ -116,8 +116,11 @@ def test_the_chain_evaluates_all_masks_of_a_step_as_one_batch(tmp_path, text, ca
 def test_scores_and_their_summary():
     x = torch.linspace(-1, 1, 2 * 64).reshape(2, 1, 8, 8)
     records = score("mean", "shifted", x + 0.2, x, ["a", "b"]) + score("mean", "equal", x + 1e-3, x, ["a", "b"])
-    table = {row["method"]: float(row["PSNR"]) for row in summary(records)}
-    assert table == {"shifted": pytest.approx(20, abs=0.01), "equal": pytest.approx(66.02, abs=0.01)}
+    shifted, same = summary(records, {"equal": "the same"})
+    assert list(shifted) == ["Method", "PSNR, dB ↑", "SSIM ↑", "NMSE ↓"] and same["Method"] == "the same"
+    assert (shifted["PSNR, dB ↑"], same["PSNR, dB ↑"]) == ("20.00", "* 66.02")
+    assert all(same[name].startswith("* ") and not shifted[name].startswith("*") for name in list(same)[1:])
+    assert len(shifted["NMSE ↓"]) == len(same["NMSE ↓"]) - 2 == 9  # so many that the smaller one can be read
     assert all(record.plain and record.published for record in records)
 
 

@@ -69,6 +69,15 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(clock, capsys):
     assert 20 < len(lines) < 45 and not any("\x1b" in line or "\r" in line for line in lines)
 
 
+def test_a_table_marks_the_best_with_or_without_a_terminal(capsys):
+    table("scores", [{"Method": "a[/b]", "PSNR": "1.0"}, {"Method": "[red]c", "PSNR": "* 2.0"}])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "scores" and any("a[/b]" in line and "│   1.0 │" in line for line in lines)
+    assert any("[red]c" in line and "│ * 2.0 │" in line for line in lines) and lines[-1] == "* the best of its column"
+    table("plain", [{"Method": "a"}])
+    assert "best" not in capsys.readouterr().out
+
+
 def test_quick_work_is_one_line(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with progress("sampling", 5, shared=True) as advance:

@@ -16,22 +16,21 @@ from ..data.store import MeasurementStore
 from ..denoiser import PartialDenoiser
 from ..errors import DataError, MissingPackage
 from ..operators import Problem, Undersampling
-from ..output.figures import spread
 from ..output.files import read_arrays
-from ..output.run_folder import IMAGES, MEASURED, SAMPLES, versions
+from ..output.run_folder import COMPARISON, IMAGES, MEASURED, SAMPLES, versions
 from ..sample.observe import observe
 from ..system.console import Advance, progress
 from ..system.places import CONFIG
 from . import perceptual
 from .bootstrap import Estimate, of_sets
-from .calibration import foreground, rank_counts, residual_ratio, spread_and_error
+from .calibration import errors_by_spread, foreground, rank_counts, residual_ratio, spread_and_error
 from .classical import Method, choose, fitting
+from .comparison import all_pictures, reconstructions, write_compared
 from .memorisation import nearest
 from .perceptual import MissingWeights, frechet_distance
 from .records import (
     Distance,
     Evaluation,
-    Kind,
     PictureKind,
     Pictures,
     Record,
@@ -39,6 +38,7 @@ from .records import (
     score,
     write_evaluation,
 )
+from .subspace import part_names, ranks_in_parts
 
 Classical = dict[str, Callable[[Problem], Tensor]]  # by name
 Features = Callable[[Tensor], Tensor]
@@ -57,7 +57,7 @@ def evaluate_reconstruction(
     """Judge the reconstructions of a run folder, and classical ones of the same measurements.
 
     Args:
-        folder: the run folder; records.jsonl, evaluation.json and gallery.npz are written into it.
+        folder: the run folder; records.jsonl, evaluation.json and gallery.npz are written into it, compare.png anew.
         config: its config.
         more: test images after those of the run, to choose the classical methods' settings on; may be none.
         trained: names of images that the model was trained on.
@@ -72,7 +72,8 @@ def evaluate_reconstruction(
     first = _observe(items[:1], config)
     methods = fitting(first)
     with progress("evaluating", len(methods) + len(items)) as advance:
-        classical, words = _settled(methods, list(islice(more, TUNING)), config, advance)
+        apart = list(islice(more, TUNING))
+        classical, words = _settled(methods, apart, config, advance)
         for start in range(0, len(items), size):
             part = slice(start, start + size)
             found, pictures = _judge(items[part], inputs[part], samples[part], config, classical, not no_lpips)
@@ -84,9 +85,18 @@ def evaluate_reconstruction(
     notes = (*remark_of_training(names, trained), *no_lpips)
     _, pixels = _counted(first)
     facts = Evaluation(
-        kind="reconstruction", layers=_kinds(pictures), pixels=pixels, settings=words, notes=notes, versions=versions()
+        kind="reconstruction",
+        layers=_kinds(pictures),
+        pixels=pixels,
+        parts=part_names(first) if samples.shape[1] > 1 else None,
+        settings=words,
+        notes=notes,
+        versions=versions(),
     )
     write_evaluation(folder, records, facts, pictures, names[:SHOWN])
+    how = f"tuned on {len(apart)} other images" if apart else "at fixed settings"
+    title = f"{folder.name}; classical methods {how}" if words else folder.name
+    write_compared(folder / COMPARISON, title, names[:SHOWN], pictures, records)
     return records
 
 
@@ -198,11 +208,7 @@ def _judge(
     """Records of a batch of items, and what the gallery shows of them."""
     seen, truth, names = _observe(items, config), _images(items), [item.name for item in items]
     calls, number = network_calls(config), samples.shape[1]
-    made: dict[str, tuple[Kind, Tensor]] = {"zero-filled" if config.data.is_mri else "input": ("input", inputs)}
-    made |= {name: ("classical", run(seen)) for name, run in classical.items()}
-    made["MSM, one sample"] = "sample", samples[:, 0]
-    if number > 1:
-        made[f"MSM, mean of {number}"] = "mean", samples.mean(1)
+    made = reconstructions(inputs, {name: run(seen) for name, run in classical.items()}, samples)
     cost = {"sample": calls, "mean": calls * number}
     records = []
     for method, (kind, x_hat) in made.items():
@@ -211,10 +217,7 @@ def _judge(
             columns |= _uncertainty(samples, truth, seen)
         rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
         records += [r.model_copy(update=row) for r, row in zip(score(kind, method, x_hat, truth, names), rows)]
-    pictures: Pictures = {**made, "truth": ("truth", truth)}
-    if number > 1:
-        pictures["standard deviation"] = "deviation", spread(samples)
-    return records, pictures
+    return records, all_pictures(made, truth, samples)
 
 
 def _measures(x_hat: Tensor, truth: Tensor, seen: Problem, lpips: bool) -> dict[str, Sequence[object]]:
@@ -239,11 +242,14 @@ def _counted(seen: Problem) -> tuple[Tensor | None, str]:
 
 
 def _uncertainty(samples: Tensor, truth: Tensor, seen: Problem) -> dict[str, Sequence[object]]:
-    """Ranks of the truth, and the error announced and found, of each image, by the names of `Record`."""
+    """Ranks of the truth, and the errors announced and found, of each image, by the names of `Record`."""
     where, _ = _counted(seen)
     announced, actual = zip(*spread_and_error(samples, truth, where))
-    ranks = [tuple(counts) for counts in rank_counts(samples, truth, where).tolist()]
-    return {"ranks": ranks, "announced_error": announced, "actual_error": actual}
+    found: dict[str, Sequence[object]] = {"announced_error": announced, "actual_error": actual}
+    found["errors_by_spread"] = [groups or None for groups in errors_by_spread(samples, truth, where)]
+    inside, outside = ranks_in_parts(samples, truth, seen)
+    counts = {"ranks": rank_counts(samples, truth, where), "ranks_measured": inside, "ranks_unmeasured": outside}
+    return found | {name: [tuple(item) for item in c.tolist()] for name, c in counts.items() if c is not None}
 
 
 def _no_lpips() -> list[str]:

@@ -10,7 +10,8 @@
 import csv
 import io
 import json
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -35,6 +36,12 @@ Kind = Literal["input", "classical", "sample", "mean", "generated", "held-out"]
 PictureKind = Literal[Kind, "truth", "deviation", "neighbour"]
 Pictures = dict[str, tuple[PictureKind, Tensor]]  # by title
 LEARNED = ("sample", "mean", "generated")  # what a trained model made
+Best = Callable[[Iterable[float]], float]
+METRICS: dict[str, tuple[str, int, Best]] = {  # what scores are called for readers, decimals, which is best
+    "psnr": ("PSNR, dB ↑", 2, max),
+    "ssim": ("SSIM ↑", 3, max),
+    "nmse": ("NMSE ↓", 4, min),
+}
 
 
 class _Facts(BaseModel):
@@ -62,7 +69,9 @@ class Record(_Facts):
         lpips: perceptual distance.
         residual: y − H T x over what was measured, in units of the noise.
         ranks: how often the truth, or without one a held-out value, has the rank 0 … K among K posterior samples.
+        ranks_measured, ranks_unmeasured: the same inside and outside of what was measured (`msm.evaluate.subspace`).
         announced_error, actual_error: root-mean-square error of the mean, as the spread says and in fact.
+        errors_by_spread: the same of groups of pixels, the surest first (`msm.evaluate.calibration`).
         nearest: the nearest training measurement.
         prediction: how held-out entries were predicted, where there is no truth.
         setting: of a classical method, where it was chosen for this image.
@@ -77,8 +86,11 @@ class Record(_Facts):
     lpips: float | None = None
     residual: float | None = None
     ranks: tuple[float, ...] | None = None
+    ranks_measured: tuple[float, ...] | None = None
+    ranks_unmeasured: tuple[float, ...] | None = None
     announced_error: float | None = None
     actual_error: float | None = None
+    errors_by_spread: tuple[tuple[float, float], ...] | None = None
     nearest: Nearest | None = None
     prediction: Prediction | None = None
     setting: str = ""
@@ -106,6 +118,7 @@ class Evaluation(_Facts):
         kind: what the run was.
         layers: the kind of each array of the gallery, by its name.
         pixels: which pixels coverage is counted over.
+        parts: what the measured part is called, and the other, where coverage is counted in them too.
         settings: of each classical method.
         distances: Fréchet distances of generated images.
         verdicts: what is said of each image without truth.
@@ -116,6 +129,7 @@ class Evaluation(_Facts):
     kind: Literal["reconstruction", "generation", "held-out"]
     layers: dict[str, PictureKind]
     pixels: str = ""
+    parts: tuple[str, str] | None = None
     settings: dict[str, str] = {}
     distances: tuple[Distance, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
@@ -161,14 +175,40 @@ def write_scores(path: Path, records: Sequence[Record]) -> None:
     write_text(path, text.getvalue())
 
 
-def summary(records: Sequence[Record]) -> list[dict[str, str]]:
-    """Mean scores of each method, convention plain, as they are printed."""
-    table = []
-    for method in dict.fromkeys(record.method for record in records):
-        found = [record.scores("plain") for record in records if record.method == method]
-        p, s, e = (sum(getattr(x, name) for x in found) / len(found) for name in Scores.model_fields)
-        table.append({"method": method, "PSNR": f"{p:.2f}", "SSIM": f"{s:.3f}", "NMSE": f"{e:#.3g}"})
+def caption(record: Record) -> str:
+    """A line for a picture: its scores, convention plain, or what it is compared with."""
+    if record.plain is not None:
+        return f"{record.plain.psnr:.2f} dB, SSIM {record.plain.ssim:.3f}"
+    if record.prediction is not None:
+        return f"error on held-out measurements {record.prediction.error.value:.4f}"
+    if record.nearest is not None:
+        return f"{record.nearest.name}, distance {record.nearest.distance:.3f}"
+    return ""
+
+
+def summary(records: Sequence[Record], names: Mapping[str, str] = {}) -> list[dict[str, str]]:
+    """Mean scores of each method, convention plain, as they are printed: equal digits in a column, a * at the best.
+
+    Args:
+        records: of one set of images.
+        names: what methods are called for readers, if not as in the records.
+    """
+    methods = list(dict.fromkeys(record.method for record in records))
+    found = {name: [r.scores("plain") for r in records if r.method == name] for name in methods}
+    table = [{"Method": names.get(method, method)} for method in methods]
+    for name, (head, digits, best) in METRICS.items():
+        means = [sum(getattr(x, name) for x in scores) / len(scores) for scores in found.values()]
+        places = decimals(means, digits)
+        texts = [f"{value:.{places}f}" for value in means]
+        for row, text in zip(table, texts):
+            row[head] = f"* {text}" if text == texts[means.index(best(means))] else text
     return table
+
+
+def decimals(values: Sequence[float], least: int) -> int:
+    """How many decimals a column gets: so many, or more until its smallest number shows three digits; 7 at most."""
+    smallest = min((abs(value) for value in values if value and math.isfinite(value)), default=1.0)
+    return min(7, max(least, 2 - math.floor(math.log10(smallest))))
 
 
 def remark_of_training(names: Sequence[str], trained: Collection[str]) -> list[str]:

@@ -8,18 +8,10 @@ from ..errors import DataError
 from ..evaluate.bootstrap import Estimate, mean
 from ..evaluate.records import LEARNED, Record, Run
 from .svg import Series, chart
-from .tables import coverage, methods, neighbour_distances
+from .tables import methods, neighbour_distances
 
 NAMES = {"sample": "MSM, one sample", "mean": "MSM, mean of samples"}
 POINTS = 200  # of a loss curve
-
-
-def calibration_chart(group: Sequence[Run]) -> str | None:
-    """Observed against expected coverage, with intervals over images; None without several samples a measurement."""
-    ranked = {key: records for key, records in methods(group).items() if records[0].ranks}
-    lines = [_series(label or method, coverage(records)) for (method, label), records in ranked.items()]
-    title = "Calibration: observed against expected coverage; on the dotted diagonal all is well"
-    return chart(title, "expected coverage", "observed coverage", lines, diagonal=True) if lines else None
 
 
 def cost_chart(group: Sequence[Run]) -> str:
@@ -32,7 +24,7 @@ def cost_chart(group: Sequence[Run]) -> str:
             points.setdefault(NAMES[kind], []).append((records[0].network_calls, e))
         else:
             levels.append((method, e.value))
-    lines = [_series(name, sorted(found, key=lambda point: point[0])) for name, found in points.items()]
+    lines = [line(name, sorted(found, key=lambda point: point[0])) for name, found in points.items()]
     title = "PSNR against network calls an image"
     return chart(title, "network calls an image", "PSNR, dB", lines, levels=levels, log_x=True)
 
@@ -75,7 +67,7 @@ def neighbour_chart(records: Sequence[Record]) -> str | None:
     return chart(title, "share of the images", "distance", lines) if lines else None
 
 
-def _series(name: str, points: Sequence[tuple[float, Estimate]]) -> Series:
+def line(name: str, points: Sequence[tuple[float, Estimate]]) -> Series:
     """A line through estimates, with their intervals."""
     low, high = zip(*(e.bounds for _, e in points))
     return Series(name, [x for x, _ in points], [e.value for _, e in points], low, high)

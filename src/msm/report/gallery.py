@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from ..evaluate.records import LEARNED, PictureKind, Record, Run
+from ..evaluate.records import LEARNED, PictureKind, Run, caption
 from ..output.figures import displayable, error_map, png
 
 LAST = {"truth": 1, "deviation": 2}  # places after the reconstructions
@@ -52,7 +52,7 @@ def viewer(runs: Sequence[Run]) -> Viewer:
         for title, kind in run.evaluation.layers.items():
             own = len(runs) > 1 and (kind in LEARNED or kind == "deviation")
             shown = (r for r in run.records if (r.kind == "generated" if kind == "neighbour" else r.method == title))
-            images, notes = torch.from_numpy(run.gallery[title]), {r.image: _note(r) for r in shown}
+            images, notes = torch.from_numpy(run.gallery[title]), {r.image: caption(r) for r in shown}
             stacks.setdefault(f"{title}, {run.label}" if own else title, _Stack(kind, images, notes, run is runs[0]))
     stacks = dict(sorted(stacks.items(), key=lambda item: LAST.get(item[1].kind, 0)))
     kinds = [stack.kind for stack in stacks.values()]
@@ -79,17 +79,6 @@ def _layers(n: int, name: str, stacks: Sequence[_Stack]) -> list[Layer]:
         wrong, wrong_note = ("", "") if error is None else _map(error, top)
         layers.append(Layer(picture=picture, note=note, error=wrong, error_note=wrong_note))
     return layers
-
-
-def _note(record: Record) -> str:
-    """A line below a picture: its scores, or what it is compared with."""
-    if record.plain is not None:
-        return f"{record.plain.psnr:.2f} dB, SSIM {record.plain.ssim:.3f}"
-    if record.prediction is not None:
-        return f"error on held-out measurements {record.prediction.error.value:.4f}"
-    if record.nearest is not None:
-        return f"{record.nearest.name}, distance {record.nearest.distance:.3f}"
-    return ""
 
 
 def _map(values: Tensor, top: float) -> tuple[str, str]:

@@ -11,10 +11,12 @@ from ..evaluate.records import Run, read_run
 from ..output.run_folder import LOG, RECORDS, versions
 from ..system.files import write_text
 from ..system.places import weights_folder
-from .charts import calibration_chart, cost_chart, loss_chart, neighbour_chart
+from . import calibration
+from .charts import cost_chart, loss_chart, neighbour_chart
+from .figure import write_figure
 from .gallery import Viewer, viewer
 from .held_out import certainty_chart, certainty_table, held_out_summary, image_table, prediction_table
-from .tables import Table, calibration_table, distance_table, neighbour_table, score_table, uncertainty_table
+from .tables import Table, distance_table, neighbour_table, score_table
 
 TEMPLATES = Path(__file__).parent
 
@@ -32,13 +34,14 @@ class Section:
     charts: list[tuple[str, str]] = field(default_factory=list)
 
 
-def write_page(path: Path, folders: Sequence[Path], command: str) -> None:
+def write_page(path: Path, folders: Sequence[Path], command: str, figure: Path | None = None) -> None:
     """Write the page of some runs.
 
     Args:
         path: the HTML file.
         folders: evaluated runs; training runs, for their loss curve, may be among them.
         command: how the page was asked for.
+        figure: also draw the pictures, into this PDF, SVG or PNG file.
 
     Raises:
         DataError: a folder holds neither records nor a training log, or files of it are damaged.
@@ -52,6 +55,8 @@ def write_page(path: Path, folders: Sequence[Path], command: str) -> None:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_comparable(run), []).append(run)
+    if figure is not None:
+        write_figure(figure, list(groups.values()))
     given = [run.config.setting.pretrained_model_dir for run in runs]
     logs = [folder / LOG for folder in (*training, *(weights_folder(path).parent for path in given if path))]
     template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
@@ -85,9 +90,8 @@ def _section(group: list[Run]) -> Section:
             section.charts.append(("Distance to the nearest training measurement", chart))
         return section
     section.tables = [score_table(group, "plain"), score_table(group, "published")]
-    section.details = [t for t in (calibration_table(group), uncertainty_table(group)) if t]
-    if chart := calibration_chart(group):
-        section.charts.append(("Calibration: how often intervals hold the truth", chart))
+    section.details = [t for t in (calibration.calibration_table(group), calibration.uncertainty_table(group)) if t]
+    section.charts = calibration.charts(group)
     if len(group) > 1:
         section.charts.append(("Quality against network calls (plain)", cost_chart(group)))
     else:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -33,9 +33,13 @@ STYLE: dict[Any, Any] = {
 }
 
 
+SIZES = {"narrow": (4.7, 3.5), "wide": (9.4, 3.6)}  # inches: for half a page, for all of it
+LETTER = 0.078  # inches that a letter of a legend takes
+
+
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart, by its name in the legend; low and high are the ends of its error bars."""
+    """A line of a chart, or the outline of bars, by its name in the legend; low and high end its error bars."""
 
     label: str
     x: Sequence[float]
@@ -43,6 +47,7 @@ class Series:
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     markers: bool = True
+    steps: bool = False
 
 
 def chart(
@@ -52,7 +57,7 @@ def chart(
     series: Sequence[Series],
     *,
     levels: Sequence[tuple[str, float]] = (),
-    diagonal: bool = False,
+    diagonal: float = 0.0,
     log_x: bool = False,
     log_y: bool = False,
 ) -> str:
@@ -64,36 +69,51 @@ def chart(
         y_label: vertical axis.
         series: the lines.
         levels: horizontal lines, dashed, with their names.
-        diagonal: whether both axes run from 0 to 1, with the line y = x.
+        diagonal: if not 0, both axes run from 0 to it, with the line y = x.
         log_x: logarithmic horizontal axis.
         log_y: logarithmic vertical axis.
 
     Returns:
-        an <svg> element.
+        two <svg> elements, of classes "narrow" and "wide": the page shows the one whose text is legible.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
-        figure = Figure(figsize=(4.7, 3.5), layout="constrained")
-        axes = figure.subplots()
-        colours = cycle(COLOURS)
-        if diagonal:
-            axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
-            axes.set(xlim=(0, 1), ylim=(0, 1))
-        for line in series:
-            colour = next(colours)
+    found = []
+    for name, (width, height) in SIZES.items():
+        with rc_context(STYLE):
+            figure = Figure(figsize=(width, height), layout="constrained")
+            axes = figure.subplots()
+            if diagonal:
+                axes.plot([0, diagonal], [0, diagonal], color=INK, linestyle=":", linewidth=1)
+                axes.set(xlim=(0, diagonal), ylim=(0, diagonal))
+            _lines(axes, series, levels)
+            if log_x:
+                _log_ticks(axes, sorted({x for line in series for x in line.x}))
+            axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
+            if len(series) + len(levels) > 1 or diagonal:
+                labels = [*(line.label for line in series), *(label for label, _ in levels)]
+                fit = int(width / LETTER) // (max(map(len, labels)) + 6)
+                figure.legend(loc="outside lower center", ncols=max(1, min(fit, 4)))
+            found.append(_inline(figure, title, name))
+    return "".join(found)
+
+
+def _lines(axes: Axes, series: Sequence[Series], levels: Sequence[tuple[str, float]]) -> None:
+    """Lines with their error bars, and levels, a colour each."""
+    colours = cycle(COLOURS)
+    for line in series:
+        colour = next(colours)
+        if line.steps:
+            between = [(a + b) / 2 for a, b in pairwise(line.x)]
+            edges = [2 * line.x[0] - between[0], *between, 2 * line.x[-1] - between[-1]]
+            axes.stairs(line.y, edges, color=colour, label=line.label, linewidth=1.8)
+        else:
             axes.plot(line.x, line.y, "o-" if line.markers else "-", color=colour, label=line.label)
-            if line.low is not None and line.high is not None:
-                axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1.2)
-        for name, value in levels:
-            axes.axhline(value, color=next(colours), linestyle="--", linewidth=1.4, label=name)
-        if log_x:
-            _log_ticks(axes, sorted({x for line in series for x in line.x}))
-        axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
-        if len(series) + len(levels) > 1 or diagonal:
-            figure.legend(loc="outside lower center", ncols=2)
-        return _inline(figure, title)
+        if line.low is not None and line.high is not None:
+            axes.vlines(line.x, line.low, line.high, color=colour, linewidth=1.2)
+    for name, value in levels:
+        axes.axhline(value, color=next(colours), linestyle="--", linewidth=1.4, label=name)
 
 
 def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
@@ -103,7 +123,7 @@ def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.minorticks_off()
 
 
-def _inline(figure: Figure, title: str) -> str:
+def _inline(figure: Figure, title: str, name: str) -> str:
     """A figure as an element of a page: scalable, named, in the page's ink, its ids apart from others'."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -114,4 +134,4 @@ def _inline(figure: Figure, title: str) -> str:
     mark = f"c{crc32((title + body).encode()):x}-"
     body = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{mark}", body)
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {names} {box[0]} role="img" aria-label="{escape(title)}">{body}'
+    return f'<svg class="{name}" {names} {box[0]} role="img" aria-label="{escape(title)}">{body}'

@@ -1,22 +1,16 @@
 """Records → tables of a page: means over images with their intervals, the best in bold."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ..evaluate.bootstrap import Estimate, difference, mean
-from ..evaluate.calibration import intervals
 from ..evaluate.metrics import Convention
-from ..evaluate.records import LEARNED, Record, Run
+from ..evaluate.records import LEARNED, METRICS, Best, Record, Run, decimals
 from .paper_numbers import paper_fid, paper_rows
+from .remarks import residual_remarks
 
-Best = Callable[[Iterable[float]], float]
-METRICS: dict[str, tuple[str, int, Best]] = {
-    "psnr": ("PSNR, dB ↑", 2, max),
-    "ssim": ("SSIM ↑", 3, max),
-    "nmse": ("NMSE ↓", 4, min),
-    "lpips": ("LPIPS ↓", 3, min),
-}
+COLUMNS: dict[str, tuple[str, int, Best]] = {**METRICS, "lpips": ("LPIPS ↓", 3, min)}
 SETS = {"generated": "generated", "held-out": "real, held out"}  # images, by the kind of their records
 
 
@@ -41,12 +35,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a heading and a sentence below."""
+    """A table with a heading, a few sentences below, and what strikes in its numbers."""
 
     title: str
     columns: list[str]
     rows: list[Row]
     note: str = ""
+    remarks: Sequence[str] = ()
 
 
 def methods(group: Sequence[Run]) -> dict[tuple[str, str], list[Record]]:
@@ -65,7 +60,7 @@ def score_table(group: Sequence[Run], convention: Convention) -> Table:
     """Metrics of every method under one convention, with the paper's numbers where the setting is the same."""
     found = methods(group)
     everything = [record for records in found.values() for record in records]
-    columns = dict(METRICS)
+    columns = dict(COLUMNS)
     if any(record.lpips is None for record in everything):
         del columns["lpips"]
     table = {
@@ -82,7 +77,8 @@ def score_table(group: Sequence[Run], convention: Convention) -> Table:
     rows = []
     for (method, label), records in found.items():
         cells = []
-        for name, (_, digits, better) in columns.items():
+        for name, (_, least, better) in columns.items():
+            digits = decimals([other[name].value for other in table.values()], least)
             best = better(round(other[name].value, digits) for other in table.values())
             e = table[method, label][name]
             cells.append(cell(e, digits, round(e.value, digits) == best))
@@ -92,7 +88,8 @@ def score_table(group: Sequence[Run], convention: Convention) -> Table:
         numbers = {"psnr": f"{line.psnr:.2f}", "lpips": f"{line.lpips:.3f}"}
         rows.append(Row(line.method, [*(Cell(numbers.get(name, "–")) for name in columns), Cell("–")], "paper", True))
     heads = [*(head for head, _, _ in columns.values()), *(head for head, _ in further)]
-    return Table(f"Quality, convention {convention}", heads, rows, _score_note(convention, bool(paper)))
+    remarks = residual_remarks(found) if convention == "plain" else []
+    return Table(f"Quality, convention {convention}", heads, rows, _score_note(convention, bool(paper)), remarks)
 
 
 def _score_note(convention: Convention, paper: bool) -> str:
@@ -114,42 +111,6 @@ def cell(e: Estimate, digits: int, best: bool = False, sign: str = "") -> Cell:
     """A number with its interval."""
     between = "" if e.low is None or e.high is None else f"{e.low:{sign}.{digits}f} to {e.high:{sign}.{digits}f}"
     return Cell(f"{e.value:{sign}.{digits}f}".replace("-", "−"), between.replace("-", "−"), best)
-
-
-def calibration_table(group: Sequence[Run]) -> Table | None:
-    """Expected and observed coverage of the central intervals; None without several samples a measurement."""
-    rows = []
-    for (method, label), records in methods(group).items():
-        for share, observed in coverage(records):
-            expected = f"{100 * share:.0f} %"
-            rows.append(Row(f"{expected} interval", [Cell(expected), _percent(observed)], label or method))
-    note = (
-        f"Counted over {group[0].evaluation.pixels}. K samples have intervals of (K + 1 − 2r)/(K + 1): K = 19 gives "
-        "50, 80 and 90 %, K = 39 also 95 %. Observed below expected: the samples are too sure."
-    )
-    return Table("Calibration", ["Expected", "Holds the truth"], rows, note) if rows else None
-
-
-def coverage(records: Sequence[Record]) -> list[tuple[float, Estimate]]:
-    """Expected coverage of each central interval, the widest first, and the observed one over images, if known."""
-    levels = zip(*(intervals(record.ranks) for record in records if record.ranks))
-    return [(level[0].expected, mean([c.observed for c in level])) for level in levels]
-
-
-def uncertainty_table(group: Sequence[Run]) -> Table | None:
-    """The error that the spread announces, and the one there is."""
-    rows = []
-    for (method, label), records in methods(group).items():
-        pairs = [(r.announced_error or 0.0, r.actual_error or 0.0) for r in records if r.announced_error is not None]
-        if pairs:
-            announced, actual = (cell(mean(errors), 4) for errors in zip(*pairs))
-            ratio = cell(mean([a / b if b else 1.0 for a, b in pairs]), 2)
-            rows.append(Row(method, [announced, actual, ratio], label))
-    note = (
-        "Root-mean-square error of the samples' mean over the same pixels. A ratio below 1: the samples are too sure."
-    )
-    heads = ["Announced by the spread", "In fact", "Ratio"]
-    return Table("Standard deviation against error", heads, rows, note) if rows else None
 
 
 def distance_table(run: Run) -> Table | None:
@@ -202,8 +163,3 @@ def _gain(records: Sequence[Record], others: Sequence[Record]) -> Cell:
     if records[0].kind not in LEARNED:
         return Cell("–")
     return cell(difference(*(_values(images, "plain", "psnr") for images in (records, others))), 2, sign="+")
-
-
-def _percent(e: Estimate) -> Cell:
-    between = "" if e.low is None or e.high is None else f"{100 * e.low:.0f} to {100 * e.high:.0f} %"
-    return Cell(f"{100 * e.value:.0f} %", between)

@@ -17,8 +17,9 @@ from ..data.acquire import Source
 from ..data.samples import brain_slices, portrait
 from ..denoiser import PartialDenoiser
 from ..evaluate.classical import fitting
-from ..evaluate.records import Kind, Record, score, summary, write_scores
-from ..output.figures import Column, error_map, spread, write_comparison, write_picture
+from ..evaluate.comparison import all_pictures, reconstructions, write_compared
+from ..evaluate.records import Record, score, summary, write_scores
+from ..output.figures import write_picture
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
 from ..system.console import progress, say, table
@@ -95,18 +96,10 @@ def _solve(denoiser: PartialDenoiser, config: Config, items: list[Source], label
     assert config.inverse_problem is not None
     seen = observe(items, config.inverse_problem, config.data, seed=config.sample.seed)
     truth, names = torch.stack([item.image for item in items]), [item.name for item in items]
-    mean = samples.mean(1)
-    made: dict[str, tuple[Kind, Tensor]] = {"zero-filled" if config.data.is_mri else "input": ("input", inputs)}
-    made |= {name: ("classical", method.run(seen, method.usual)) for name, method in fitting(seen).items()}
-    made |= {"MSM": ("mean", mean), "MSM, one sample": ("sample", samples[:, 0])}
-    records, columns = [], []
-    for method, (kind, x_hat) in made.items():
-        found = score(kind, f"{label}: {method}", x_hat, truth, names)
-        columns.append(Column(method, x_hat, [f"{r.scores('plain').psnr:.1f} dB" for r in found]))
-        records += found
-    columns += [Column("truth", truth), Column("|error| of MSM", error_map(mean, truth), is_map=True)]
-    columns.append(Column("MSM std. deviation", spread(samples), is_map=True))
-    title = f"{label}: MSM is the mean of {config.sample.samples} posterior samples"
-    write_comparison(folder / f"{label.replace(' ', '_')}.png", title, names, columns)
+    classical = {name: method.run(seen, method.usual) for name, method in fitting(seen).items()}
+    made = reconstructions(inputs, classical, samples)
+    records = [r for method, (kind, x_hat) in made.items() for r in score(kind, method, x_hat, truth, names)]
+    title, pictures = f"{label}; classical methods at fixed settings", all_pictures(made, truth, samples)
+    write_compared(folder / f"{label.replace(' ', '_')}.png", title, names, pictures, records)
     table(f"{label}: mean over {len(items)} images, convention plain", summary(records))
-    return records
+    return [record.model_copy(update={"method": f"{label}: {record.method}"}) for record in records]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
+from ..evaluate.records import summary
 from ..output.run_folder import run_config
-from ..system.console import say
+from ..system.console import say, table
 from .held_out import evaluate_photos, evaluate_raw
 from .inputs import other_items, seen_in_training, trained_names, trained_on
 
@@ -28,6 +29,7 @@ def run_evaluation(run: Path, store: Path | None) -> None:
     if config.inverse_problem is not None:
         more = other_items(config, config.sample.count)
         records = evaluate_reconstruction(run, config, more, seen_in_training(config))
+        table(f"{run}: mean over {len({r.image for r in records})} images, convention plain", summary(records))
     else:
         real = list(islice(other_items(config, 0), HELD_OUT))
         seen = trained_on(config, store)

@@ -1,17 +1,22 @@
 """Runs that sample: from a config and a denoiser to the files of a run folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..config.load import Config
+from ..data.acquire import Source
 from ..denoiser import PartialDenoiser
+from ..evaluate.classical import fitting
+from ..evaluate.comparison import ROWS, all_pictures, reconstructions, write_compared
 from ..evaluate.records import remark_of_training, score, summary, write_measured, write_scores
-from ..output.figures import Column, error_map, spread, write_comparison, write_samples
+from ..output.figures import write_samples
 from ..output.files import write_array
 from ..output.run_folder import CHECKPOINTS, COMPARISON, METRICS, SAMPLES, check_folder, file_names, fresh_run
 from ..sample.draw import posterior_samples, prior_samples
-from ..sample.observe import coil_maps
+from ..sample.observe import coil_maps, observe
 from ..system.console import progress, say, table, warn
 from ..system.processes import arithmetic, processes
 from .fill import run_filling
@@ -65,15 +70,37 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
     records = score("input", "input", inputs, truth, names) + score("mean", "msm", mean, truth, names)
     write_samples(folder, mean, names)
-    columns = [Column("input", inputs), Column("MSM", mean), Column("truth", truth)]
-    columns.append(Column("error", error_map(mean, truth), is_map=True))
     write_array(folder / SAMPLES, samples)
     write_measured(folder, items, inputs)
     if settings.samples > 1:
         records += score("sample", "msm_one_sample", samples[:, 0], truth, names)
-        columns.append(Column("std. deviation", spread(samples), is_map=True))
-    shown = [Column(c.title, c.images[:8], is_map=c.is_map) for c in columns]
-    write_comparison(folder / COMPARISON, folder.name, names[:8], shown)
     write_scores(folder / METRICS, records)
+    _compare(config, items[:ROWS], inputs[:ROWS], samples[:ROWS], names[:ROWS], denoiser.schedule.device)
     parts.remove()
-    table(f"{folder}: mean over {len(items)} images, convention plain", summary(records))
+    called = {"input": "zero-filled" if config.data.is_mri else "input", "msm_one_sample": "MSM, one sample"}
+    called["msm"] = f"MSM, mean of {settings.samples}" if settings.samples > 1 else "MSM, one sample"
+    table(f"{folder}: mean over {len(items)} images, convention plain", summary(records, called))
+
+
+def _compare(
+    config: Config,
+    items: Sequence[Source],
+    inputs: Tensor,
+    samples: Tensor,
+    names: Sequence[str],
+    device: torch.device,
+) -> None:
+    """Draw the first images beside what classical methods at fixed settings make of the same measurements."""
+    assert config.inverse_problem is not None
+    folder = config.setting.save_dir
+    seen = observe(items, config.inverse_problem, config.data, seed=config.sample.seed, device=device)
+    methods, truth = fitting(seen), torch.stack([item.image for item in items])
+    with progress("classical methods", len(methods)) as advance:
+        classical = {}
+        for name, method in methods.items():
+            classical[name] = method.run(seen, method.usual).cpu()
+            advance(1)
+    made = reconstructions(inputs, classical, samples)
+    records = [r for method, (kind, x) in made.items() for r in score(kind, method, x, truth, names)]
+    title = f"{folder.name}; classical methods at fixed settings" if classical else folder.name
+    write_compared(folder / COMPARISON, title, names, all_pictures(made, truth, samples), records)

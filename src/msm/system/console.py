@@ -49,17 +49,21 @@ def fail(text: str) -> None:
 
 
 def table(title: str, rows: Sequence[dict[str, str]]) -> None:
-    """Print rows of one kind as a table."""
+    """Print rows of one kind as a table; a cell that begins with a * is the best of its column, and bold."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(title=title, title_justify="left")
+    shown = Table()
     for number, name in enumerate(rows[0]):
-        shown.add_column(name, justify="left" if number == 0 else "right")
+        shown.add_column(Text(name), justify="left" if number == 0 else "right")
     for row in rows:
-        shown.add_row(*row.values())
+        shown.add_row(*(Text(value, "bold" if value.startswith("*") else "") for value in row.values()))
+    say(title)
     if _is_first():
         Console().print(shown)
+    if any(value.startswith("* ") for row in rows for value in row.values()):
+        say("* the best of its column")
 
 
 class _Pace:
