@@ -3,7 +3,7 @@
     python benchmarks/studies/masked_photos.py prepare PHOTOS FOLDER
     python benchmarks/studies/masked_photos.py train FOLDER
     python benchmarks/studies/masked_photos.py fill FOLDER
-    python benchmarks/studies/masked_photos.py judge FOLDER docs/studies/results/masked_photos.json
+    python benchmarks/studies/masked_photos.py judge FOLDER OUT.json
 
 `prepare` takes pixels away from the photos of a folder, by the alpha channel of PNG files: of 300 photos 40 % of the
 boxes of a 4 × 4 grid, of 100 others irregular scratches; the first 35 by name are held out, and are written with boxes
@@ -11,7 +11,7 @@ and with scratches. What is hidden gets grey noise; a second copy of all files h
 the 400, at 64 px, and trains two short runs more, on the first and on the second copy. `fill` fills in the held-out
 photos, four samples of each. `judge` compares what is in the holes with the photos as they were, brought to 64 px by
 `msm acquire` too, beside biharmonic interpolation: PSNR over the hidden pixels of each photo, the mean over photos and
-paired differences with 95 % intervals; and the two copies, bit by bit. It writes JSON, and PICTURE.png beside it.
+paired differences with 95 % intervals; and the two copies, bit by bit. It writes JSON, and a PNG beside it.
 """
 
 import argparse

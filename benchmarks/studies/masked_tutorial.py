@@ -1,6 +1,6 @@
 """The tutorial of old photos, run word by word, and compared with what the damage hid. Writes JSON and a picture.
 
-    python benchmarks/studies/masked_tutorial.py FOLDER docs/studies/results/masked_tutorial.json
+    python benchmarks/studies/masked_tutorial.py FOLDER OUT.json
 
 FOLDER is made, and gets what the page docs/tutorials/old_photos.md makes: its Python block and its commands up to
 "Fill in" run there, on one core. Then the hidden pixels of the photos that were filled in are compared with the faces
