@@ -46,10 +46,10 @@ class ReadThrough:
             DataError: if no file can be used; the first one's reason.
         """
         if file not in self.bad:
-            warn_of = self.bad.setdefault(file, error)
+            self.bad[file] = error
             if len(self.bad) == len(set(self.files)):
                 raise next(iter(self.bad.values()))
-            warn(f"skipped {file}: {warn_of}")
+            warn(f"skipped {file}: {str(error).removeprefix(f'{file}: ')}")
 
     def remark(self, file: Path, texts: Sequence[str]) -> None:
         """Keep what is to be told of a file."""
