@@ -91,7 +91,7 @@ def certainty_chart(group: Sequence[Run]) -> str:
         points = [(c.expected, c.observed) for c in intervals(_ranks(records))]
         lines.append(Series(label or method, [x for x, _ in points], [y for _, y in points]))
     title = "Calibration on held-out values: observed against expected coverage; on the dotted diagonal all is well"
-    return chart(title, "expected coverage", "observed coverage", lines, diagonal=True)
+    return chart(title, "expected coverage", "observed coverage", lines, diagonal=1.0)
 
 
 def _ranked(group: Sequence[Run]) -> dict[tuple[str, str], list[Record]]:
