@@ -81,20 +81,7 @@ def import_store(
     if size is not None and min(size) < SMALLEST:
         raise DataError(f"--size: found {size[0]} {size[1]}; height and width should be at least {SMALLEST}")
     check_target(path)
-    files, shapes = [], []
-    looking = _in_parallel(partial(_smallest, maps=maps), read.files, workers, "looking at sizes and coils")
-    for file, found in zip(read.files, looking):
-        if isinstance(found, DataError):
-            read.leave_out(file, found)
-        else:
-            files.append(file)
-            shapes.append(found[:3])
-            read.remark(file, found[3])
-    counts, heights, widths = zip(*shapes)
-    _check_coils(files, counts, coils)
-    if size is None:
-        height, width = (max(MULTIPLE, min(sides) // MULTIPLE * MULTIPLE) for sides in (heights, widths))
-        size = height, width
+    files, size = _look_through(read, size, coils, maps, workers)
     common = Path(os.path.commonpath([file.absolute().parent for file in read.files]))
     parts = path.with_name(path.name + ".parts")
     prefixes = [file.absolute().parent.relative_to(common).as_posix() for file in files]
@@ -113,6 +100,27 @@ def import_store(
             shutil.rmtree(parts)
     shutil.rmtree(parts)
     return lines
+
+
+def _look_through(
+    read: ReadThrough, size: tuple[int, int] | None, coils: int | None, maps: Path | None, workers: int
+) -> tuple[list[Path], tuple[int, int]]:
+    """The files that can be used, and the size of all items."""
+    files, shapes = [], []
+    looking = _in_parallel(partial(_smallest, maps=maps), read.files, workers, "looking at sizes and coils")
+    for file, found in zip(read.files, looking):
+        if isinstance(found, DataError):
+            read.leave_out(file, found)
+        else:
+            files.append(file)
+            shapes.append(found[:3])
+            read.remark(file, found[3])
+    counts, heights, widths = zip(*shapes)
+    _check_coils(files, counts, coils)
+    if size is None:
+        height, width = (max(MULTIPLE, min(sides) // MULTIPLE * MULTIPLE) for sides in (heights, widths))
+        size = height, width
+    return files, size
 
 
 def _join(path: Path, jobs: Sequence[_Job], lines: list[dict[str, Any]]) -> None:
