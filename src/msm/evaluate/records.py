@@ -180,7 +180,7 @@ def caption(record: Record) -> str:
     if record.plain is not None:
         return f"{record.plain.psnr:.2f} dB, SSIM {record.plain.ssim:.3f}"
     if record.prediction is not None:
-        return f"error on held-out measurements {record.prediction.error.value:.4f}"
+        return f"error on held-out data {record.prediction.error.value:.4f}"
     if record.nearest is not None:
         return f"{record.nearest.name}, distance {record.nearest.distance:.3f}"
     return ""
