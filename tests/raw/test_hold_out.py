@@ -110,7 +110,7 @@ def test_one_coil_needs_no_calibration_region(tmp_path):
     np.save(tmp_path / "a.npy", k_space.numpy())
     whole = prepared(tmp_path / "a.npy")
     assert int(hold_out(whole).judged[0, 0].any(0).sum()) >= 3
-    with pytest.raises(DataError, match="fully sampled rectangle"):
+    with pytest.raises(DataError, match="fully sampled on 0 points"):
         two = replace(whole.scan, k_space=whole.scan.k_space.expand(2, -1, -1))
         hold_out(replace(whole, scan=two, maps=whole.maps.expand(2, -1, -1)))
 

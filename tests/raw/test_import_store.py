@@ -181,7 +181,7 @@ def test_options_of_the_other_kind_are_refused(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "acquire", scan, "-o", f"{tmp_path}/s.h5", "--truth", f"{tmp_path}/t.h5") == 2
     assert "raw files have no ground truth" in capsys.readouterr().err
     assert run(monkeypatch, "acquire", config, "-o", f"{tmp_path}/s.h5", "--size", "16", "16") == 2
-    assert "--size, --coils and --workers are for raw files" in capsys.readouterr().err
+    assert "--size, --coils, --maps and --workers are for raw files" in capsys.readouterr().err
 
 
 def test_raw_files_of_a_folder(tmp_path):

@@ -9,6 +9,14 @@ import pytest
 from msm.system.signals import Stopped, stop_asked
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """SIGINT as in a terminal: a shell starts its background jobs with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_second_interruption_ends_at_once(capsys):
     with stop_asked() as stop:
         os.kill(os.getpid(), signal.SIGINT)

@@ -4,6 +4,7 @@ A mistake ends in a `ConfigError` of one line: the file, the dotted field, what 
 each.
 """
 
+import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def _override(raw: dict[str, Any], override: str, where: str) -> dict[str, Any]:
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
-        example = f"setting.dataset_dir={override}" if Path(override).exists() else "train.lr=2e-5"
+        example = f"setting.dataset_dir={override}" if os.path.exists(override) else "train.lr=2e-5"
         raise ConfigError(f"{where}: found no block.key=value; write for example {example}")
     if text.strip()[:1] in ("{", "[") and text.strip()[-1:] not in ("}", "]"):
         raise ConfigError(f'{where}: the value ends too early; put the whole argument in quotes: "{name}={text} ..."')
