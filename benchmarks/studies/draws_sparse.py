@@ -216,12 +216,12 @@ def ours(denoiser, y, operator, steps, data_step, eta, seed):
 
 def methods():
     """Name -> what of it is tuned: (settings, sampler of (denoiser, y, operator, steps, setting, seed))."""
-    etas = [sqrt(zeta) for zeta in (0.1, 0.3, 0.6, 0.8, 1.0)]
+    etas = [sqrt(zeta) for zeta in (0.3, 0.6, 1.0)]
     return {
         "draw": ([None], lambda d, y, h, n, s, seed: ours(d, y, h, n, Draw(64), None, seed)),
         "SPEC §6": ([0.5, 1.0, 1.75], lambda d, y, h, n, s, seed: ours(d, y, h, n, GradientStep(s), 0.85, seed)),
         "DiffPIR": (
-            list(itertools.product((0.1, 0.3, 1.0, 3.0), etas)),
+            list(itertools.product((0.3, 1.0, 3.0), etas)),
             lambda d, y, h, n, s, seed: ours(d, y, h, n, Proximal(64, s[0]), s[1], seed),
         ),
         "DPS": (
@@ -276,7 +276,7 @@ def main() -> None:
                 found = row(samples, x[:PROBLEMS], mean[:PROBLEMS], deviation[:PROBLEMS])
                 report[f"{method}, {calls} calls"] = {"setting": best, **found}
                 print(name, method, calls, report[f"{method}, {calls} calls"], flush=True)
-    write_text(Path(sys.argv[1]), json.dumps(results, indent=1) + "\n")
+                write_text(Path(sys.argv[1]), json.dumps(results, indent=1) + "\n")
 
 
 def row(samples, truth, mean, deviation):
