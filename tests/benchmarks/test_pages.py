@@ -2,6 +2,7 @@
 
 import json
 import sys
+import sys
 from pathlib import Path
 from statistics import mean
 
@@ -119,3 +120,35 @@ def test_verdicts_without_truth():
     assert all(largest[name] < limit < 1.05 * largest[name] for name, limit in LIMITS.items())
     told = ", ".join(f"{name} {LIMITS[key]:g}" for key, name in zip(LIMITS, ("against TV", "dispersion", "residual")))
     assert told in text
+
+
+def test_the_tutorial_of_old_photos():
+    found, text = record("masked_tutorial"), page("docs/tutorials/old_photos.md")
+    for name, said in (("biharmonic", "has {} dB"), ("one sample", "one sample {}"), ("mean of 4", "mean of four {}")):
+        assert said.format(found[name]["psnr"]) in " ".join(text.split())
+    seconds = found["cpu_seconds"]
+    assert f"({seconds['train']} seconds of training, {seconds['sample']} of" in " ".join(text.split())
+
+
+def test_draws():
+    sys.path.insert(0, str(ROOT / "benchmarks/studies"))
+    from posterior_draws import row
+
+    text = page("docs/studies/draws.md")
+    for name in ("posterior_draws", "posterior_draws_tuning"):
+        for methods in record(name).values():
+            for found in methods.values():
+                assert f"| {row(found)} |" in text, row(found)
+    for problems in record("draws_gaussian").values():
+        for rows in problems.values():
+            for each in rows.values():
+                assert " | ".join(law(each[levels]) for levels in ("10", "20", "60")) in text
+    for rows in record("draws_sparse").values():
+        for each in rows.values():
+            held = [f"{100 * v:.0f} ({100 * low:.0f}–{100 * high:.0f})" for v, low, high in each["held"].values()]
+            assert f"| {' | '.join(held)} | {each['distance']:.2f} |" in text
+
+
+def law(found):
+    """KL in 10⁻³ nats a point, and the share of the variance."""
+    return f"{1000 * found['kl']:.2g}, {found['variance']:.2f}" if found["kl"] > 1e-9 else f"0, {found['variance']:.2f}"
