@@ -2,7 +2,6 @@
 
 import json
 import sys
-import sys
 from pathlib import Path
 from statistics import mean
 
