@@ -37,7 +37,7 @@ class Setting(Block):
         "with one named as each scan; null: estimated",
     )
 
-    @of_fields("save_dir", "pretrained_model_dir", "dataset_dir")
+    @of_fields("save_dir", "pretrained_model_dir", "dataset_dir", "coil_maps")
     @classmethod
     def _home(cls, path: Path | None) -> Path | None:
         """~ is the home folder, which no shell puts in behind an equals sign."""
