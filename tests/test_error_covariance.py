@@ -224,16 +224,16 @@ def test_a_measured_error_replaces_what_is_assumed():
     drawn = step(z, 0.1, lambda like: _normal(like, noise))
     parts = ColourParts(3, z.device).apart(drawn)
     power = torch.fft.rfft2(parts, norm="ortho").abs().square().mean(0)
-    assert_close(power, spectrum.at(0.1, (16, 16), z.device), rtol=0.15, atol=0)
-    assert_close(spectrum.at(0.1, (16, 16), z.device)[:, 0, 0], spectrum.power[0, :, 0])
-    assert_close(spectrum.at(50.0, (16, 16), z.device)[:, 8, 8], spectrum.power[1, :, 2])
+    assert_close(power, spectrum.on((16, 16), z.device)(0.1), rtol=0.15, atol=0)
+    assert_close(spectrum.on((16, 16), z.device)(0.1)[:, 0, 0], spectrum.power[0, :, 0])
+    assert_close(spectrum.on((16, 16), z.device)(50.0)[:, 8, 8], spectrum.power[1, :, 2])
 
     one = replace(spectrum, power=spectrum.power[:, :1])
     y = torch.zeros(1, 1, 16, 16, dtype=torch.complex64)
     flat = MultiCoil(torch.ones(1, 1, 16, 16, dtype=torch.complex64))
     seen = Problem(y + 1, Undersampling(torch.ones(1, 1, 16, 16, dtype=torch.bool)), flat, 0.1)
     covariance = ErrorModel(measured=one).of(seen, 0.1)
-    assert_close((1 / covariance.precision(0.1)).mean(1), one.at(0.1, (16, 16), y.device))
+    assert_close((1 / covariance.precision(0.1)).mean(1), one.on((16, 16), y.device)(0.1))
 
 
 def test_samples_do_not_depend_on_their_batch():

@@ -80,13 +80,15 @@ def method_of(name: str, mri: bool) -> Method:
     if name == "best":
         sampler = Sampler(steps=20, draws=3, grid="log", warm_start=1.0) if mri else Sampler(steps=20, draws=2)
         return Method(sampler, Proximal(iterations))
-    kind, size, grid, error, *more = name.split()
+    _, size, grid, error, *more = name.split()
     steps, draws = map(int, size.split("x"))
     given = {key: float(value) for key, value in (word.split("=") for word in more)}
     warm, times = given.pop("warm", None), int(given.pop("times", 1))
-    step = {"draw": Draw, "maximise": Proximal}[kind](int(given.pop("cg", iterations)))
+    step, factor = Draw(int(given.pop("cg", iterations))), given.pop("factor", 1.0)
+    if given:
+        raise SystemExit(f"{name}: unknown {', '.join(given)}")
     sampler = Sampler(steps=steps, draws=draws, grid=grid, warm_start=warm)
-    return Method(sampler, step, error, given.pop("factor", 1.0), times)
+    return Method(sampler, step, error, factor, times)
 
 
 def prepared(denoiser, method, fast):

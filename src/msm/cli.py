@@ -166,10 +166,10 @@ def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
 
     Example: msm calibrate runs/brain
     """
+    from .runs.calibrate import run_calibration
     from .runs.settings import calibration_config
-    from .runs.train import calibrate_run
 
-    calibrate_run(calibration_config(config, overrides or []))
+    run_calibration(calibration_config(config, overrides or []))
 
 
 @app.command()

@@ -63,8 +63,8 @@ class Proximal:
 
         ẑ ← ẑ + T (Tᴴ Hᴴ H T + σ_y² C_t⁻¹)⁻¹ Tᴴ Hᴴ (y − H ẑ).
 
-    C_t is what `msm.error_covariance` assumes: to measure it gains nothing here (docs/studies/draws.md). A few
-    conjugate-gradient steps leave alone what y hardly sees.
+    C_t is what `msm.error_covariance` assumes, also where it was measured. A few conjugate-gradient steps leave alone
+    what y hardly sees.
 
     Args:
         iterations: conjugate-gradient steps.

@@ -10,6 +10,7 @@ both parts, their proportion is that of what is assumed.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import log, pi
 from typing import Protocol
 
@@ -122,14 +123,23 @@ class ErrorSpectrum:
         if len(places) < 2 or places[0] != 0 or not all((v.diff() > 0).all() for v in (levels, places)):
             raise ValueError("sigmas and frequencies must ascend, frequencies from 0")
 
-    def at(self, sigma: float, size: tuple[int, int], device: torch.device) -> Tensor:
-        """The power at a level, (P, H, W // 2 + 1) in the order of `torch.fft.rfft2`: linear in all logarithms."""
-        at_level = _interpolate(torch.tensor([log(sigma)]), self.sigmas.log(), self.power.log())[0]
+    def on(self, size: tuple[int, int], device: torch.device) -> Callable[[float], Tensor]:
+        """The power of images of a size by level: σ_t -> (P, H, W // 2 + 1) in the order of `torch.fft.rfft2`.
+
+        It is linear in all logarithms. What does not depend on the level is made and brought to the device here.
+        """
+        levels, power = self.sigmas.log(), self.power.log().to(device)
         zero = self.frequencies[1] / 2  # where frequency 0 stands on the logarithmic axis
-        places = self.frequencies.clamp(min=zero).log()
         radius = torch.hypot(torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])[None])
-        by_place = _interpolate(radius.clamp(min=zero).log().flatten(), places, at_level.T)
-        return by_place.T.exp().unflatten(-1, radius.shape).to(device)
+        above, share = _between(radius.clamp(min=zero).log(), self.frequencies.clamp(min=zero).log())
+        above, share = above.to(device), share.to(device)
+
+        def at(sigma: float) -> Tensor:
+            level, weight = (place.item() for place in _between(torch.tensor(log(sigma)), levels))
+            at_level = torch.lerp(power[int(level) - 1], power[int(level)], weight)
+            return torch.lerp(at_level[:, above - 1], at_level[:, above], share).exp()
+
+        return at
 
 
 @dataclass(frozen=True)
@@ -164,17 +174,25 @@ class ErrorModel:
         if not y.is_complex():
             if measured is None:
                 return White()
-            return Stationary(ColourParts(problem.shape[0], device), lambda sigma: 1 / measured.at(sigma, size, device))
+            of_photos = measured.on(size, device)
+            inverse = lru_cache(maxsize=1)(lambda sigma: 1 / of_photos(sigma))  # a draw asks twice a level
+            return Stationary(ColourParts(problem.shape[0], device), inverse)
         low = self.prior.low_pass(problem.operator.A_adjoint(y), problem.transform, noise_std)
+        parts = PhasedParts(torch.sgn(low))
         of_images = self.prior.precision(y.shape[-2:], self.prior.phase_residual, device)
 
-        def precision(sigma: float) -> Tensor:
-            assumed = of_images + sigma**-2
-            if measured is None:
-                return assumed
-            return assumed * ((1 / assumed).mean(1, keepdim=True) / measured.at(sigma, size, device))
+        def assumed(sigma: float) -> Tensor:
+            return of_images + sigma**-2
 
-        return Stationary(PhasedParts(torch.sgn(low)), precision, 1.0 if measured is None else _object(low))
+        if measured is None:
+            return Stationary(parts, assumed)
+        of_both = measured.on(size, device)
+
+        def precision(sigma: float) -> Tensor:
+            alone = assumed(sigma)
+            return alone * ((1 / alone).mean(1, keepdim=True) / of_both(sigma))
+
+        return Stationary(parts, lru_cache(maxsize=1)(precision), _object(low))
 
 
 def _object(low: Tensor) -> Tensor:
@@ -185,9 +203,7 @@ def _object(low: Tensor) -> Tensor:
     return (variance / variance.mean((1, 2, 3), keepdim=True)).sqrt()
 
 
-def _interpolate(x: Tensor, nodes: Tensor, values: Tensor) -> Tensor:
-    """Values (N, …) at ascending nodes (N,), linearly at x (M,) between them and constant outside: (M, …)."""
-    above = torch.searchsorted(nodes, x).clamp(1, len(nodes) - 1)
-    share = ((x - nodes[above - 1]) / (nodes[above] - nodes[above - 1])).clamp(0, 1)
-    share = share.view(-1, *[1] * (values.ndim - 1))
-    return torch.lerp(values[above - 1], values[above], share)
+def _between(x: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """The node (ascending) at or above each x, of the first on, and how far x is from the one before it, 0 … 1."""
+    above = torch.searchsorted(nodes, x.contiguous()).clamp(1, len(nodes) - 1)
+    return above, ((x - nodes[above - 1]) / (nodes[above] - nodes[above - 1])).clamp(0, 1)

@@ -267,7 +267,7 @@ class ReverseProcess:
 
     def start(self) -> tuple[Tensor, Tensor]:
         """z_T ~ N(0, I) and the estimate ẑ = 0 that goes with it, each (B, *shape)."""
-        z = self._normal(1)[:, 0]
+        z = self._normal(self.shape, self.is_complex)
         return z, torch.zeros_like(z)
 
     @property
@@ -277,9 +277,7 @@ class ReverseProcess:
 
     def normal_like(self, tensor: Tensor) -> Tensor:
         """Normal noise like a tensor (B, …), of unit variance per real component, each item from its own stream."""
-        if not tensor.is_complex():
-            return self._per_sample(torch.randn, tensor.shape[1:])
-        return torch.view_as_complex(self._per_sample(torch.randn, (*tensor.shape[1:], 2)))
+        return self._normal(tensor.shape[1:], tensor.is_complex())
 
     def noisy(self, z_hat: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The iterate of the first level around an estimate ẑ, and ẑ, each (B, *shape)."""
@@ -293,7 +291,8 @@ class ReverseProcess:
             above, here, below = self.alpha_bars[k : k + 3]
             level = Level(index, self.times[index], here, above, below)
             number = self.renoised + 1
-            yield level, self._masks(self.variates[:, k]), self._normal(number) if index else self._zeros(number)
+            noise = self._normal((number, *self.shape), self.is_complex) if index else self._zeros(number)
+            yield level, self._masks(self.variates[:, k]), noise
 
     def estimate(
         self,
@@ -321,11 +320,11 @@ class ReverseProcess:
         sampler = self.sampler
         return self.masks.draw(u, sampler.covering) if sampler.score == "average" else self.masks.chain(u[:, 0])
 
-    def _normal(self, number: int) -> Tensor:
-        """Normal noise (B, number, *shape) of unit variance per real component."""
-        if not self.is_complex:
-            return self._per_sample(torch.randn, (number, *self.shape))
-        return torch.view_as_complex(self._per_sample(torch.randn, (number, *self.shape, 2)))
+    def _normal(self, shape: Sequence[int], is_complex: bool) -> Tensor:
+        """Normal noise (B, *shape) of unit variance per real component, each item from its own stream."""
+        if not is_complex:
+            return self._per_sample(torch.randn, tuple(shape))
+        return torch.view_as_complex(self._per_sample(torch.randn, (*shape, 2)))
 
     def _zeros(self, number: int) -> Tensor:
         """As `_normal`, of no variance and without memory of its own."""

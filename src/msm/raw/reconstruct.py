@@ -1,7 +1,7 @@
 """From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -177,18 +177,18 @@ def volume_name(scan: Scan, file: Path, files: Sequence[Path]) -> str:
     return "_".join([*folders, scan.name.rpartition(":")[0].replace(":", "_").replace("/", "_")])
 
 
-def open_writers(volumes: dict[str, Volume], config: Config, weights: str) -> dict[str, VolumeWriter]:
+def open_writers(volumes: dict[str, Volume], config: Config, weights: Mapping[str, str]) -> dict[str, VolumeWriter]:
     """Writers of the volumes' HDF5 files; each finds what an earlier run of the same settings left.
 
     Args:
         volumes: from `survey`.
         config: setting, data, sample and inverse_problem blocks.
-        weights: hash of the network's weights.
+        weights: hashes of what samples follow from in the weights, by name.
 
     Raises:
         ConfigError: if a volume is there already and was made in another way.
     """
-    writers, how, maps = {}, {**identity.samples(config), "weights_sha256": weights}, config.setting.coil_maps
+    writers, how, maps = {}, {**identity.samples(config), **weights}, config.setting.coil_maps
     for name, volume in volumes.items():
         about = {"file": volume.file.name, "sha256": digest(volume.file), **how}
         if maps is not None:

@@ -28,7 +28,7 @@ from ..raw.read_through import ReadThrough
 from ..raw.readers import raw_files
 from ..raw.reconstruct import scans_of, survey
 from ..raw.scan import Scan, padded_size, unfit
-from ..sample.draw import Draw, Keep, samples_of
+from ..sample.draw import Keep, Work, samples_of
 from ..sample.kept_batches import Parts
 from ..sample.shares import of_photo
 from ..system.console import progress, say
@@ -161,7 +161,7 @@ def judge(
 def _numbered(parts: Parts, first: int) -> Keep:
     """`Parts.keep` for the samples of one item, which are numbered on from `first` among those of all items."""
 
-    def keep(work: Draw, reused: Callable[[range], None]) -> Draw:
+    def keep(work: Work, reused: Callable[[range], None]) -> Work:
         kept = parts.keep(lambda numbers: work(range(numbers.start - first, numbers.stop - first)), reused)
         return lambda numbers: kept(range(numbers.start + first, numbers.stop + first))
 

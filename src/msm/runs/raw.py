@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ..config.load import Config
-from ..denoiser import PartialDenoiser
+from ..config.sampled import DrawConfig
+from ..denoiser import ERROR_FILE, PartialDenoiser
 from ..network.stored import WEIGHTS_FILE
 from ..output.run_folder import record_run
 from ..raw.import_store import import_store, manifest_path
@@ -79,7 +80,10 @@ def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
     nifti_image()  # before the work that would be lost without it
     read, maps = _files([path]), config.setting.coil_maps
     volumes = survey(read, maps)
-    writers = open_writers(volumes, config, digest(weights / WEIGHTS_FILE if weights.is_dir() else weights))
+    hashes = {"weights_sha256": digest(weights / WEIGHTS_FILE if weights.is_dir() else weights)}
+    if isinstance(settings.data_step, DrawConfig) and denoiser.measured_error is not None:
+        hashes["error_sha256"] = digest(weights / ERROR_FILE)  # measured again, it makes other samples
+    writers = open_writers(volumes, config, hashes)
     read.tell()
     for line in check_slices(read, volumes, writers, denoiser.divisor, maps):
         warn(line)

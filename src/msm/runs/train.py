@@ -1,30 +1,27 @@
 """What `msm train` does: from a config to the weights of a run folder."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..config.build import make_loss
 from ..config.load import Config
 from ..config.trained import TrainConfig
-from ..data.store import Acquisitions, MeasurementStore
-from ..denoiser import ERROR_FILE, PartialDenoiser
-from ..measured_error import measure_error
+from ..data.store import MeasurementStore
+from ..denoiser import PartialDenoiser
 from ..output.figures import displayable, write_picture
 from ..output.run_folder import IMAGES, PICTURES, check_folder, record_run
 from ..sampling import Sampler, generate
-from ..system.console import progress, say
+from ..system.console import say
 from ..system.files import fingerprint
-from ..system.places import WEIGHTS, weights_folder
-from ..system.processes import arithmetic, processes
+from ..system.places import WEIGHTS
+from ..system.processes import processes
 from ..train.trainer import Trainer
+from .calibrate import calibrate
 from .inputs import masks_seen, training_data
 from .weights import new_denoiser
 
-CALIBRATED_ON = 128  # measurements
 LOOK = Sampler(steps=25, draws=2)  # for pictures to look at
 
 
@@ -67,39 +64,14 @@ def run_training(config: Config) -> bool:
     )
     done = trainer.run(folder)
     if done and processes().is_main_process:
-        calibrate(folder / WEIGHTS, data, config.train, only_if_missing=True)
+        averaged = PartialDenoiser.load(folder / WEIGHTS)
+        if averaged.measured_error is None:  # else the run was complete before
+            calibrate(averaged, folder / WEIGHTS, data, config.train)
     if done:
         say(f"{folder / WEIGHTS}: averaged weights, and the error of their estimates")
     else:
         say(f"{folder}: stopped with a checkpoint; the same command goes on from there")
     return done
-
-
-def calibrate_run(config: Config) -> None:
-    """Measure the error of the weights in setting.pretrained_model_dir, or of the run folder, on its measurements."""
-    folder = config.setting.save_dir
-    weights = weights_folder(config.setting.pretrained_model_dir or folder)
-    denoiser = PartialDenoiser.load(weights)
-    _, data = training_data(config, folder, denoiser.divisor)
-    calibrate(weights, data, config.train)
-    count = min(len(data), CALIBRATED_ON)
-    say(f"{weights / ERROR_FILE}: the error of the weights' estimates, measured on {count} of their measurements")
-
-
-def calibrate(weights: Path, data: Acquisitions, settings: TrainConfig, *, only_if_missing: bool = False) -> None:
-    """Measure the error of weights on some of their training measurements, and store it beside them (SPEC §13)."""
-    denoiser = PartialDenoiser.load(weights).eval()
-    if only_if_missing and denoiser.measured_error is not None:
-        return
-    denoiser.to(processes().device)
-    stream = torch.Generator().manual_seed(settings.seed)
-    items = torch.randperm(len(data), generator=stream)[:CALIBRATED_ON].tolist()
-    rows = [items[i : i + settings.batch_size] for i in range(0, len(items), settings.batch_size)]
-    batches = (data.batch(part, [0] * len(part)).to(denoiser.schedule.device) for part in rows)
-    noise = torch.Generator(denoiser.schedule.device).manual_seed(settings.seed)
-    with progress("measuring the error", len(items)) as advance, arithmetic(settings.mixed_precision):
-        denoiser.measured_error = measure_error(denoiser, batches, noise, advance=advance)
-    denoiser.save_error(weights)
 
 
 def _is_due(images: int, settings: TrainConfig) -> bool:

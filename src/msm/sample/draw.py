@@ -20,8 +20,8 @@ from ..system.processes import shared_out
 from ..transforms import Identity, MultiCoil, Transform
 from .observe import completion, observe
 
-Draw = Callable[[range], Any]
-Keep = Callable[[Draw, Callable[[range], None]], Draw]  # `Parts.keep`
+Work = Callable[[range], Any]  # on the numbers of a batch
+Keep = Callable[[Work, Callable[[range], None]], Work]  # `Parts.keep`
 
 
 def posterior_samples(
