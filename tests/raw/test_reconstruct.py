@@ -16,6 +16,8 @@ from runs import SLICES, run
 from runs import write_config as write_training
 
 from msm.data_step import GradientStep, Proximal
+from msm.denoiser import PartialDenoiser
+from msm.error_covariance import ErrorSpectrum
 from msm.errors import DataError
 from msm.masks import CartesianMasks
 from msm.noise import noise_covariance
@@ -258,6 +260,24 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "sample", config) == 0
     assert run(monkeypatch, "sample", config, "sample.steps=3") == 2
     assert "made with other settings or data; use another setting.save_dir" in capsys.readouterr().err
+
+
+def test_draws_with_another_measured_error_are_not_mixed(tmp_path, monkeypatch, capsys):
+    """The weights are the same; only a step that draws asks for their error."""
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd", 1))
+    denoiser = PartialDenoiser.load(tmp_path / "weights")
+
+    def sampled(kind, power):
+        denoiser.measured_error = ErrorSpectrum(
+            torch.tensor([0.01, 100.0]), torch.tensor([0.0, 0.7]), torch.full((2, 1, 2), power)
+        )
+        denoiser.save_error(tmp_path / "weights")
+        given = [f"setting.save_dir={tmp_path / kind}", f"sample.data_step={{kind: {kind}}}"]
+        return run(monkeypatch, "sample", config, *given)
+
+    assert [sampled("draw", power) for power in (0.1, 0.1, 0.2)] == [0, 0, 2]
+    assert "made with other settings or data" in capsys.readouterr().err
+    assert [sampled("proximal", power) for power in (0.1, 0.2)] == [0, 0]
 
 
 def test_the_likelihood_weight_is_the_data_steps(tmp_path, monkeypatch):
