@@ -1,6 +1,6 @@
 """A measurement: what one acquisition gives, s = S z + ν (SPEC §1, §3). It has no field for a clean image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -84,6 +84,14 @@ class Measurement:
         maps = self.maps if self.maps is None or len(self.maps) == 1 else self.maps[items]
         noise_std = self.noise_std[items] if isinstance(self.noise_std, Tensor) else self.noise_std
         return Measurement(self.values[items], self.mask[items], maps, noise_std)
+
+
+def joined(measurements: Sequence[Measurement]) -> Measurement:
+    """Several batches as one, with the maps and the noise of each acquisition."""
+    values, mask = (torch.cat(parts) for parts in zip(*((m.values, m.mask) for m in measurements)))
+    maps = [m.maps.expand(len(m), -1, -1, -1) for m in measurements if m.maps is not None]
+    levels = [torch.as_tensor(m.noise_std, dtype=torch.float32).expand(len(m)) for m in measurements]
+    return Measurement(values, mask, torch.cat(maps) if maps else None, torch.cat(levels))
 
 
 def standard_normal(like: Tensor, generator: Generator | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from .data_step import DataStep, Proximal
 from .denoiser import Denoiser, KnowsItsError, mask_law
 from .error_covariance import ErrorModel
-from .masks import Chain, Masks
+from .masks import Chain, FullMask, Masks
 from .operators import Problem
 from .schedule import Grid
 from .transforms import Identity, Transform
@@ -28,6 +28,7 @@ Score = Literal["average", "chain"]
 Preset = Literal["paper", "published", "best"]
 
 GENERATE_ETA, RECONSTRUCT_ETA = 1.0, 0.85  # published
+MOST_STEPS = 1000  # of the schedule
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,12 @@ class Sampler:
         if name != "best":
             return cls(draws=draws, covering=covering)
         return cls(steps=12, draws=5, grid="log") if mri else cls(steps=20, draws=draws, grid="log")
+
+    def fitted(self, masks: Masks) -> "Sampler":
+        """As many network calls in steps of one mask, if the masks are full ones; else the same sampler."""
+        if not isinstance(masks, FullMask) or self.score != "average" or self.draws == 1:
+            return self
+        return replace(self, steps=min(self.steps * self.draws, MOST_STEPS), draws=1)
 
     def resolved(self, inverse_problem: bool) -> "Sampler":
         """The same with its automatic `eta` put in."""

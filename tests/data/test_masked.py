@@ -8,8 +8,9 @@ from PIL import Image
 
 from msm.data.decode import Rules
 from msm.data.folder import Account
-from msm.data.masked import MaskedFolder, joined
+from msm.data.masked import MaskedFolder
 from msm.errors import DataError
+from msm.measurement import joined
 
 SIZE = 16
 RNG = np.random.default_rng(0)

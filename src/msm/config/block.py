@@ -45,8 +45,12 @@ class Block(BaseModel):
         can_be_none = {name for name, field in fields.items() if type(None) in get_args(field.annotation)}
         return {n: v for n, v in data.items() if v is not None or n in can_be_none or n not in fields}
 
-    def with_automatic(self: AnyBlock, values: dict[str, Any]) -> AnyBlock:
-        """A copy with values for the fields that were not given, which count as not given in it too."""
-        copy = self.model_copy(update={k: v for k, v in values.items() if k not in self.model_fields_set})
+    def with_found(self: AnyBlock, values: dict[str, Any]) -> AnyBlock:
+        """A copy with other values for what runs, while what was asked stays what it was."""
+        copy = self.model_copy(update=values)
         object.__setattr__(copy, "__pydantic_fields_set__", set(self.model_fields_set))
         return copy
+
+    def with_automatic(self: AnyBlock, values: dict[str, Any]) -> AnyBlock:
+        """A copy with values for the fields that were not given, which count as not given in it too."""
+        return self.with_found({k: v for k, v in values.items() if k not in self.model_fields_set})

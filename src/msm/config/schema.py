@@ -12,6 +12,7 @@ from pydantic import model_validator as check
 
 from .block import Block, refuse_all
 from .measured import AnyMask, AnyProblem, DataConfig, ProblemConfig, UndersamplingProblem
+from .refined import RefineConfig
 from .sampled import OF_SAMPLER, DrawConfig, GradientStepConfig, ProximalConfig, SampleConfig
 from .trained import DiffusionConfig, NetworkConfig, TrainConfig
 
@@ -55,6 +56,7 @@ class Config(Block):
     network: NetworkConfig = Field(description="the ADM U-Net: image_size, in_channels, channel_mult, ...")
     diffusion: DiffusionConfig = Field(default=DiffusionConfig(), description="what the network predicts")
     train: TrainConfig = Field(default=TrainConfig(), description="the training loop")
+    refine: RefineConfig = Field(default=RefineConfig(), description="rounds of expectation-maximisation")
     sample: SampleConfig = Field(default=SampleConfig(), description="the sampler")
     inverse_problem: ProblemConfig | None = Field(default=None, description="null for generation")
 

@@ -4,7 +4,7 @@ A pixel is missing where the file is not fully opaque, is not a finite number or
 mask beside it is not white. What lies there is set to black before anything else is done with the file.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +81,6 @@ class MaskedFolder:
             except ValueError as reason:
                 raise DataError(f"{path}: {reason}; set data.noise_std to a number") from None
         return Measurement(photo.values, photo.mask, None, noise_std)
-
-
-def joined(photos: Sequence[Measurement]) -> Measurement:
-    """Several photos as one batch, with the noise of each."""
-    noise_std = torch.cat([torch.as_tensor(photo.noise_std, dtype=torch.float32).reshape(-1) for photo in photos])
-    values, mask = (torch.cat(parts) for parts in zip(*((photo.values, photo.mask) for photo in photos)))
-    return Measurement(values, mask, None, noise_std)
 
 
 def _masks_of(files: dict[str, Path], folder: Path, masks: Path, account: Account) -> dict[str, Path]:

@@ -16,13 +16,13 @@ from ..data.acquire import RemaskedAcquisitions, Source, acquire
 from ..data.decode import Rules
 from ..data.folder import PHOTOS, Account, Split
 from ..data.images import item_names, photos, slices
-from ..data.masked import NOTHING, MaskedFolder, joined
+from ..data.masked import NOTHING, MaskedFolder
 from ..data.noise_level import with_noise
 from ..data.prepared_fastmri import scans
 from ..data.store import Acquisitions, MeasurementStore, StoreWriter, TruthWriter
 from ..errors import ConfigError, DataError, MsmError
 from ..masks import EmpiricalMasks
-from ..measurement import Measurement
+from ..measurement import Measurement, joined
 from ..output.run_folder import CHECKPOINTS, NOISE, STORE, run_config
 from ..system.console import say, track, warn
 from ..system.places import CONFIG, weights_folder

@@ -23,13 +23,14 @@ from .fill import run_filling
 from .inputs import seen_in_training, test_items
 from .kept import kept_parts
 from .raw import run_raw
-from .weights import trained_denoiser
+from .weights import on_its_masks, trained_denoiser
 
 
 def run_sampling(config: Config, config_file: Path) -> None:
     """Generate, or solve the inverse problem of the config, into its run folder."""
     check_folder(config.setting.save_dir, CHECKPOINTS)
     denoiser = trained_denoiser(config, config_file)
+    config = on_its_masks(config, denoiser)
     run = run_generation if config.inverse_problem is None else run_reconstruction
     if config.data.kind == "raw":
         run = run_raw

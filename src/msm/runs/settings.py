@@ -6,11 +6,11 @@ from pathlib import Path
 
 from ..config.load import Config, load_config
 from ..errors import ConfigError
-from ..output.run_folder import CHECKPOINTS
+from ..output.run_folder import CHECKPOINTS, STORE
 from ..system.console import note
 from ..system.places import BUNDLED, WEIGHTS
 
-SAMPLES_FOLDER = "samples"  # in the folder of the training run
+SAMPLES_FOLDER, REFINED_FOLDER = "samples", "refined"  # in the folder of the training run
 
 
 def training_config(name: Path, overrides: Sequence[str]) -> Config:
@@ -22,6 +22,16 @@ def training_config(name: Path, overrides: Sequence[str]) -> Config:
 def calibration_config(name: Path, overrides: Sequence[str]) -> Config:
     """What `msm calibrate` is asked for; of a run's folder it is the weights inside, not those that it began with."""
     implied = {"save_dir": name, "pretrained_model_dir": name} if _is_trained(name) else {}
+    return load_config(name, [*_settings(implied), *overrides])
+
+
+def refinement_config(name: Path, overrides: Sequence[str]) -> Config:
+    """What `msm refine` is asked for; of a run's folder, its weights and the measurements that lie there."""
+    implied: dict[str, Path] = {}
+    if _is_trained(name):
+        implied = {"pretrained_model_dir": name, "save_dir": name / REFINED_FOLDER}
+        if (name / STORE).is_file():
+            implied["dataset_dir"] = name / STORE
     return load_config(name, [*_settings(implied), *overrides])
 
 

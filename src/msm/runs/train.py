@@ -68,7 +68,7 @@ def run_training(config: Config) -> bool:
         if averaged.measured_error is None:  # else the run was complete before
             calibrate(averaged, folder / WEIGHTS, data, config.train)
     if done:
-        say(f"{folder / WEIGHTS}: averaged weights, and the error of their estimates")
+        say(f"{folder / WEIGHTS}: averaged weights")
     else:
         say(f"{folder}: stopped with a checkpoint; the same command goes on from there")
     return done

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from ..config.build import make_denoiser, make_law
+from ..config.build import make_denoiser, make_law, make_sampler
 from ..config.identity import check
 from ..config.load import Config
 from ..config.sampled import DrawConfig
 from ..denoiser import PartialDenoiser, Sense
 from ..errors import ConfigError
+from ..masks import FullMask, Masks
 from ..network import ADMNetwork
 from ..system.console import note, warn
 from ..system.places import weights_folder
@@ -40,8 +41,14 @@ def new_denoiser(config: Config) -> PartialDenoiser:
     return denoiser
 
 
-def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
-    """The denoiser of a trained run, on the device that is there and in the layout that is fast there."""
+def trained_denoiser(config: Config, config_file: Path, *, drawing: bool | None = None) -> PartialDenoiser:
+    """The denoiser of a trained run, on the device that is there and in the layout that is fast there.
+
+    Args:
+        config: says where the weights are, and what for.
+        config_file: for what is said to the user.
+        drawing: whether posterior samples are drawn with it; None: as sample.data_step says.
+    """
     path = config.setting.pretrained_model_dir
     if path is None:
         missing = "setting.pretrained_model_dir: missing; set it to the folder of a training run, or to bundled:NAME"
@@ -55,14 +62,20 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
         raise ConfigError(f"{path}: does not say which masks it was trained on; set data.mask to their law, {example}")
     if law is None:
         denoiser.masks = masks
-    elif masks is not None and (law.kind, law.resized(masks.size).settings) != (masks.kind, masks.settings):
+    elif (
+        law.kind != "full"
+        and masks is not None
+        and (law.kind, law.resized(masks.size).settings) != (masks.kind, masks.settings)
+    ):
         note(f"{path}: was trained on {law.kind} masks, other than data.mask; samples are drawn with those")
     if config.sample.score == "chain" and not denoiser.record.get("train", {}).get("submask_share"):
         warn(
             f"{path}: no record of training on sub-masks; sample.score=chain needs it: train with train.submask_share "
             "and train.submask_keep (docs/explanation/chain.md), or use sample.score=average"
         )
-    if isinstance(config.sample.data_step, DrawConfig) and denoiser.measured_error is None:
+    if drawing is None:
+        drawing = isinstance(config.sample.data_step, DrawConfig)
+    if drawing and denoiser.measured_error is None:
         remedy = "measure it by `msm calibrate`, with the config and measurements of the training"
         if not config.data.is_mri:
             raise ConfigError(f"{path}: {NOT_MEASURED}; {remedy}, or use sample.data_step.kind=proximal")
@@ -72,6 +85,23 @@ def trained_denoiser(config: Config, config_file: Path) -> PartialDenoiser:
     if config.sample.compile:
         denoiser.network.compile(dynamic=False)
     return denoiser.to(device).eval()
+
+
+def _is_of(law: Masks, masks: Masks) -> bool:
+    """Whether a law is that of the masks of measurements, or what refinement makes of it."""
+    return law.kind == FullMask.kind or (law.kind, law.resized(masks.size).settings) == (masks.kind, masks.settings)
+
+
+def on_its_masks(config: Config, denoiser: PartialDenoiser) -> Config:
+    """The config with a sampler that fits the masks of its weights: full ones need one a step."""
+    assert denoiser.masks is not None  # `trained_denoiser` sees to it
+    asked = make_sampler(config.sample)
+    fitted = asked.fitted(denoiser.masks)
+    if fitted == asked:
+        return config
+    said = f"{fitted.steps} steps of one mask take the place of {asked.steps} of {asked.draws}"
+    note(f"{config.setting.pretrained_model_dir}: takes full measurements; {said}")
+    return config.with_found({"sample": config.sample.with_found({"steps": fitted.steps, "draws": fitted.draws})})
 
 
 def _load(config: Config, path: Path) -> PartialDenoiser:

@@ -84,6 +84,11 @@ class TrainingItems(Dataset[Batch]):
         return measurement.restrict(torch.cat(masks))
 
 
+def validation_count(settings: TrainConfig, total: int) -> int:
+    """How many of the acquisitions, the last ones, are not trained on."""
+    return ceil(settings.validation_share * total)
+
+
 def held_out(data: Acquisitions, count: int, grid: Tensor, settings: TrainConfig) -> Iterator[Batch]:
     """Batches to judge a network by: the same ones every time, so that their loss differs by the network alone.
 

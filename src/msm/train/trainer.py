@@ -27,7 +27,7 @@ from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
 from ..system.processes import processes, usable
 from ..system.signals import Stop, Stopped, deaf, stop_asked
-from .batches import Batch, TrainingItems, held_out
+from .batches import Batch, TrainingItems, held_out, validation_count
 from .checkpoints import Checkpoints
 from .log import Log
 
@@ -90,7 +90,7 @@ class Trainer:
                 f"train.batch_size: {settings.batch_size} cannot be split over {self.accelerator.num_processes} "
                 f"processes × train.accumulate {settings.accumulate}; use a multiple of {parts}"
             )
-        self.held_out = math.ceil(settings.validation_share * len(data))  # the last ones
+        self.held_out = validation_count(settings, len(data))
         if self.held_out >= len(data):
             share = f"found {settings.validation_share}; of {len(data)} acquisitions that leaves none to train on"
             raise ConfigError(f"train.validation_share: {share}; use a smaller one")
