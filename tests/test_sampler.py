@@ -229,3 +229,11 @@ def test_noise_of_a_complex_transform_has_unit_variance_per_part():
     assert torch.view_as_real(z).std((0, 1, 2, 3)) == pytest.approx([1, 1], abs=0.03)
     z, _ = ReverseProcess(half, (1, 64, 64), [0, 1], Identity(), FullMask(64), Sampler(steps=2, eta=1.0)).start()
     assert z.dtype == torch.float32
+
+
+def test_full_masks_take_one_mask_a_step():
+    few, full = Sampler(steps=12, draws=5, grid="log"), FullMask(8)
+    assert few.fitted(full) == replace(few, steps=60, draws=1)
+    assert few.fitted(BoxMasks(8)) == few and few.fitted(full).fitted(full) == few.fitted(full)
+    assert replace(few, score="chain").fitted(full) == replace(few, score="chain")
+    assert Sampler(steps=500, draws=3).fitted(full).steps == 1000

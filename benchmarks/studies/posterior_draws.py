@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", type=Path, help="instead of the bundled ones")
+    parser.add_argument("--label", default="", help="what they are, put before the names of methods")
     parser.add_argument("--split", default="test", choices=("train", "test"))
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--images", type=int, default=32)
@@ -177,7 +178,7 @@ def main() -> None:
             "images": records,
         }
         stored = json.loads(args.out.read_text()) if args.out.exists() else {}
-        stored.setdefault(args.task, {})[name] = record
+        stored.setdefault(args.task, {})[f"{args.label} {name}".strip()] = record
         write_text(args.out, json.dumps(stored, indent=1) + "\n")
         print(f"== {args.task} | {name} | {row(json.loads(json.dumps(record)))}", flush=True)
 

@@ -106,6 +106,12 @@ def test_trained_on_noise():
 def test_kills():
     found = record("kills")
     assert found["kills"] == 30 and found["same_bytes"] and "30 times" in page("docs/how-to/processes.md")
+    found = record("kills_refine")
+    assert (
+        found["kills"] == 20
+        and found["same_bytes"]
+        and "two rounds of `msm refine` 20 times" in page("docs/how-to/processes.md")
+    )
 
 
 def test_verdicts_without_truth():

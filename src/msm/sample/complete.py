@@ -82,7 +82,7 @@ def complete(
         with whole(path) as temporary:
             file = np.lib.format.open_memmap(temporary, "w+", kind, (len(data), samples, *shape))
             for numbers, *_ in done:
-                file.reshape(-1, *shape)[numbers.start : numbers.stop] = drawn(numbers).numpy()
+                file.reshape(-1, *shape)[numbers.start : numbers.stop] = parts.read(numbers).numpy()
             file.flush()
         parts.remove()
     processes().wait_for_everyone()

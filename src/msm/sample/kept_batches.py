@@ -7,7 +7,7 @@ that it follows from is the same: settings, weights, data, versions, kind of dev
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -38,7 +38,7 @@ class Parts:
         """
 
         def part(numbers: range) -> Result:
-            path = self.folder / f"{numbers.start:06d}-{numbers.stop:06d}.pt"
+            path = self._path(numbers)
             if path.exists():
                 try:
                     result = torch.load(path, weights_only=True)
@@ -55,6 +55,13 @@ class Parts:
             return result
 
         return part
+
+    def read(self, numbers: range) -> Any:
+        """The result of a batch that is kept."""
+        return torch.load(self._path(numbers), weights_only=True)
+
+    def _path(self, numbers: range) -> Path:
+        return self.folder / f"{numbers.start:06d}-{numbers.stop:06d}.pt"
 
     def remove(self) -> None:
         """All results are written elsewhere."""

@@ -1,0 +1,137 @@
+"""What rounds of refinement are worth on brain slices: reconstruction, and generated images. Writes JSON.
+
+    python benchmarks/studies/refinement.py SLICES OUT.json --runs MSM=bundled:brain "one round=RUN/round_1"
+    python benchmarks/studies/refinement.py SLICES OUT.json --table
+
+SLICES is a folder of magnitude slices that no model saw. Its first COUNT by name are measured by 8 simulated coils at
+R = 4, 6 and 8, noise 0.01, and reconstructed by preset best; total variation is tuned on the 8 after them. Generated:
+64 images by preset best, FD-wavelet from all slices of the folder. A run adds to OUT.json: an image each, PSNR and SSIM
+of one sample and of the mean of four (convention plain), and the calls; of generated images the distance and the mean
+bootstrap interval. `--table` prints the tables of docs/studies/refinement.md.
+"""
+
+import argparse
+import json
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from msm import PartialDenoiser
+from msm.config.load import load_config
+from msm.data.images import slices
+from msm.evaluate.bootstrap import difference, mean, of_sets
+from msm.evaluate.classical import MRI, tune
+from msm.evaluate.metrics import image_metrics, psnr
+from msm.evaluate.perceptual import wavelet_distance, wavelet_features
+from msm.runs.weights import on_its_masks
+from msm.sample.draw import posterior_samples, prior_samples
+from msm.sample.observe import coil_maps, observe
+from msm.system.files import write_text
+from msm.system.processes import arithmetic
+
+TUNING, GENERATED, SAMPLES = 8, 64, 4
+RATES = (4, 6, 8)
+ASKED = "inverse_problem={{operator: undersampling, mask: {{kind: cartesian, acceleration: {}, center: 5}}}}"
+
+
+def scores(x_hat, truth) -> dict[str, list[float]]:
+    """PSNR and SSIM, an image each."""
+    values = image_metrics(x_hat, truth, convention="plain")
+    return {name: [round(v, 4) for v in values[name]] for name in ("psnr", "ssim")}
+
+
+def config_of(path: str, rate: int | None):
+    """Settings of the brain model with other weights, for a rate, or to generate."""
+    problem = ASKED.format(rate) if rate else "inverse_problem=null"
+    given = [f"setting.pretrained_model_dir={path}", "sample.preset=best", problem]
+    numbers = [f"sample.samples={SAMPLES}", f"sample.count={GENERATED}", "sample.batch_size=16"]
+    return load_config("bundled:brain", [*given, *numbers, "sample.mixed_precision=bf16"])
+
+
+def total_variation(items, tuning, rate: int) -> dict:
+    """TV at the setting that is best on the tuning images."""
+    config = config_of("bundled:brain", rate)
+    seen, apart = (observe(group, config.inverse_problem, config.data) for group in (items, tuning))
+    truth, truth_apart = (torch.stack([item.image for item in group]) for group in (items, tuning))
+    best = tune(
+        lambda *s: MRI["TV"].run(apart, *s), MRI["TV"].grid, truth_apart, lambda a, b: psnr(a, b, convention="plain")
+    )
+    return {"setting": best, "one": scores(MRI["TV"].run(seen, best), truth)}
+
+
+def reconstructed(denoiser, path: str, items, rate: int) -> dict:
+    """One sample and the mean of four."""
+    config = on_its_masks(config_of(path, rate), denoiser)
+    with arithmetic(config.sample.mixed_precision):
+        _, drawn = posterior_samples(denoiser, items, config)
+    truth = torch.stack([item.image for item in items])
+    calls = config.sample.steps * config.sample.draws
+    return {"calls": calls, "one": scores(drawn[:, 0], truth), "mean of 4": scores(drawn.mean(1), truth)}
+
+
+def generated(denoiser, path: str, items) -> dict:
+    """FD-wavelet of generated images from the slices, with a bootstrap interval."""
+    config = on_its_masks(config_of(path, None), denoiser)
+    with arithmetic(config.sample.mixed_precision):
+        images = prior_samples(denoiser, config.data, config.sample, coil_maps(items[:GENERATED]))
+    real = torch.stack([item.image for item in items])
+    found = of_sets(wavelet_distance, wavelet_features(images), wavelet_features(real))
+    calls = config.sample.steps * config.sample.draws
+    return {"calls": calls, "distance": round(found.value, 2), "interval": [round(found.low, 2), round(found.high, 2)]}
+
+
+def row(record: dict, rate: str, name: str, against: str) -> str:
+    """Cells: PSNR/SSIM of one sample and of the mean of four, and the latter's PSNR above another's, paired."""
+    run, other = record[rate][name], record[rate][against]
+    cells = [str(run.get("calls", "–"))]
+    for kind in ("one", "mean of 4"):
+        cells.append(
+            "/".join(f"{mean(run[kind][m]).value:.{d}f}" for m, d in (("psnr", 2), ("ssim", 3))) if kind in run else "–"
+        )
+    best, rival = (r.get("mean of 4", r["one"])["psnr"] for r in (run, other))
+    gain = difference(best, rival)
+    cells.append("–" if name == against else f"{gain.value:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})")
+    return f"| {rate} | {name} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--runs", nargs="*", default=[], metavar="NAME=WEIGHTS")
+    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--rates", type=int, nargs="*", default=RATES)
+    parser.add_argument("--no-generation", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    records = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if options.table:
+        for rate in (key for key in records if key.startswith("R")):
+            print("\n".join(row(records, rate, name, "TV") for name in records[rate]))
+        for name, found in records.get("generated", {}).items():
+            low, high = found["interval"]
+            print(f"| {name} | {found['calls']} | {found['distance']:.1f} ({low:.1f} to {high:.1f}) |")
+        return
+    data = config_of("bundled:brain", None).data
+    items = list(islice(slices(options.folder, "test", 0, data.image_size, data.coils, data.seed), 150))
+    shown, tuning = items[: options.count], items[options.count : options.count + TUNING]
+
+    def keep(block: str, name: str, found: dict) -> None:
+        records.setdefault(block, {})[name] = found
+        write_text(options.out, json.dumps(records, indent=1) + "\n")
+        print(block, name, found if block == "generated" else row(records, block, name, "TV"), flush=True)
+
+    for rate in options.rates:
+        if "TV" not in records.get(f"R = {rate}", {}):
+            keep(f"R = {rate}", "TV", total_variation(shown, tuning, rate))
+    for name, _, path in (run.partition("=") for run in options.runs):
+        denoiser = PartialDenoiser.load(path).eval()
+        if not options.no_generation:
+            keep("generated", name, generated(denoiser, path, items))
+        for rate in options.rates:
+            keep(f"R = {rate}", name, reconstructed(denoiser, path, shown, rate))
+
+
+if __name__ == "__main__":
+    main()
