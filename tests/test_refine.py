@@ -29,28 +29,32 @@ def weights(folder):
     return {path.name: path.read_bytes() for path in (folder / "weights").iterdir()}
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def small():
     """Few images to be judged by, and every round is taken."""
-    monkeypatch.setattr(refine, "GENERATED", 4)
-    monkeypatch.setattr(Standing, "worse_than", lambda self, before: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refine, "GENERATED", 2)
+        patch.setattr(refine, "PREDICTED", 1)
+        patch.setattr(Standing, "worse_than", lambda self, before: None)
+        yield
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def trained(request, tmp_path_factory):
     """The run folder of a training."""
     root = tmp_path_factory.mktemp(request.param)
-    assert msm("train", write_config(root, **KINDS[request.param]), "data.held_out=0") == 0
+    assert msm("train", write_config(root, **KINDS[request.param]), "data.held_out=0", "train.pictures=0") == 0
     return root / "run"
 
 
-@pytest.fixture
-def refined(trained, tmp_path):
-    assert msm("refine", trained, f"setting.save_dir={tmp_path / 'refined'}", *SMALL) == 0
-    return tmp_path / "refined"
+@pytest.fixture(scope="module")
+def refined(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("refined")
+    assert msm("refine", trained, f"setting.save_dir={folder}", *SMALL) == 0
+    return folder
 
 
-def test_rounds_end_in_weights_that_take_full_measurements(trained, refined, capsys):
+def test_rounds_end_in_weights_that_take_full_measurements(trained, refined):
     denoiser = PartialDenoiser.load(refined)
     assert isinstance(denoiser.masks, FullMask) and denoiser.measured_error is not None
     assert denoiser.record["refined"]["round"] == 2 and str(trained) in denoiser.record["refined"]["from"]
@@ -60,15 +64,13 @@ def test_rounds_end_in_weights_that_take_full_measurements(trained, refined, cap
 
 
 def test_samples_are_drawn_with_them_without_a_word(refined, tmp_path, capsys):
-    problem = "{operator: box, hole: 8}" if "images" in str(refined) else None
     config = refined / "resolved.yaml"
     is_mri = "kind: slices" in config.read_text()
     problem = "{operator: undersampling, mask: {kind: cartesian, center: 4}}" if is_mri else "{operator: box, hole: 8}"
     given = [f"inverse_problem={problem}", "sample.preset=best", f"setting.save_dir={tmp_path / 'samples'}"]
-    photos = refined.parent
     source = json.loads((refined / "weights" / "denoiser.json").read_text())["record"]["refined"]["from"]
     data = [f"setting.dataset_dir={source}/../photos", "data.held_out=2", "sample.count=2"]
-    assert photos.exists() and msm("sample", refined, *given, *data) == 0
+    assert msm("sample", refined, *given, *data) == 0
     said = capsys.readouterr().err
     assert "one mask take the place of" in said and "was trained on full" not in said
     resolved = (tmp_path / "samples" / "resolved.yaml").read_text()
