@@ -18,7 +18,10 @@ class RefineConfig(Block):
     rounds: int = Field(default=2, ge=1, description="rounds; one that makes the model worse is the last")
     samples: int = Field(default=1, ge=1, description="posterior samples drawn of each acquisition in a round")
     steps: int = Field(
-        default=AUTOMATIC, ge=1, le=1000, description="reverse steps of a sample; null: those of preset best"
+        default=AUTOMATIC,
+        ge=1,
+        le=1000,
+        description="reverse steps of a sample; null: those of preset best, and 20 once the model takes full measurements",
     )
     images: int = Field(default=16_000, ge=1, description="training images of a round")
     lr: Annotated[float, Field(gt=0, lt=1)] | None = Field(

@@ -43,6 +43,7 @@ from .weights import trained_denoiser
 
 COMPLETED, STANDING, GENERATED_PICTURE = "samples.npy", "standing.json", "generated.png"  # of a round's folder
 WARMUP = 0.05  # of a round's images
+FULL_STEPS = 20  # of a model of full measurements: a single sample of three times as many is hardly better
 
 
 def run_refinement(config: Config, config_file: Path) -> bool:
@@ -217,11 +218,12 @@ class _Run:
         config = self.config.model_copy(update={"setting": setting})
         denoiser = trained_denoiser(config, self.config_file, drawing=True)
         assert denoiser.masks is not None  # `trained_denoiser` sees to it
-        best = Sampler.preset("best", mri=self.store.is_mri, inverse_problem=True).fitted(denoiser.masks)
-        return denoiser, self._of_steps(best), preset_data_step("best", mri=self.store.is_mri)
-
-    def _of_steps(self, sampler: Sampler) -> Sampler:
-        return replace(sampler, steps=self.config.refine.steps or sampler.steps)
+        sampler = Sampler.preset("best", mri=self.store.is_mri, inverse_problem=True)
+        if denoiser.masks.kind == FullMask.kind:
+            sampler = replace(sampler, steps=FULL_STEPS, draws=1)
+        if self.config.refine.steps is not None:
+            sampler = replace(sampler, steps=self.config.refine.steps)
+        return denoiser, sampler, preset_data_step("best", mri=self.store.is_mri)
 
     def _clean(self, number: int) -> None:
         """Remove what only the round itself needed."""
