@@ -21,7 +21,7 @@ class RefineConfig(Block):
         default=AUTOMATIC,
         ge=1,
         le=1000,
-        description="reverse steps of a sample; null: those of preset best, and 20 once the model takes full measurements",
+        description="reverse steps of a sample; null: those of preset best, 20 of a model of full measurements",
     )
     images: int = Field(default=16_000, ge=1, description="training images of a round")
     lr: Annotated[float, Field(gt=0, lt=1)] | None = Field(
