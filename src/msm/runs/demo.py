@@ -5,7 +5,6 @@ volume, measured at R = 4, 6 and 8, and a portrait with a hole, or four times to
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,18 +24,18 @@ from ..sample.observe import coil_maps, observe
 from ..system.console import progress, say, table
 from ..system.places import BUNDLED
 from ..system.processes import arithmetic
-from .weights import trained_denoiser
+from .weights import on_its_masks, trained_denoiser
 
 Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
 
 
 def run_demo(folder: Path) -> None:
     """Show what the bundled weights do, in figures and tables of a folder."""
-    for name, show in {"brain": brain, "faces": faces, "faces_32": new_faces}.items():
+    for name, show in {"brain_refined": brain, "faces": faces, "faces_32": new_faces}.items():
         config = bundled(name, "null")
         denoiser = trained_denoiser(config, Path(f"{BUNDLED}{name}"))
         with arithmetic(config.sample.mixed_precision):
-            show(denoiser, partial(bundled, name), folder)
+            show(denoiser, lambda problem: on_its_masks(bundled(name, problem), denoiser), folder)  # noqa: B023
     pictures = ", ".join(sorted(path.name for path in folder.glob("*.png")))
     say(f"{folder}: {pictures}; scores in brain.csv and faces.csv")
 

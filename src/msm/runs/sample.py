@@ -17,7 +17,7 @@ from ..output.files import write_array
 from ..output.run_folder import CHECKPOINTS, COMPARISON, METRICS, SAMPLES, check_folder, file_names, fresh_run
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
-from ..system.console import progress, say, table, warn
+from ..system.console import note, progress, say, table, warn
 from ..system.processes import arithmetic, processes
 from .fill import run_filling
 from .inputs import seen_in_training, test_items
@@ -30,7 +30,11 @@ def run_sampling(config: Config, config_file: Path) -> None:
     """Generate, or solve the inverse problem of the config, into its run folder."""
     check_folder(config.setting.save_dir, CHECKPOINTS)
     denoiser = trained_denoiser(config, config_file)
+    asked = config.sample
     config = on_its_masks(config, denoiser)
+    if (steps := config.sample.steps) != asked.steps:
+        said = f"{steps} steps of one mask take the place of {asked.steps} of {asked.draws}"
+        note(f"{config.setting.pretrained_model_dir}: takes full measurements; {said}")
     run = run_generation if config.inverse_problem is None else run_reconstruction
     if config.data.kind == "raw":
         run = run_raw

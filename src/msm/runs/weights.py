@@ -95,12 +95,7 @@ def _is_of(law: Masks, masks: Masks) -> bool:
 def on_its_masks(config: Config, denoiser: PartialDenoiser) -> Config:
     """The config with a sampler that fits the masks of its weights: full ones need one a step."""
     assert denoiser.masks is not None  # `trained_denoiser` sees to it
-    asked = make_sampler(config.sample)
-    fitted = asked.fitted(denoiser.masks)
-    if fitted == asked:
-        return config
-    said = f"{fitted.steps} steps of one mask take the place of {asked.steps} of {asked.draws}"
-    note(f"{config.setting.pretrained_model_dir}: takes full measurements; {said}")
+    fitted = make_sampler(config.sample).fitted(denoiser.masks)
     return config.with_found({"sample": config.sample.with_found({"steps": fitted.steps, "draws": fitted.draws})})
 
 
