@@ -17,6 +17,7 @@ from ..system.places import CONFIG
 
 RESOLVED, VERSIONS = "resolved.yaml", "versions.json"  # of every run, beside CONFIG
 CHECKPOINTS, LOG = "checkpoints", "log.jsonl"  # of a training run, beside WEIGHTS: as `msm.train` writes them
+ROUND = "round_"  # of a refinement: what the folders of its rounds begin with
 STORE, NOISE, PICTURES = "measurements.h5", "noise.jsonl", "images"  # PICTURES: a folder, of sampling runs too
 IMAGES, GRID, SAMPLES, MEASURED = "images.npy", "grid.png", "samples.npy", "measured.npz"  # of a sampling run
 METRICS, COMPARISON = "metrics.csv", "compare.png"

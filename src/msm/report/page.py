@@ -8,7 +8,7 @@ from ..config import identity
 from ..config.load import Config, dump_config
 from ..config.measured import CartesianMaskConfig, UndersamplingProblem
 from ..evaluate.records import Run, read_run
-from ..output.run_folder import LOG, RECORDS, versions
+from ..output.run_folder import LOG, RECORDS, ROUND, versions
 from ..system.files import write_text
 from ..system.places import weights_folder
 from . import calibration
@@ -48,7 +48,7 @@ def write_page(path: Path, folders: Sequence[Path], command: str, figure: Path |
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    training = [folder for folder in folders if (folder / LOG).is_file() and not (folder / RECORDS).is_file()]
+    training = [folder for folder in folders if _logs(folder) and not (folder / RECORDS).is_file()]
     chosen = [folder for folder in dict.fromkeys(folders) if folder not in training]
     short = len({folder.resolve().name for folder in chosen}) == len(chosen)
     runs = [read_run(folder, folder.resolve().name if short else str(folder)) for folder in chosen]
@@ -58,17 +58,24 @@ def write_page(path: Path, folders: Sequence[Path], command: str, figure: Path |
     if figure is not None:
         write_figure(figure, list(groups.values()))
     given = [run.config.setting.pretrained_model_dir for run in runs]
-    logs = [folder / LOG for folder in (*training, *(weights_folder(path).parent for path in given if path))]
+    logs = [
+        log for folder in (*training, *(weights_folder(path).parent for path in given if path)) for log in _logs(folder)
+    ]
     template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
     html = template.get_template("page.html").render(
         title=" · ".join(dict.fromkeys(folder.resolve().name for folder in folders)),
         sections=[_section(group) for group in groups.values()],
-        losses=[loss_chart(log) for log in dict.fromkeys(logs) if log.is_file()],
+        losses=[loss_chart(log) for log in dict.fromkeys(logs)],
         runs=[(run.label, run.made, dump_config(run.config)) for run in runs],
         command=command,
         versions=versions(),
     )
     write_text(path, html)
+
+
+def _logs(folder: Path) -> list[Path]:
+    """The log of a training run, or those of the rounds of a refinement."""
+    return [folder / LOG] if (folder / LOG).is_file() else sorted(folder.glob(f"{ROUND}*/{LOG}"))
 
 
 def _comparable(run: Run) -> str:

@@ -27,7 +27,7 @@ from ..errors import ConfigError, DataError
 from ..evaluate.rounds import GENERATED, PREDICTED, SAMPLES, Standing, predict, proximal_distance
 from ..masks import FullMask
 from ..output.figures import write_picture
-from ..output.run_folder import CHECKPOINTS, IMAGES, check_folder, record_run, versions
+from ..output.run_folder import CHECKPOINTS, IMAGES, ROUND, check_folder, record_run, versions
 from ..sample.complete import complete
 from ..sample.kept_batches import Parts
 from ..sampling import Sampler
@@ -115,7 +115,7 @@ class _Run:
 
     def place(self, number: int) -> Path:
         """The folder of a round."""
-        return self.config.setting.save_dir / f"round_{number}"
+        return self.config.setting.save_dir / f"{ROUND}{number}"
 
     def round(self, number: int, weights: Path) -> bool:
         """E-step and M-step from weights; False if it was stopped."""
