@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from runs import PHOTOS, SLICES, msm, write_config
+from PIL import Image
+from runs import CONFIG, PHOTOS, SLICES, msm, write_config
 
 from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
@@ -151,6 +152,29 @@ def test_completed_acquisitions_are_full_but_for_a_share(trained, tmp_path):
     real = [m for m in found if not m.mask.all()]
     assert 70 < len(real) < 130
     assert all(torch.equal(m.values, store[1].values) and torch.equal(m.mask, store[1].mask) for m in real)
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_measurements_with_noise_are_refined(tmp_path, share):
+    config = write_config(tmp_path, **PHOTOS)
+    noisy = ["data.held_out=0", "train.pictures=0", "data.noise_std=0.1"]
+    assert msm("train", config, *noisy) == 0
+    assert msm("refine", tmp_path / "run", *SMALL, f"refine.measured_share={share}", "refine.rounds=1") == 0
+    assert isinstance(PartialDenoiser.load(tmp_path / "run" / "refined").masks, FullMask)
+
+
+def test_photos_that_miss_pixels_are_refined(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(5):
+        pixels = rng.integers(0, 255, (16, 16, 4), dtype=np.uint8)
+        pixels[..., 3] = np.where(rng.uniform(size=(16, 16)) < 0.7, 255, 0)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(root=tmp_path, kind="masked", channels=3, mask="{kind: empirical}"))
+    assert msm("train", config, "data.held_out=0", "train.pictures=0") == 0
+    assert msm("refine", tmp_path / "run", *SMALL, "refine.rounds=1") == 0
+    assert msm("sample", tmp_path / "run" / "refined", "inverse_problem={operator: missing}", "sample.preset=best") == 0
 
 
 def test_mistakes_are_one_line(trained, tmp_path, capsys):

@@ -95,6 +95,18 @@ def row(record: dict, rate: str, name: str, against: str) -> str:
     return f"| {rate} | {name} | " + " | ".join(cells) + " |"
 
 
+def generated_row(name: str, found: dict) -> str:
+    """A row of the generated images."""
+    low, high = found["interval"]
+    return f"| {name} | {found['calls']} | {found['distance']:.1f} ({low:.1f} to {high:.1f}) |"
+
+
+def standing_row(run: str, name: str, found: dict) -> str:
+    """A row of what the command told of a round, from its standing.json."""
+    error = sum(found["errors"]) / len(found["errors"])
+    return f"| {run} | {name} | {error:.4f} | {found['dispersion']:.2f} | {found['distance']:.1f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -110,8 +122,7 @@ def main() -> None:
         for rate in (key for key in records if key.startswith("R")):
             print("\n".join(row(records, rate, name, "TV") for name in records[rate]))
         for name, found in records.get("generated", {}).items():
-            low, high = found["interval"]
-            print(f"| {name} | {found['calls']} | {found['distance']:.1f} ({low:.1f} to {high:.1f}) |")
+            print(generated_row(name, found))
         return
     data = config_of("bundled:brain", None).data
     items = list(islice(slices(options.folder, "test", 0, data.image_size, data.coils, data.seed), 150))

@@ -154,6 +154,17 @@ def test_draws():
             assert f"| {' | '.join(held)} | {each['distance']:.2f} |" in text
 
 
+def test_refinement():
+    from refinement import generated_row, row, standing_row
+
+    text, found = page("docs/studies/refinement.md"), record("refinement")
+    for rate in ("R = 4", "R = 6", "R = 8"):
+        assert all(row(found, rate, name, "TV") in text for name in found[rate])
+    assert all(generated_row(name, each) in text for name, each in found["generated"].items())
+    for run, rounds in record("refinement_rounds").items():
+        assert all(standing_row(run, name, each) in text for name, each in rounds.items())
+
+
 def law(found):
     """KL in 10⁻³ nats a point, and the share of the variance."""
     return f"{1000 * found['kl']:.2g}, {found['variance']:.2f}" if found["kl"] > 1e-9 else f"0, {found['variance']:.2f}"
