@@ -177,6 +177,19 @@ def test_photos_that_miss_pixels_are_refined(tmp_path):
     assert msm("sample", tmp_path / "run" / "refined", "inverse_problem={operator: missing}", "sample.preset=best") == 0
 
 
+def test_another_refinement_is_not_mixed_in(trained, refined, tmp_path, capsys):
+    folder = tmp_path / "refined"
+    shutil.copytree(refined, folder)
+    given = [trained, f"setting.save_dir={folder}", *SMALL]
+    for other in ("refine.lr=0.5", "refine.samples=2", "sample.seed=7", "train.seed=3"):
+        assert msm("refine", *given, other) == 2
+        assert "is of another refinement" in capsys.readouterr().err
+    assert msm("refine", *given, "refine.rounds=1") == 0
+    (folder / "round_1" / "standing.json").write_text("{}")
+    assert msm("refine", *given) == 2
+    assert "standing.json: damaged" in capsys.readouterr().err
+
+
 def test_mistakes_are_one_line(trained, tmp_path, capsys):
     given = [f"setting.save_dir={tmp_path / 'refined'}", *SMALL]
     assert msm("refine", trained, *given, "refine.validation_share=0.99") == 2

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.build import make_loss
+from ..config.identity import training
 from ..config.load import Config
 from ..config.trained import TrainConfig
 from ..data.store import Acquisitions, MeasurementStore
@@ -64,7 +65,7 @@ def run_refinement(config: Config, config_file: Path) -> bool:
     record_run(config, folder)
     best = config.setting.pretrained_model_dir
     assert best is not None  # else `trained_denoiser` refuses
-    run = _Run(config, config_file, store, data, trained, held_out)
+    run = _Run(config, config_file, store, data, trained, held_out, _identity(config, store, denoiser))
     before = run.standing(0, best)
     for number in range(1, settings.rounds + 1):
         if not run.round(number, best):
@@ -109,9 +110,10 @@ class _Run:
         data: Acquisitions,
         trained: Sequence[int],
         held_out: Sequence[int],
+        identity: str,
     ):
         self.config, self.config_file, self.store, self.data = config, config_file, store, data
-        self.trained, self.held_out = trained, held_out
+        self.trained, self.held_out, self.identity = trained, held_out, identity
 
     def place(self, number: int) -> Path:
         """The folder of a round."""
@@ -137,7 +139,7 @@ class _Run:
             of_round,
             grid=denoiser.schedule.training_grid(self.config.diffusion.train_steps, self.config.diffusion.train_grid),
             loss=make_loss(of_round, completed.largest_noise_std),
-            identity={"samples": _identity(self.config, self.store, number, PartialDenoiser.load(weights))},
+            identity={"refinement": self.identity},
         )
         if not trainer.run(place):
             return False
@@ -153,7 +155,7 @@ class _Run:
         """How the model of a round stands; that of round 0 is the one that the run began with."""
         path = self.place(number) / STANDING
         if path.is_file():
-            return _read_standing(path)
+            return _read_standing(path, self.identity)
         denoiser, sampler, step = self._model(weights)
         predicted = self.held_out[:: max(1, len(self.held_out) // PREDICTED)][:PREDICTED]
         assert denoiser.masks is not None  # `trained_denoiser` sees to it
@@ -186,7 +188,7 @@ class _Run:
         found = Standing(errors, dispersion, distance)
         if processes().is_main_process:
             write_picture(self.place(number) / GENERATED_PICTURE, images)
-            write_text(path, json.dumps(asdict(found), indent=1) + "\n")
+            write_text(path, json.dumps({**asdict(found), "of": self.identity}, indent=1) + "\n")
             self._clean(number)
         processes().wait_for_everyone()
         say(f"{f'round {number}' if number else 'at the start'}: {found.told()}")
@@ -196,7 +198,7 @@ class _Run:
         denoiser, sampler, step = self._model(weights)
         settings, sample = self.config.refine, self.config.sample
         total = len(self.data) * settings.samples
-        parts = Parts(self.place(number), _identity(self.config, self.store, number, denoiser))
+        parts = Parts(self.place(number), fingerprint([self.identity, json.dumps(versions())], denoiser.tensors()))
         label = f"round {number}, E-step"
         with progress(label, total * sampler.steps, shared=True) as advance, arithmetic(sample.mixed_precision):
             complete(
@@ -247,13 +249,13 @@ def _m_step(config: Config, number: int) -> TrainConfig:
     return train.model_copy(update=of_round)
 
 
-def _identity(config: Config, store: MeasurementStore, number: int, denoiser: PartialDenoiser) -> str:
-    """What the samples of a round follow from."""
-    settings = config.refine.model_dump(mode="json", include={"samples", "steps"})
-    sample = config.sample.model_dump(mode="json", include={"seed", "mixed_precision", "compile"})
-    about = [json.dumps([number, settings, sample, config.train.noise_std, versions()], sort_keys=True)]
-    about += [json.dumps(store.provenance, sort_keys=True), str(store.shape), *store.names(range(len(store)))]
-    return fingerprint(about, denoiser.tensors())
+def _identity(config: Config, store: MeasurementStore, start: PartialDenoiser) -> str:
+    """What all rounds follow from: settings, measurements, and the weights that the run began with."""
+    settings = config.model_dump(mode="json", include={"refine", "diffusion"}, exclude={"refine": {"rounds"}})
+    settings["train"] = training(_m_step(config, 0)) | {"noise_std": config.train.noise_std}
+    settings["seed"] = config.sample.seed
+    about = [json.dumps(settings, sort_keys=True), json.dumps(store.provenance, sort_keys=True), str(store.shape)]
+    return fingerprint([*about, *store.names(range(len(store)))], start.tensors())[:16]
 
 
 def _say_what_comes(config: Config, store: MeasurementStore, data: Acquisitions) -> None:
@@ -264,12 +266,15 @@ def _say_what_comes(config: Config, store: MeasurementStore, data: Acquisitions)
     say(f"a round draws {count} samples of {len(data)} acquisitions: {size / 1e6:.0f} MB on disk, until it is judged")
 
 
-def _read_standing(path: Path) -> Standing:
-    remedy = "remove it, and the round is judged again"
+def _read_standing(path: Path, identity: str) -> Standing:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        errors = tuple(float(e) for e in found["errors"])
-        dispersion = found["dispersion"]
-        return Standing(errors, None if dispersion is None else float(dispersion), float(found["distance"]))
+        errors, dispersion = tuple(float(e) for e in found["errors"]), found["dispersion"]
+        standing = Standing(errors, None if dispersion is None else float(dispersion), float(found["distance"]))
+        of = found["of"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error}); {remedy}") from error
+        raise DataError(f"{path}: damaged ({error}); remove it, and the round is judged again") from error
+    if of != identity:
+        other = "is of another refinement: other settings, measurements or weights to begin with"
+        raise ConfigError(f"{path}: {other}; use another setting.save_dir, or what it was started with")
+    return standing
