@@ -58,9 +58,12 @@ class Standing:
         return mean([torch.tensor(now / then).log().item() for now, then in pairs])
 
     def worse_than(self, before: "Standing") -> str | None:
-        """What became worse, in words: the error, or the distance; None if neither did."""
-        if self.errors and (change := self.change(before).value) > 0:
-            return f"its error on hidden entries rose by {100 * change:.1f} %"
+        """What became worse, in words: the error, beyond chance, or the distance; None if neither did."""
+        if self.errors:
+            change = self.change(before)
+            if change.bounds[0] > 0:
+                low, high = (100 * bound for bound in change.bounds)
+                return f"its error on hidden entries rose by {100 * change.value:.1f} % ({low:.1f} to {high:.1f})"
         if self.distance > before.distance:
             return f"its images' proximal Fréchet distance rose from {before.distance:.1f} to {self.distance:.1f}"
         return None
