@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from runs import CONFIG, PHOTOS, SLICES, msm, write_config
 
+from msm.config.load import load_config
 from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
 from msm.evaluate.rounds import Standing
@@ -136,6 +137,15 @@ def test_no_better_round_is_told_in_one_line(trained, tmp_path, monkeypatch, cap
     assert msm("refine", trained, f"setting.save_dir={tmp_path / 'refined'}", *SMALL) == 2
     assert "no round made the model better; keep" in capsys.readouterr().err
     assert not (tmp_path / "refined" / "weights").exists()
+
+
+def test_what_the_training_kept_out_is_held_out_again(trained):
+    def config(*given):
+        return load_config(trained, given)
+
+    assert refine.split(20, config("train.validation_share=0.1")) == (list(range(18)), [18, 19])
+    trained_on, held_out = refine.split(20, config("refine.validation_share=0.1"))
+    assert held_out == [5, 15] and sorted(trained_on + held_out) == list(range(20))
 
 
 def test_completed_acquisitions_are_full_but_for_a_share(trained, tmp_path):

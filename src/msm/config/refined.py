@@ -35,5 +35,5 @@ class RefineConfig(Block):
         gt=0,
         lt=1,
         description="share of the acquisitions, evenly spaced, that is not trained on: rounds are judged by them, and "
-        "the error of estimates is measured on them",
+        "the error of estimates is measured on them; without effect where train.validation_share kept some out before",
     )

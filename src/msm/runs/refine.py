@@ -32,10 +32,11 @@ from ..output.run_folder import CHECKPOINTS, IMAGES, ROUND, check_folder, record
 from ..sample.complete import complete
 from ..sample.kept_batches import Parts
 from ..sampling import Sampler
-from ..system.console import progress, say, warn
+from ..system.console import note, progress, say, warn
 from ..system.files import fingerprint, whole_folder, write_text
 from ..system.places import WEIGHTS
 from ..system.processes import arithmetic, processes
+from ..train.batches import validation_count
 from ..train.completed import Completed
 from ..train.trainer import Trainer
 from .calibrate import measured_on
@@ -60,7 +61,7 @@ def run_refinement(config: Config, config_file: Path) -> bool:
     denoiser = trained_denoiser(config, config_file, drawing=True)
     with processes().main_process_first():
         store, data = training_data(config, folder, denoiser.divisor)
-    trained, held_out = split(len(data), settings.validation_share)
+    trained, held_out = split(len(data), config)
     _say_what_comes(config, store, data)
     record_run(config, folder)
     best = config.setting.pretrained_model_dir
@@ -85,17 +86,25 @@ def run_refinement(config: Config, config_file: Path) -> bool:
     return True
 
 
-def split(count: int, share: float) -> tuple[list[int], list[int]]:
-    """Numbers of the acquisitions that are trained on, and of those held out, evenly spaced.
+def split(count: int, config: Config) -> tuple[list[int], list[int]]:
+    """Numbers of the acquisitions that are trained on, and of those held out.
+
+    The latter are those that the training before kept out too; if it kept none, some that are evenly spaced.
 
     Raises:
         ConfigError: if one of the two would be too few.
     """
-    number = math.ceil(share * count)
-    held_out = {(2 * n + 1) * count // (2 * number) for n in range(number)}
+    known, share = validation_count(config.train, count), config.refine.validation_share
+    number = known or math.ceil(share * count)
     if number < 2 or number >= count:
-        found = f"found {share}; of {count} acquisitions {number} are held out"
-        raise ConfigError(f"refine.validation_share: {found}; two at least, and not all")
+        field, found = ("train", config.train.validation_share) if known else ("refine", share)
+        said = f"found {found}; of {count} acquisitions {number} are held out; two at least, and not all"
+        raise ConfigError(f"{field}.validation_share: {said}")
+    if known:
+        return list(range(count - known)), list(range(count - known, count))
+    kept = "a training with train.validation_share keeps some out from the beginning"
+    note(f"the model to begin with was trained on what rounds are judged by, which favours it; {kept}")
+    held_out = {(2 * n + 1) * count // (2 * number) for n in range(number)}
     return [n for n in range(count) if n not in held_out], sorted(held_out)
 
 
@@ -253,7 +262,7 @@ def _identity(config: Config, store: MeasurementStore, start: PartialDenoiser) -
     """What all rounds follow from: settings, measurements, and the weights that the run began with."""
     settings = config.model_dump(mode="json", include={"refine", "diffusion"}, exclude={"refine": {"rounds"}})
     settings["train"] = training(_m_step(config, 0)) | {"noise_std": config.train.noise_std}
-    settings["seed"] = config.sample.seed
+    settings["kept out"], settings["seed"] = config.train.validation_share, config.sample.seed
     about = [json.dumps(settings, sort_keys=True), json.dumps(store.provenance, sort_keys=True), str(store.shape)]
     return fingerprint([*about, *store.names(range(len(store)))], start.tensors())[:16]
 
