@@ -447,3 +447,9 @@ def test_what_the_documentation_says_runs(runs, tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
     exec(example, {})
     assert re.search(r"TV: \d\d\.\d\d dB, \d\d\.\d\d to \d\d\.\d\d", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("y", [[0.084, 0.081], [0.5, 0.002]])
+def test_logarithmic_axes_have_plain_numbers(y):
+    drawn = chart("loss", "images", "loss", [Series("loss", [1, 2], y)], log_y=True)
+    assert "mathdefault" not in drawn and (">0.083<" in drawn or ">0.01<" in drawn)

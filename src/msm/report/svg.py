@@ -90,7 +90,9 @@ def chart(
             _lines(axes, series, levels)
             if log_x:
                 _log_ticks(axes, sorted({x for line in series for x in line.x}))
-            axes.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
+            axes.set(xlabel=x_label, ylabel=y_label)
+            if log_y:
+                _log_scale(axes)
             if len(series) + len(levels) > 1 or diagonal:
                 labels = [*(line.label for line in series), *(label for label, _ in levels)]
                 fit = int(width / LETTER) // (max(map(len, labels)) + 6)
@@ -121,6 +123,14 @@ def _log_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.set_xticks(values, [f"{x:g}" for x in values])
     axes.minorticks_off()
+
+
+def _log_scale(axes: Axes) -> None:
+    """Logarithmic vertical axis with plain numbers; within a decade, those between its powers too."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}" if high < 10 * low else "")
 
 
 def _inline(figure: Figure, title: str, name: str) -> str:
