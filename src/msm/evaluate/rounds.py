@@ -9,6 +9,7 @@ distance    FD-wavelet of generated images, measured by masks and coils of acqui
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import log
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class Standing:
     def change(self, before: "Standing") -> Estimate:
         """Mean logarithm of the errors over those before, with a paired interval; below 0 it became better."""
         pairs = zip(self.errors, before.errors)
-        return mean([torch.tensor(now / then).log().item() for now, then in pairs])
+        return mean([log(now / then) for now, then in pairs])
 
     def worse_than(self, before: "Standing") -> str | None:
         """What became worse, in words: the error, beyond chance, or the distance; None if neither did."""
