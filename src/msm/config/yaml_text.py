@@ -26,10 +26,23 @@ SCALARS = {  # how plain text of each type looks, and how it begins
 }
 
 
+DEEPEST = 50  # nodes within nodes
+
+
 class _Loader(yaml.SafeLoader):
     """Plain values, tuples, no key twice; no other tag."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own name; filled below)
+    depth = 0  # of the node at hand
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Bounded here: how deep Python itself goes, other libraries change."""
+        if self.depth >= DEEPEST:
+            raise RecursionError
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if isinstance(node, yaml.MappingNode):
