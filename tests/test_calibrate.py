@@ -49,7 +49,7 @@ def test_what_was_held_out_is_measured_on(trained, tmp_path, capsys):
     given = [f"setting.save_dir={tmp_path / 'run'}", "train.validation_share=0.4"]
     assert msm("train", trained[1], *given) == 0
     said = capsys.readouterr()
-    assert "measured on 2 of 2 measurements that were held out" in said.out and "keeps some out" not in said.err
+    assert "measured on 2 of 2 measurements that were held out" in said.out and "keeps some out" not in said.out
 
 
 def test_draws_are_made_with_it_or_warn(trained, tmp_path, capsys):

@@ -43,7 +43,10 @@ def test_a_bundled_model_knows_its_weights_and_a_folder_of_its_own(name):
         ("demo/face", "demo/face: no such file; did you mean demo/faces?"),
         ("configs/demo/brain.yaml", "did you mean demo/brain?"),
         ("mine.yaml", "mine.yaml: no such file; check the path; `msm configs` lists"),
-        ("bundled:brian", "bundled:brian: no such model; there are bundled:brain, bundled:faces"),
+        (
+            "bundled:brian",
+            "bundled:brian: no such model; there are bundled:brain, bundled:brain_refined, bundled:faces",
+        ),
         (".", "is a folder without config.yaml; name a YAML file, or the folder of a run"),
     ],
 )

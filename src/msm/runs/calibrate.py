@@ -10,7 +10,7 @@ from ..config.trained import TrainConfig
 from ..data.store import Acquisitions
 from ..denoiser import ERROR_FILE, PartialDenoiser
 from ..measured_error import measure_error
-from ..system.console import note, progress, say
+from ..system.console import progress, say
 from ..system.places import weights_folder
 from ..system.processes import arithmetic, processes
 from ..train.batches import validation_count
@@ -34,12 +34,11 @@ def calibrate(denoiser: PartialDenoiser, weights: Path, data: Acquisitions, sett
     On those that it was not trained on (train.validation_share), if there are any: of others it errs by less.
     """
     held_out = validation_count(settings, len(data))
-    which = f"of {held_out} measurements that were held out" if held_out else "of the measurements trained on"
+    known = "of the measurements trained on, which it knows better than others (train.validation_share keeps some out)"
+    which = f"of {held_out} measurements that were held out" if held_out else known
     among = range(len(data) - held_out, len(data)) if held_out else range(len(data))
     count = measured_on(denoiser, weights, data, settings, among)
     say(f"{weights / ERROR_FILE}: the error of the weights' estimates, measured on {count} {which}")
-    if not held_out:
-        note("a network errs by less on these than on others; train.validation_share keeps some out of training")
 
 
 def measured_on(
