@@ -18,6 +18,7 @@ from runs import CONFIG, PHOTOS, SLICES, msm, write_config
 from msm.config.load import load_config
 from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
+from msm.evaluate import rounds
 from msm.evaluate.rounds import Standing
 from msm.masks import FullMask
 from msm.runs import refine
@@ -35,7 +36,8 @@ def weights(folder):
 def small():
     """Few images to be judged by, and every round is taken."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(refine, "GENERATED", 2)
+        for module in (refine, rounds):
+            patch.setattr(module, "GENERATED", 2)
         patch.setattr(refine, "PREDICTED", 1)
         patch.setattr(Standing, "worse_than", lambda self, before: None)
         yield
@@ -191,9 +193,11 @@ def test_another_refinement_is_not_mixed_in(trained, refined, tmp_path, capsys):
     folder = tmp_path / "refined"
     shutil.copytree(refined, folder)
     given = [trained, f"setting.save_dir={folder}", *SMALL]
-    for other in ("refine.lr=0.5", "refine.samples=2", "sample.seed=7", "train.seed=3"):
+    before = (folder / "resolved.yaml").read_bytes()
+    for other in ("refine.lr=0.5", "refine.samples=2", "sample.seed=7", "sample.mixed_precision=bf16", "train.seed=3"):
         assert msm("refine", *given, other) == 2
         assert "is of another refinement" in capsys.readouterr().err
+        assert (folder / "resolved.yaml").read_bytes() == before
     assert msm("refine", *given, "refine.rounds=1") == 0
     (folder / "round_1" / "standing.json").write_text("{}")
     assert msm("refine", *given) == 2

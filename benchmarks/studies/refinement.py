@@ -2,16 +2,19 @@
 
     python benchmarks/studies/refinement.py SLICES OUT.json --runs MSM=bundled:brain "one round=RUN/round_1"
     python benchmarks/studies/refinement.py SLICES OUT.json --table
+    python benchmarks/studies/refinement.py SLICES ROUNDS.json --standings brain=RUN faces=RUN
 
 SLICES is a folder of magnitude slices that no model saw. Its first COUNT by name are measured by 8 simulated coils at
 R = 4, 6 and 8, noise 0.01, and reconstructed by preset best; total variation is tuned on the 8 after them. Generated:
 64 images by preset best, FD-wavelet from all slices of the folder. A run adds to OUT.json: an image each, PSNR and SSIM
-of one sample and of the mean of four (convention plain), and the calls; of generated images the distance and the mean
-bootstrap interval. `--table` prints the tables of docs/studies/refinement.md.
+of one sample and of the mean of four (convention plain), and the calls; of generated images the distance and its
+bootstrap interval. `--table` prints the tables of docs/studies/refinement.md. `--standings` stores instead what the
+command told of the rounds of runs: their standing.json.
 """
 
 import argparse
 import json
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -54,9 +57,7 @@ def total_variation(items, tuning, rate: int) -> dict:
     config = config_of("bundled:brain", rate)
     seen, apart = (observe(group, config.inverse_problem, config.data) for group in (items, tuning))
     truth, truth_apart = (torch.stack([item.image for item in group]) for group in (items, tuning))
-    best = tune(
-        lambda *s: MRI["TV"].run(apart, *s), MRI["TV"].grid, truth_apart, lambda a, b: psnr(a, b, convention="plain")
-    )
+    best = tune(partial(MRI["TV"].run, apart), MRI["TV"].grid, truth_apart, partial(psnr, convention="plain"))
     return {"setting": best, "one": scores(MRI["TV"].run(seen, best), truth)}
 
 
@@ -107,6 +108,17 @@ def standing_row(run: str, name: str, found: dict) -> str:
     return f"| {run} | {name} | {error:.4f} | {found['dispersion']:.2f} | {found['distance']:.1f} |"
 
 
+def standings(run: Path) -> dict[str, dict]:
+    """What the command told of each round of a run, rounded."""
+    found = {}
+    for number, path in enumerate(sorted(run.glob("round_*/standing.json"))):
+        told = json.loads(path.read_text())
+        errors, dispersion = [round(e, 5) for e in told["errors"]], round(told["dispersion"], 3)
+        standing = {"errors": errors, "dispersion": dispersion, "distance": round(told["distance"], 2)}
+        found[f"round {number}" if number else "start"] = standing
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -114,7 +126,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="*", default=[], metavar="NAME=WEIGHTS")
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--rates", type=int, nargs="*", default=RATES)
-    parser.add_argument("--no-generation", action="store_true")
+    parser.add_argument("--standings", nargs="*", default=[], metavar="NAME=RUN")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
@@ -123,6 +135,10 @@ def main() -> None:
             print("\n".join(row(records, rate, name, "TV") for name in records[rate]))
         for name, found in records.get("generated", {}).items():
             print(generated_row(name, found))
+        return
+    if options.standings:
+        told = {name: standings(Path(path)) for name, _, path in (run.partition("=") for run in options.standings)}
+        write_text(options.out, json.dumps(told, indent=1) + "\n")
         return
     data = config_of("bundled:brain", None).data
     items = list(islice(slices(options.folder, "test", 0, data.image_size, data.coils, data.seed), 150))
@@ -138,8 +154,7 @@ def main() -> None:
             keep(f"R = {rate}", "TV", total_variation(shown, tuning, rate))
     for name, _, path in (run.partition("=") for run in options.runs):
         denoiser = PartialDenoiser.load(path).eval()
-        if not options.no_generation:
-            keep("generated", name, generated(denoiser, path, items))
+        keep("generated", name, generated(denoiser, path, items))
         for rate in options.rates:
             keep(f"R = {rate}", name, reconstructed(denoiser, path, shown, rate))
 

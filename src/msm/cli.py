@@ -159,12 +159,11 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def refine(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Refine trained weights by expectation-maximisation, from the measurements they were trained on, and no others.
+    """Refine trained weights by expectation-maximisation, from measurements alone: those they were trained on.
 
     A round completes every acquisition by a posterior sample, then goes on training on these complete images. What
-    comes out takes full measurements: it fills in what masks leave out, in a third of the network calls a step. Rounds
-    are judged by measurements that are held out; one that makes the model worse is not taken. The same command again
-    goes on.
+    comes out takes full measurements: it fills in what masks leave out, in one network call a step. Rounds are judged
+    by measurements that are held out; one that makes the model worse is not taken. The same command again goes on.
 
     The folder of a training run has weights and measurements in one; its folder "refined" gets the result.
 

@@ -165,6 +165,7 @@ def test_mistakes_in_a_file(tmp_path):
         "{}": "setting: missing; add it",
         "1: 2": "1: unknown key; known here: setting, data",
         "[" * 5000: "nested too deeply",
+        "[" * 60 + "]" * 60: "nested too deeply",  # however deep Python may go
     }.items():
         refused(written(tmp_path, text), [], message)
 

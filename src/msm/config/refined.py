@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .block import AUTOMATIC, Block
+from .block import Block
 
 
 class RefineConfig(Block):
@@ -17,10 +17,8 @@ class RefineConfig(Block):
 
     rounds: int = Field(default=2, ge=1, description="rounds; one that makes the model worse is the last")
     samples: int = Field(default=1, ge=1, description="posterior samples drawn of each acquisition in a round")
-    steps: int = Field(
-        default=AUTOMATIC,
-        ge=1,
-        le=1000,
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
         description="reverse steps of a sample; null: those of preset best, 20 of a model of full measurements",
     )
     images: int = Field(default=16_000, ge=1, description="training images of a round")

@@ -116,7 +116,6 @@ def _misses(share: Shares, z: Tensor) -> tuple[float, float, float]:
 def proximal_distance(
     denoiser: PartialDenoiser,
     data: Acquisitions,
-    items: Sequence[int],
     *,
     sampler: Sampler,
     seed: int,
@@ -127,16 +126,16 @@ def proximal_distance(
 
     Args:
         denoiser: partial denoiser with its mask law.
-        data: acquisitions.
-        items: numbers of those that the images are compared with, `GENERATED` at least; the first give them masks and
-            coils.
+        data: acquisitions; `REFERENCES` of them, evenly spaced, are compared with, and the first of these give the
+            images masks and coils.
         sampler: to generate.
         seed: of the first image, and of the noise of its measurement.
         batch_size: images at a time.
         advance: told how many sampler steps were done.
     """
-    images, made = [], []
-    count = min(GENERATED, len(items))
+    images, made, most = [], [], min(REFERENCES, len(data))
+    items = [n * len(data) // most for n in range(most)]
+    count = min(GENERATED, most)
     for start in range(0, count, batch_size):
         numbers = range(start, min(start + batch_size, count))
         given = data.batch([items[n] for n in numbers], [0] * len(numbers)).to(denoiser.schedule.device)
@@ -153,7 +152,7 @@ def proximal_distance(
         noise = torch.stack([standard_normal(v.cpu(), stream) for v, stream in zip(given.values, streams)])
         noisy = z + noise_levels(given)[:, None, None, None] * noise.to(z.device)
         made.append(_features(Measurement(noisy, given.mask, given.maps)))
-    real = [_features(data.batch([n], [0])) for n in items[:REFERENCES]]
+    real = [_features(data.batch([n], [0])) for n in items]
     return wavelet_distance(torch.cat(made), torch.cat(real)), torch.cat(images)
 
 

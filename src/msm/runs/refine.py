@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,13 @@ def run_refinement(config: Config, config_file: Path) -> bool:
     with processes().main_process_first():
         store, data = training_data(config, folder, denoiser.divisor)
     trained, held_out = split(len(data), config)
-    _say_what_comes(config, store, data)
-    record_run(config, folder)
     best = config.setting.pretrained_model_dir
     assert best is not None  # else `trained_denoiser` refuses
     run = _Run(config, config_file, store, data, trained, held_out, _identity(config, store, denoiser))
+    run.check()
+    _say_what_comes(config, store)
+    if processes().is_main_process:
+        record_run(config, folder)
     before = run.standing(0, best)
     for number in range(1, settings.rounds + 1):
         if not run.round(number, best):
@@ -108,21 +110,22 @@ def split(count: int, config: Config) -> tuple[list[int], list[int]]:
     return [n for n in range(count) if n not in held_out], sorted(held_out)
 
 
+@dataclass(frozen=True)
 class _Run:
     """The steps of a round, each of which is done once: the next run of the command takes up what there is."""
 
-    def __init__(
-        self,
-        config: Config,
-        config_file: Path,
-        store: MeasurementStore,
-        data: Acquisitions,
-        trained: Sequence[int],
-        held_out: Sequence[int],
-        identity: str,
-    ):
-        self.config, self.config_file, self.store, self.data = config, config_file, store, data
-        self.trained, self.held_out, self.identity = trained, held_out, identity
+    config: Config
+    config_file: Path
+    store: MeasurementStore
+    data: Acquisitions
+    trained: Sequence[int]
+    held_out: Sequence[int]
+    identity: str
+
+    def check(self) -> None:
+        """Refuse a folder of another refinement, before anything is written into it."""
+        if (self.place(0) / STANDING).is_file():
+            _read_standing(self.place(0) / STANDING, self.identity)
 
     def place(self, number: int) -> Path:
         """The folder of a round."""
@@ -160,19 +163,18 @@ class _Run:
         processes().wait_for_everyone()
         return True
 
-    def standing(self, number: int, weights: Path | None) -> Standing:
+    def standing(self, number: int, weights: Path) -> Standing:
         """How the model of a round stands; that of round 0 is the one that the run began with."""
         path = self.place(number) / STANDING
         if path.is_file():
+            self._clean(number)
             return _read_standing(path, self.identity)
         denoiser, sampler, step = self._model(weights)
         predicted = self.held_out[:: max(1, len(self.held_out) // PREDICTED)][:PREDICTED]
         assert denoiser.masks is not None  # `trained_denoiser` sees to it
         of_images = Sampler.preset("best", mri=self.store.is_mri).fitted(denoiser.masks)
-        spaced = [n * len(self.data) // (8 * GENERATED) for n in range(8 * GENERATED)]
-        reference = sorted(set(spaced))
         batch_size, seed = self.config.sample.batch_size, self.config.sample.seed
-        total = len(predicted) * SAMPLES * sampler.steps + min(GENERATED, len(reference)) * of_images.steps
+        total = len(predicted) * SAMPLES * sampler.steps + min(GENERATED, len(self.data)) * of_images.steps
         label, sample = f"judging round {number}" if number else "judging the start", self.config.sample
         with progress(label, total) as advance, arithmetic(sample.mixed_precision):
             errors, dispersion = predict(
@@ -188,7 +190,6 @@ class _Run:
             distance, images = proximal_distance(
                 denoiser,
                 self.data,
-                reference,
                 sampler=of_images,
                 seed=seed,
                 batch_size=batch_size,
@@ -198,8 +199,8 @@ class _Run:
         if processes().is_main_process:
             write_picture(self.place(number) / GENERATED_PICTURE, images)
             write_text(path, json.dumps({**asdict(found), "of": self.identity}, indent=1) + "\n")
-            self._clean(number)
         processes().wait_for_everyone()
+        self._clean(number)
         say(f"{f'round {number}' if number else 'at the start'}: {found.told()}")
         return found
 
@@ -223,21 +224,23 @@ class _Run:
                 advance=advance,
             )
 
-    def _model(self, weights: Path | None) -> tuple[PartialDenoiser, Sampler, DataStep]:
+    def _model(self, weights: Path) -> tuple[PartialDenoiser, Sampler, DataStep]:
         """A model, and how posterior samples are drawn with it."""
         setting = self.config.setting.model_copy(update={"pretrained_model_dir": weights})
         config = self.config.model_copy(update={"setting": setting})
         denoiser = trained_denoiser(config, self.config_file, drawing=True)
         assert denoiser.masks is not None  # `trained_denoiser` sees to it
         sampler = Sampler.preset("best", mri=self.store.is_mri, inverse_problem=True)
-        if denoiser.masks.kind == FullMask.kind:
+        if isinstance(denoiser.masks, FullMask):
             sampler = replace(sampler, steps=FULL_STEPS, draws=1)
         if self.config.refine.steps is not None:
             sampler = replace(sampler, steps=self.config.refine.steps)
         return denoiser, sampler, preset_data_step("best", mri=self.store.is_mri)
 
     def _clean(self, number: int) -> None:
-        """Remove what only the round itself needed."""
+        """Remove what only the round itself needed; a run that was cut off right before may have left it."""
+        if not processes().is_main_process:
+            return
         (self.place(number) / COMPLETED).unlink(missing_ok=True)
         shutil.rmtree(self.place(number) / CHECKPOINTS, ignore_errors=True)
 
@@ -262,17 +265,18 @@ def _identity(config: Config, store: MeasurementStore, start: PartialDenoiser) -
     """What all rounds follow from: settings, measurements, and the weights that the run began with."""
     settings = config.model_dump(mode="json", include={"refine", "diffusion"}, exclude={"refine": {"rounds"}})
     settings["train"] = training(_m_step(config, 0)) | {"noise_std": config.train.noise_std}
-    settings["kept out"], settings["seed"] = config.train.validation_share, config.sample.seed
+    settings["kept out"] = config.train.validation_share
+    settings["sample"] = config.sample.model_dump(mode="json", include={"seed", "mixed_precision", "compile"})
     about = [json.dumps(settings, sort_keys=True), json.dumps(store.provenance, sort_keys=True), str(store.shape)]
     return fingerprint([*about, *store.names(range(len(store)))], start.tensors())[:16]
 
 
-def _say_what_comes(config: Config, store: MeasurementStore, data: Acquisitions) -> None:
+def _say_what_comes(config: Config, store: MeasurementStore) -> None:
     """How much a round draws, and the room that it needs."""
-    count = len(data) * config.refine.samples
+    count = len(store) * config.refine.samples
     values = (2 if store.is_mri else store.shape[0]) * math.prod(store.shape[1:])
     size = 2 * 4 * values * count  # kept batches, and the file that they become
-    say(f"a round draws {count} samples of {len(data)} acquisitions: {size / 1e6:.0f} MB on disk, until it is judged")
+    say(f"a round draws {count} samples of {len(store)} acquisitions: {size / 1e6:.0f} MB on disk, until it is judged")
 
 
 def _read_standing(path: Path, identity: str) -> Standing:

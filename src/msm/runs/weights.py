@@ -11,7 +11,6 @@ from ..config.load import Config
 from ..config.sampled import DrawConfig
 from ..denoiser import PartialDenoiser, Sense
 from ..errors import ConfigError
-from ..masks import FullMask, Masks
 from ..network import ADMNetwork
 from ..system.console import note, warn
 from ..system.places import weights_folder
@@ -41,13 +40,13 @@ def new_denoiser(config: Config) -> PartialDenoiser:
     return denoiser
 
 
-def trained_denoiser(config: Config, config_file: Path, *, drawing: bool | None = None) -> PartialDenoiser:
+def trained_denoiser(config: Config, config_file: Path, *, drawing: bool = False) -> PartialDenoiser:
     """The denoiser of a trained run, on the device that is there and in the layout that is fast there.
 
     Args:
         config: says where the weights are, and what for.
         config_file: for what is said to the user.
-        drawing: whether posterior samples are drawn with it; None: as sample.data_step says.
+        drawing: whether posterior samples are drawn with it, whatever sample.data_step says.
     """
     path = config.setting.pretrained_model_dir
     if path is None:
@@ -63,7 +62,7 @@ def trained_denoiser(config: Config, config_file: Path, *, drawing: bool | None 
     if law is None:
         denoiser.masks = masks
     elif (
-        law.kind != "full"
+        "refined" not in denoiser.record
         and masks is not None
         and (law.kind, law.resized(masks.size).settings) != (masks.kind, masks.settings)
     ):
@@ -73,9 +72,7 @@ def trained_denoiser(config: Config, config_file: Path, *, drawing: bool | None 
             f"{path}: no record of training on sub-masks; sample.score=chain needs it: train with train.submask_share "
             "and train.submask_keep (docs/explanation/chain.md), or use sample.score=average"
         )
-    if drawing is None:
-        drawing = isinstance(config.sample.data_step, DrawConfig)
-    if drawing and denoiser.measured_error is None:
+    if (drawing or isinstance(config.sample.data_step, DrawConfig)) and denoiser.measured_error is None:
         remedy = "measure it by `msm calibrate`, with the config and measurements of the training"
         if not config.data.is_mri:
             raise ConfigError(f"{path}: {NOT_MEASURED}; {remedy}, or use sample.data_step.kind=proximal")
@@ -85,11 +82,6 @@ def trained_denoiser(config: Config, config_file: Path, *, drawing: bool | None 
     if config.sample.compile:
         denoiser.network.compile(dynamic=False)
     return denoiser.to(device).eval()
-
-
-def _is_of(law: Masks, masks: Masks) -> bool:
-    """Whether a law is that of the masks of measurements, or what refinement makes of it."""
-    return law.kind == FullMask.kind or (law.kind, law.resized(masks.size).settings) == (masks.kind, masks.settings)
 
 
 def on_its_masks(config: Config, denoiser: PartialDenoiser) -> Config:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..data.store import Acquisitions
@@ -72,17 +71,18 @@ def complete(
 
     drawn = parts.keep(draw, lambda numbers: advance(len(numbers) * sampler.steps))
 
-    def kept(numbers: range) -> tuple[range, torch.Size, np.dtype]:
-        images = drawn(numbers)  # on disk: in memory they may be too many
-        return numbers, images.shape[1:], images.numpy().dtype
+    def kept(numbers: range) -> range:
+        drawn(numbers)  # onto the disk: in memory they may be too many
+        return numbers
 
     done = shared_out(len(data) * samples, batch_size, kept)
     if processes().is_main_process:
-        _, shape, kind = done[0]
+        first = parts.read(done[0]).numpy()
         with whole(path) as temporary:
-            file = np.lib.format.open_memmap(temporary, "w+", kind, (len(data), samples, *shape))
-            for numbers, *_ in done:
-                file.reshape(-1, *shape)[numbers.start : numbers.stop] = parts.read(numbers).numpy()
+            shape = (len(data), samples, *first.shape[1:])
+            file = np.lib.format.open_memmap(temporary, "w+", first.dtype, shape)
+            for numbers in done:
+                file.reshape(-1, *first.shape[1:])[numbers.start : numbers.stop] = parts.read(numbers).numpy()
             file.flush()
         parts.remove()
     processes().wait_for_everyone()
