@@ -18,6 +18,8 @@ def test_a_round_is_worse_by_its_error_beyond_chance_or_by_its_distance():
     assert BEFORE.worse_than(BEFORE) is None
     larger = replace(BEFORE, errors=(0.11, 0.22, 0.33, 0.23))
     assert "rose by 1" in larger.worse_than(BEFORE) and BEFORE.worse_than(larger) is None
+    doubled = replace(BEFORE, errors=tuple(2 * e for e in BEFORE.errors))
+    assert "rose by 100.0 % (100.0 to 100.0)" in doubled.worse_than(BEFORE)
     mixed = replace(BEFORE, errors=(0.2, 0.1, 0.3, 0.205))
     assert mixed.change(BEFORE).value > 0 and mixed.worse_than(BEFORE) is None
     assert "rose from 10.0 to 10.1" in replace(BEFORE, distance=10.1).worse_than(BEFORE)

@@ -9,7 +9,7 @@ distance    FD-wavelet of generated images, measured by masks and coils of acqui
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log
+from math import expm1, log
 
 import torch
 from torch import Tensor
@@ -63,8 +63,8 @@ class Standing:
         if self.errors:
             change = self.change(before)
             if change.bounds[0] > 0:
-                low, high = (100 * bound for bound in change.bounds)
-                return f"its error on hidden entries rose by {100 * change.value:.1f} % ({low:.1f} to {high:.1f})"
+                value, low, high = (100 * expm1(log_ratio) for log_ratio in (change.value, *change.bounds))
+                return f"its error on hidden entries rose by {value:.1f} % ({low:.1f} to {high:.1f})"
         if self.distance > before.distance:
             return f"its images' proximal Fréchet distance rose from {before.distance:.1f} to {self.distance:.1f}"
         return None
