@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from runs import PHOTOS, SLICES, run, save_weights, write_config
+from runs import PHOTOS, SLICES, run, save_weights, unlist, write_config
 from stores import edit
 
 from msm.data.acquire import Source, acquire
@@ -70,6 +70,7 @@ def other_weights(command, damaged=False):
         if damaged:
             file = folder / "model.safetensors"
             file.write_bytes(file.read_bytes()[:-100])
+            unlist(folder)
         return [command, write_config(root, **PHOTOS), f"setting.pretrained_model_dir={folder}"]
 
     return prepare

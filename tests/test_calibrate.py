@@ -1,7 +1,5 @@
 """The error of weights is measured at the end of training, and by `msm calibrate`; draws are made with it."""
 
-import json
-
 import numpy as np
 import pytest
 from runs import PHOTOS, PROBLEMS, SLICES, msm, write_config
@@ -36,9 +34,10 @@ def test_training_ends_with_the_measured_error(trained, capsys):
 def test_calibrate_measures_the_same_again(trained, capsys):
     _, config, run = trained
     before = files(run / "weights")
-    about = json.loads(before["denoiser.json"])
-    (run / "weights" / "denoiser.json").write_text(json.dumps(about | {"error": None}))
-    (run / "weights" / "error.safetensors").unlink()
+    denoiser = PartialDenoiser.load(run / "weights")
+    denoiser.measured_error = None
+    denoiser.save_error(run / "weights")
+    assert not (run / "weights" / "error.safetensors").exists()
     assert PartialDenoiser.load(run / "weights").measured_error is None
     assert msm("calibrate", config) == 0
     assert files(run / "weights") == before

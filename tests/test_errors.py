@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import PHOTOS, SLICES, run, write_config
+from runs import PHOTOS, SLICES, run, unlist, write_config
 
 from msm.cli import main
 from msm.config.build import make_masks
@@ -110,6 +110,7 @@ def test_settings_and_files(tmp_path, monkeypatch, capsys, arguments, told):
     for name in ("w", "damaged", "half"):
         new_denoiser(load_config(config)).save(tmp_path / name)
     (tmp_path / "damaged" / "denoiser.json").write_text("{")
+    unlist(tmp_path / "damaged")
     (tmp_path / "half" / "model.safetensors").unlink()
     command, *rest = (argument.format(root=tmp_path) for argument in arguments)
     given = rest if command == "evaluate" else [config, *rest, f"setting.save_dir={tmp_path}/out"]

@@ -148,7 +148,7 @@ def test_what_is_lost_or_not_missing_is_warned_of(config, tmp_path, capsys):
         pixels = np.dstack([dots, np.broadcast_to(np.uint8(alpha), dots.shape)])
         pixels[:8, :8, 1] = 255
         Image.fromarray(pixels).save(tmp_path / name / "a.png")
-        assert msm("acquire", config, "-o", tmp_path / "a.h5", f"setting.dataset_dir={tmp_path / name}") == 0
+        assert msm("acquire", config, "-o", tmp_path / f"{name}.h5", f"setting.dataset_dir={tmp_path / name}") == 0
         assert message in capsys.readouterr().err
 
 

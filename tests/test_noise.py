@@ -227,9 +227,10 @@ def test_estimates_are_made_once_and_recorded(tmp_path):
     assert torch.equal(batch.noise_std, expected[[4, 1]]) and data.largest_noise_std == expected.max().item()
     assert torch.equal(batch.values, store.batch([4, 1]).values) and len(data) == 6
     lines = [json.loads(line) for line in record.read_text().splitlines()]
-    assert [line["name"] for line in lines] == store.names(range(6)) and len(list(record.parent.iterdir())) == 1
+    assert [line["name"] for line in lines] == store.names(range(6)) and len(list(record.parent.iterdir())) == 2
     assert_close(torch.tensor([line["standard_error"] for line in lines]), errors)
     lines[0]["noise_std"] = 0.5
+    (record.parent / "SHA256SUMS").unlink()
     record.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert noise_record(store, record)[0][0] == 0.5  # read, not made again
 
@@ -249,7 +250,10 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path):
     noise_record(write_store(tmp_path / "other.h5", count=5), record)
     with pytest.raises(DataError, match="noise of other items"):
         noise_record(store, record)
-    record.write_text('{"name": "item0"}\n')
+    with pytest.raises(DataError, match="is not as it was written"):
+        record.write_text('{"name": "item0"}\n')
+        noise_record(store, record)
+    (tmp_path / "SHA256SUMS").unlink()
     with pytest.raises(DataError, match="not the record"):
         noise_record(store, record)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import CONFIG, PHOTOS, SLICES, msm, write_config
+from runs import CONFIG, PHOTOS, SLICES, msm, unlist, write_config
 
 from msm.config.load import load_config
 from msm.data.store import MeasurementStore
@@ -199,6 +199,7 @@ def test_another_refinement_is_not_mixed_in(trained, refined, tmp_path, capsys):
         assert "is of another refinement" in capsys.readouterr().err
         assert (folder / "resolved.yaml").read_bytes() == before
     assert msm("refine", *given, "refine.rounds=1") == 0
+    unlist(folder / "round_1")
     (folder / "round_1" / "standing.json").write_text("{}")
     assert msm("refine", *given) == 2
     assert "standing.json: damaged" in capsys.readouterr().err
@@ -209,6 +210,6 @@ def test_mistakes_are_one_line(trained, tmp_path, capsys):
     assert msm("refine", trained, *given, "refine.validation_share=0.99") == 2
     assert "refine.validation_share: found 0.99" in capsys.readouterr().err
     assert msm("refine", trained, *given, f"setting.save_dir={trained}") == 2
-    assert "holds a training run" in capsys.readouterr().err
+    assert "holds another kind of run (checkpoints)" in capsys.readouterr().err
     assert msm("refine", trained, *given, "setting.pretrained_model_dir=null") == 2
     assert "pretrained_model_dir: missing" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from networks import SETTINGS
+from runs import unlist
 from torch import nn
 
 from msm import (
@@ -110,6 +111,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
 )
 def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     made(masks=BoxMasks(16)).save(tmp_path)
+    unlist(tmp_path)
     path = tmp_path / "denoiser.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(DataError, match=message) as caught:
@@ -120,6 +122,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[" * 10**5])
 def test_no_json_is_one_line(text, tmp_path):
     made().save(tmp_path)
+    unlist(tmp_path)
     (tmp_path / "denoiser.json").write_text(text)
     with pytest.raises(DataError, match=r"denoiser.json: not the record of a denoiser"):
         PartialDenoiser.load(tmp_path)

@@ -1,7 +1,6 @@
 """What SECURITY.md promises and no other test shows: nothing in a file runs, leads elsewhere or claims memory."""
 
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from msm.output.files import read_arrays
 from msm.raw.readers import read_scans
 from msm.report.svg import Series, chart
 from msm.sample.kept_batches import Parts
-from msm.train.checkpoints import _digests
+from msm.system.manifest import seal
 
 SOURCE = Path(msm.__file__).parent
 
@@ -52,21 +51,27 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     trainer(store, tmp_path / "run", images=16).run()
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
     torch.save(Attack(tmp_path / "ran"), folder / "optimizer.pt")
-    state = json.loads((folder / "state.json").read_text())
-    (folder / "state.json").write_text(json.dumps(state | {"sha256": _digests(folder)}))  # as an attacker would
+    (folder / "SHA256SUMS").unlink()
+    seal(folder)  # as an attacker would
     with pytest.raises(TrainingError, match="damaged"):
         trainer(store, tmp_path / "run").run()
     assert not (tmp_path / "ran").exists()
 
 
 def test_code_in_a_kept_batch_is_not_run(tmp_path):
-    work, drawn = Parts(tmp_path, "0" * 64).keep(lambda numbers: drawn.append(numbers) or torch.ones(1)), []
+    parts, drawn = Parts(tmp_path, "0" * 64), []
+    work = parts.keep(lambda numbers: drawn.append(numbers) or torch.ones(1))
     work(range(1))
     (path,) = (tmp_path / "parts").rglob("*.pt")
     work(range(1))
     assert len(drawn) == 1  # the batch is read from there
     torch.save(Attack(tmp_path / "ran"), path)
+    content = path.read_bytes()
     assert torch.equal(work(range(1)), torch.ones(1)) and len(drawn) == 2 and not (tmp_path / "ran").exists()
+    path.write_bytes(parts._digest(range(1), content) + content)  # as an attacker would
+    with pytest.raises(DataError, match="something else than tensors"):
+        work(range(1))
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("save", [np.save, np.savez])

@@ -12,7 +12,7 @@ import torch
 
 from msm import PartialDenoiser
 from msm.config.load import dump_asked, load_config
-from msm.system.files import write_text
+from msm.system.manifest import write_listed
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     sampler = {"samples": options.samples, "batch_size": 16, "mixed_precision": precision}
     sample = config.sample.model_copy(update=sampler)
     bundled = config.model_copy(update={"setting": setting, "sample": sample})
-    write_text(options.folder / "config.yaml", f"# {options.about}\n{dump_asked(bundled)}")
+    write_listed(options.folder / "config.yaml", f"# {options.about}\n{dump_asked(bundled)}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 Heavy libraries are imported inside the commands, so that `msm --help` answers at once.
 """
 
-import errno
 import shlex
 import signal
 import sys
@@ -13,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import ConfigError, MsmError, one_line
+from .errors import OF_THE_MACHINE, ConfigError, MsmError, one_line
 from .system.console import fail, say
-from .system.memory import keep_memory
+from .system.memory import keep_memory, shortage
 from .system.places import bundled_configs, bundled_models, config_file, is_config, purpose
 from .system.signals import EXIT_CODE
 
@@ -32,10 +31,6 @@ ConfigFile = Annotated[
         metavar="CONFIG", help="YAML file, folder of a run, or a name that `msm configs` lists", show_default=False
     ),
 ]
-OF_THE_MACHINE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.EPIPE),
-}
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -43,6 +38,9 @@ Overrides = Annotated[
         help="settings to change, as block.key=value, the value as in YAML",
         show_default=False,
     ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="replace results of other settings, and files that msm did not make")
 ]
 STOPPED = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
 
@@ -109,6 +107,7 @@ def acquire(
         typer.Option(help="to import: coil maps of your own, a file or a folder of them; not given: estimated"),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="to import: files at a time, of some 0.9 GB each")] = 1,
+    force: Force = False,
 ) -> None:
     """Write a measurement store: simulate acquisitions of images, or import raw k-space.
 
@@ -127,15 +126,14 @@ def acquire(
             raise ConfigError(unfit)
         from .runs.raw import import_raw
 
-        import_raw([Path(name) for name in inputs], store, size, coils, maps, workers)
+        import_raw([Path(name) for name in inputs], store, size, coils, maps, workers, force=force)
         return
     from .config.load import load_config
-    from .runs.inputs import write_store
+    from .runs.inputs import acquire_store
 
     if size is not None or coils is not None or maps is not None or workers != 1:
         raise ConfigError("--size, --coils, --maps and --workers are for raw files; CONFIG has settings for these")
-    count = write_store(load_config(inputs[0], inputs[1:]), split, store, truth)
-    say(f"{store}: {count} acquisitions")
+    acquire_store(load_config(inputs[0], inputs[1:]), split, store, truth, force=force)
 
 
 @app.command()
@@ -197,7 +195,7 @@ def calibrate(config: ConfigFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def sample(config: ConfigFile, overrides: Overrides = None) -> None:
+def sample(config: ConfigFile, overrides: Overrides = None, force: Force = False) -> None:
     """Generate images, or solve the inverse problem that the config describes.
 
     Writes PNGs, a grid and the raw arrays to setting.save_dir and, where the truth is known, metrics.csv.
@@ -222,7 +220,7 @@ def sample(config: ConfigFile, overrides: Overrides = None) -> None:
     from .runs.sample import run_sampling
     from .runs.settings import sampling_config
 
-    run_sampling(sampling_config(config, overrides or []), config)
+    run_sampling(sampling_config(config, overrides or []), config, force=force)
 
 
 @app.command()
@@ -258,6 +256,7 @@ def report(
         Path | None,
         typer.Option(help="also draw the images side by side, with scores: .pdf, .svg or .png", show_default=False),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Write one self-contained HTML page of evaluated runs.
 
@@ -265,12 +264,13 @@ def report(
 
     Example: msm report runs/box15 runs/box50 -o box.html --figure box.pdf
     """
-    from .report.figure import check_figure
+    from .report.figure import FORMATS, check_output
     from .report.page import write_page
 
     path = output or runs[0] / "report.html"
+    check_output("--output", path, (".html", ".htm"), force=force)
     if figure is not None:
-        check_figure(figure)
+        check_output("--figure", figure, FORMATS, force=force)
     write_page(path, runs, f"msm {shlex.join(sys.argv[1:])}", figure)
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
@@ -297,6 +297,7 @@ def import_weights(
             "--config", help="config whose network and data blocks it fits; not given: what its tensors and name say"
         ),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Turn published weights into a folder to sample with or to train on from; nothing in the file is executed.
 
@@ -309,7 +310,7 @@ def import_weights(
     from .config.load import load_config
     from .runs.published_weights import import_published
 
-    import_published(file, folder, None if config_file is None else load_config(config_file))
+    import_published(file, folder, None if config_file is None else load_config(config_file), force=force)
 
 
 def main() -> None:
@@ -330,6 +331,11 @@ def main() -> None:
             raise
         told = str(error) if isinstance(error, MsmError) else one_line(str(error))
         fail(f"{told} (--debug shows where)")
+        raise SystemExit(2) from None
+    except Exception as error:
+        if debug or not (short := shortage(error)):
+            raise
+        fail(f"{short} (--debug shows where)")
         raise SystemExit(2) from None
     except typer.Abort:  # what older versions of Typer make of Ctrl-C
         code = STOPPED

@@ -24,15 +24,18 @@ from .error_covariance import ErrorModel, ErrorSpectrum
 from .errors import DataError
 from .masks import FAMILIES, Masks
 from .mri_prior import ImagePrior, PhasedParts
-from .network import ADMNetwork, StoredNetwork, read_json, read_tensors
+from .network import ADMNetwork, StoredNetwork, read_tensors
+from .network.stored import CONFIG_FILE, WEIGHTS_FILE
 from .schedule import VPSchedule
-from .system.files import whole, write_text
+from .system.files import write_text
+from .system.manifest import read_json, replacing
 from .system.places import weights_folder
 from .transforms import Transform
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
 DENOISER_FILE, MASKS_FILE, ERROR_FILE = "denoiser.json", "masks.safetensors", "error.safetensors"
+WEIGHTS_FOLDER = (CONFIG_FILE, WEIGHTS_FILE, DENOISER_FILE, MASKS_FILE, ERROR_FILE)
 FORMAT = 1  # of DENOISER_FILE
 
 
@@ -245,20 +248,21 @@ class PartialDenoiser(nn.Module):
         """
         about = self.described()
         assert isinstance(self.network, StoredNetwork)
-        self.network.save(folder)
-        self._write_about(Path(folder), about)
+        with replacing(Path(folder), lambda name: name in WEIGHTS_FOLDER, force=True) as filled:
+            self.network.write(filled)
+            self._write_about(filled, about)
 
     def save_error(self, folder: str | os.PathLike[str]) -> None:
         """Write the measured error into the folder that the denoiser lies in; the network stays as it is."""
-        self._write_about(Path(folder), self.described())
+        with replacing(Path(folder), lambda name: name == ERROR_FILE, force=True) as filled:
+            self._write_about(filled, self.described())
 
     def _write_about(self, folder: Path, about: dict[str, Any]) -> None:
         """denoiser.json, and the tensors that it speaks of."""
         for block, file in ((about["masks"] or {}, MASKS_FILE), (about["error"] or {}, ERROR_FILE)):
             names = [name for name, value in block.items() if isinstance(value, Tensor)]
             if tensors := {name: block.pop(name).cpu().contiguous() for name in names}:
-                with whole(folder / file) as temporary:
-                    temporary.write_bytes(safetensors.torch.save(tensors))
+                (folder / file).write_bytes(safetensors.torch.save(tensors))
         write_text(folder / DENOISER_FILE, json.dumps(about, indent=1) + "\n")
 
     @classmethod

@@ -4,14 +4,24 @@ config are one message, a line each.
 Any other exception, a plain `ValueError` too, is a mistake in a program, and ends it with a traceback.
 """
 
+import errno
 from importlib import import_module
 from typing import Any
+
+OF_THE_MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG),
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPIPE),
+}
 
 
 def one_line(text: str) -> str:
     """Text of any origin as one printable line."""
-    shown = (c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
-    return " ".join("".join(shown).split())
+    return " ".join(printable(" ".join(text.split())).split())
+
+
+def printable(text: str) -> str:
+    """Text of any origin, without what would steer a terminal, or what it has no letters for."""
+    return "".join(c if c.isprintable() or c == "\n" else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 class MsmError(ValueError):
@@ -35,6 +45,11 @@ class TrainingError(MsmError):
 
 class MissingPackage(MsmError):
     """An optional package is not installed."""
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether what failed to read a file may be the file's fault: rights, handles, memory and disks are not."""
+    return not (isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE))
 
 
 def optional(module: str, purpose: str, extra: str) -> Any:

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from runs import msm
+from runs import msm, unlist
 
 from msm.data.acquire import Source
 from msm.data.images import photos, slices
@@ -21,8 +21,10 @@ from msm.evaluate.metrics import image_metrics
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.evaluate.records import read_evaluation, read_records, score, summary, write_scores
 from msm.operators import Problem, colorization, gaussian_blur, random_inpainting, super_resolution
-from msm.output.run_folder import RESOLVED, run_config
+from msm.output.run_folder import run_config
 from msm.sample.observe import observe
+from msm.system.manifest import seal
+from msm.system.places import RESOLVED
 
 
 def of_method(folder, method):
@@ -126,6 +128,8 @@ def test_a_repeated_training_image_is_found_among_generated_ones(runs, tmp_path,
     images = np.load(folder / "images.npy")
     images[1] = items[3].image
     np.save(folder / "images.npy", images)
+    unlist(folder)
+    seal(folder)
     assert msm("evaluate", folder, "--store", runs / "photos.h5") == 0
     near = [record.nearest for record in of_method(folder, "MSM")]
     direct = nearest(torch.from_numpy(images), MeasurementStore(runs / "photos.h5"))
@@ -186,7 +190,7 @@ def test_the_same_command_again_gives_the_same_records(runs, tmp_path):
 
 def test_new_samples_make_an_old_evaluation_void(runs, tmp_path, capsys):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
-    assert msm("sample", folder / "config.yaml", f"setting.save_dir={folder}", "sample.seed=1") == 0
+    assert msm("sample", folder / "config.yaml", f"setting.save_dir={folder}", "sample.seed=1", "--force") == 0
     assert not (folder / "records.jsonl").exists() and not (folder / "gallery.npz").exists()
     assert "msm sample" in json.loads((folder / "versions.json").read_text())["command"]
     assert msm("report", folder) == 2
@@ -197,6 +201,8 @@ def test_without_other_images_settings_are_fixed(runs, tmp_path):
     folder = shutil.copytree(runs / "mri", tmp_path / "mri")
     config = folder / RESOLVED
     config.write_text(config.read_text().replace(str(runs / "brains"), str(tmp_path / "gone")))
+    unlist(folder)
+    seal(folder)
     assert msm("evaluate", folder) == 0
     assert read_evaluation(folder).settings["CG-SENSE"] == "λ = 0.01, 30 iterations (fixed)"
 
@@ -249,12 +255,13 @@ def versions_of_references(folder):
     """Text of a million words, were it read as YAML."""
     lists = ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 6))
     (folder / "versions.json").write_text(f"{{command: [&a0 [x, x, x, x, x, x, x, x, x, x], {lists}]}}")
-    return "versions.json: cannot be read"
+    return "versions.json: not the versions of a run"
 
 
 @pytest.mark.parametrize("spoil", [other_fields, versions_of_references])
 def test_a_damaged_evaluation_is_one_line(runs, tmp_path, capsys, spoil):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
+    unlist(folder)
     expected = spoil(folder)
     assert msm("report", folder) == 2
     error = capsys.readouterr().err
@@ -271,6 +278,8 @@ def other_shape(folder):
 def test_a_mistake_is_one_line_and_writes_nothing(runs, tmp_path, capfd, spoil):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
     expected = spoil(folder)
+    unlist(folder)
+    seal(folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     capfd.readouterr()
     assert msm("evaluate", folder) == 2

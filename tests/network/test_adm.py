@@ -128,7 +128,7 @@ def test_channels_of_a_group_share_their_normalisation(groups):
 
 
 def test_networks_saved_before_there_were_groups_and_patches_load(network, images, tmp_path):
-    network.save(tmp_path)
+    network.write(tmp_path)
     settings = {name: value for name, value in SETTINGS.items() if name not in ("num_groups", "patch_size")}
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert_close(ADMNetwork.load(tmp_path)(images, 5.5), network(images, 5.5), rtol=0, atol=0)
@@ -207,8 +207,8 @@ def test_save_and_load(network, images, tmp_path):
     assert torch.equal(torch.get_rng_state(), random_state)
     assert loaded.settings == SETTINGS
     files = sorted((tmp_path / "new" / "folder").iterdir())
-    assert [file.name for file in files] == ["config.json", "model.safetensors"]
-    assert files[0].stat().st_mode == files[1].stat().st_mode
+    assert [file.name for file in files] == ["SHA256SUMS", "config.json", "model.safetensors"]
+    assert len({file.stat().st_mode for file in files}) == 1
     for (name, value), other in zip(network.state_dict().items(), loaded.state_dict().values()):
         assert_close(value, other, rtol=0, atol=0, msg=name)
     assert all(parameter.requires_grad for parameter in loaded.parameters())
@@ -272,7 +272,7 @@ def test_load_names_a_missing_file(network, tmp_path, missing):
     ],
 )
 def test_load_refuses_settings(network, tmp_path, text, message):
-    network.save(tmp_path)
+    network.write(tmp_path)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=message) as info:
         ADMNetwork.load(tmp_path)
@@ -281,7 +281,7 @@ def test_load_refuses_settings(network, tmp_path, text, message):
 
 @pytest.mark.parametrize("kept", [0, 5, 1000, 100_000])
 def test_load_refuses_a_truncated_file(network, tmp_path, kept):
-    network.save(tmp_path)
+    network.write(tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError, match=r"model\.safetensors: damaged") as info:

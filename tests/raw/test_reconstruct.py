@@ -177,7 +177,7 @@ def test_a_stack_becomes_hdf5_nifti_and_pictures(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert {p.name for p in out.iterdir()} == {
         *("head", "head.h5", "head.nii", "head_std.nii"),
-        *("config.yaml", "resolved.yaml", "versions.json"),
+        *("config.yaml", "resolved.yaml", "versions.json", "SHA256SUMS"),
     }
     assert sorted(p.name for p in (out / "head").iterdir()) == ["0000.png", "0001.png", "0002.png"]
     with h5py.File(out / "head.h5") as file:
@@ -232,6 +232,11 @@ def test_a_missing_package_is_found_at_the_start(tmp_path, monkeypatch, capsys, 
     assert not (tmp_path / "out").exists()
 
 
+def kept(out):
+    """Slices of an unfinished volume."""
+    return sorted(out.rglob("head.parts/*/*.pt"))
+
+
 def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     """Stopped in the third slice, and again: the first two are not sampled again, the result is the same bits."""
     config = write_config(tmp_path, write_stack(tmp_path / "head.mrd"))
@@ -246,10 +251,10 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(raw_sampling, "sample_scan", stopping)
     assert run(monkeypatch, "sample", config) == 2
-    assert not (tmp_path / "out" / "head.h5").exists() and (tmp_path / "out" / "head.h5.partial").exists()
+    assert not (tmp_path / "out" / "head.h5").exists() and len(kept(tmp_path / "out")) == 2
     (tmp_path / "go").touch()
     assert run(monkeypatch, "sample", config) == 0
-    assert sampled == ["head:0", "head:1", "head:2"] and not list((tmp_path / "out").rglob("*.partial"))
+    assert sampled == ["head:0", "head:1", "head:2"] and not kept(tmp_path / "out")
     assert run(monkeypatch, "sample", config) == 0 and len(sampled) == 3  # all there
     with h5py.File(tmp_path / "out" / "head.h5") as a, h5py.File(tmp_path / "whole" / "head.h5") as b:
         assert all(np.array_equal(a[name], b[name]) for name in b)
@@ -259,7 +264,10 @@ def test_results_of_other_settings_are_not_mixed(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path, write_stack(tmp_path / "head.mrd", 1))
     assert run(monkeypatch, "sample", config) == 0
     assert run(monkeypatch, "sample", config, "sample.steps=3") == 2
-    assert "made with other settings or data; use another setting.save_dir" in capsys.readouterr().err
+    assert (
+        "made with other settings or data; choose another setting.save_dir (--force replaces it)"
+        in capsys.readouterr().err
+    )
 
 
 def test_draws_with_another_measured_error_are_not_mixed(tmp_path, monkeypatch, capsys):
@@ -299,15 +307,25 @@ def test_the_likelihood_weight_is_the_data_steps(tmp_path, monkeypatch):
     assert run(monkeypatch, "sample", config) == 2  # not mixed with results of another weight
 
 
-def test_a_damaged_partial_file_is_begun_anew(tmp_path):
-    def writer():
-        return VolumeWriter(tmp_path / "a.h5", 2, (4, 3), {"seed": 0})
+def test_damaged_and_swapped_slices_are_made_anew(tmp_path):
+    def left(seed=0):
+        return VolumeWriter(tmp_path / "head.h5", 3, {"seed": seed}).left
 
-    first = writer()
-    first.add(torch.ones(4, 3), torch.zeros(4, 3), noise_std=0.1, maps_residual=0.2, scale=3)
-    assert writer().done == 1 and VolumeWriter(tmp_path / "a.h5", 2, (4, 3), {"seed": 1}).done == 0
-    first.partial.write_bytes(first.partial.read_bytes()[:700])
-    assert writer().done == 0
+    writer = VolumeWriter(tmp_path / "head.h5", 3, {"seed": 0})
+    for number in (0, 1):
+        facts = {"noise_std": 0.1, "maps_residual": 0.2, "scale": 3}
+        writer.add(number, torch.full((4, 3), float(number)), torch.zeros(4, 3), b"png", **facts)
+    assert left() == {2} and left(seed=1) == {0, 1, 2}
+    first, second = kept(tmp_path)
+    whole = first.read_bytes()
+    for place in range(0, len(whole), 97):
+        first.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert left() == {0, 2}
+    first.write_bytes(whole[:700])
+    assert left() == {0, 2}
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(whole)
+    assert left() == {0, 1, 2}
 
 
 def test_badly_explained_data_is_warned_of(tmp_path, monkeypatch, capsys):
@@ -337,7 +355,7 @@ def test_memory_does_not_grow_with_the_slices(tmp_path, monkeypatch):
         return ifft2c(prepared.scan.k_space)[None].repeat(2, 1, 1, 1)
 
     monkeypatch.setattr(raw_sampling, "sample_scan", mean_of_noise)
-    monkeypatch.setattr(raw_sampling, "write_comparison", lambda *a: None)
+    monkeypatch.setattr(raw_sampling, "comparison", lambda *a: b"png")
     monkeypatch.setattr(preparing, "estimate_noise", lambda m: (torch.zeros(1), torch.zeros(1)))
     assert run(monkeypatch, "sample", config, "sample.samples=2") == 0
     assert len(held) == count and held[-1] - held[10] < 15e6

@@ -9,19 +9,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from runs import msm
+from runs import msm, unlist
 
 from msm.config.load import dump_config, load_config
 from msm.evaluate.bootstrap import mean
 from msm.evaluate.calibration import intervals
 from msm.evaluate.records import Record, read_records, read_run
-from msm.output.run_folder import RESOLVED
 from msm.report.calibration import exact, histogram, uncertainty_table
 from msm.report.gallery import viewer
 from msm.report.paper_numbers import MRI, paper_fid, paper_rows
 from msm.report.remarks import residual_remarks
 from msm.report.svg import Series, chart
 from msm.report.tables import score_table
+from msm.system.places import RESOLVED
 
 CONFIGS = Path(__file__).parents[2] / "src/msm/configs"
 CHROMIUM = Path("/usr/bin/chromium")
@@ -209,6 +209,7 @@ def test_the_papers_numbers_stand_beside_the_same_setting_only():
 
 def test_the_papers_numbers_are_in_the_table_of_that_setting(runs, tmp_path):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
+    unlist(folder)
     settings = ["data.image_size=128", "network.image_size=128", "network.attention_resolutions=[32, 16]"]
     config = load_config(folder / RESOLVED, [*settings, "inverse_problem.hole=64"])
     (folder / RESOLVED).write_text(dump_config(config))
@@ -245,6 +246,7 @@ def test_what_learned_is_told_by_its_kind_not_its_name(runs):
 
 def test_runs_that_differ_in_the_solver_share_a_section(runs, tmp_path):
     folder = shutil.copytree(runs / "mri", tmp_path / "other")
+    unlist(folder)
     other = "sample.data_step={kind: proximal, iterations: 9, likelihood_weight: 2}"
     assert load_config(folder / RESOLVED).sample.data_step.iterations == 20
     (folder / RESOLVED).write_text(dump_config(load_config(folder / RESOLVED, [other])))
@@ -283,6 +285,7 @@ def without(path, pattern):
 )
 def test_a_mistake_is_one_line_and_writes_nothing(runs, tmp_path, capfd, spoil, expected):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
+    unlist(folder)
     spoil(folder)
     capfd.readouterr()
     assert msm("report", folder, "-o", tmp_path / "page.html") == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import msm
-from msm.system.files import whole, whole_folder, write_text
+from msm.system.files import new_name, whole, whole_folder, write_text
 
 SOURCE = Path(msm.__file__).parent
 
@@ -60,7 +60,7 @@ def test_nobody_can_put_a_link_where_is_written(tmp_path, monkeypatch):
     """The temporary name is unpredictable; were it guessed, the file is made exclusively."""
     (tmp_path / "victim").write_text("precious")
     monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
-    (tmp_path / ".guessed.tmp.txt").symlink_to(tmp_path / "victim")
+    new_name(tmp_path / "a.txt").symlink_to(tmp_path / "victim")
     with pytest.raises(FileExistsError):
         write_text(tmp_path / "a.txt", "text")
     assert (tmp_path / "victim").read_text() == "precious"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, one_line
+from ..system import manifest
 from ..system.console import note
 from ..system.places import config_file
 from .faults import Fault, check
@@ -39,7 +40,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: anything the user can mend, all of it, a line each.
     """
-    raw, origin, read_as = read(config_file(Path(path)))
+    file = config_file(Path(path))
+    manifest.check(file, "settings may be changed on the command line, or in a copy elsewhere")
+    raw, origin, read_as = read(file)
     if read_as:
         note(one_line(f"{path}: {read_as}"))
     for override in overrides:

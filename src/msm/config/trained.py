@@ -20,9 +20,9 @@ class NetworkConfig(Block):
     in_channels: int = Field(
         default=AUTOMATIC, ge=1, description="null: 2 for MRI (real, imaginary), otherwise data.channels"
     )
-    num_channels: int = Field(default=128, ge=1, description="base width, a multiple of num_groups")
-    num_res_blocks: int = Field(default=2, ge=1, description="residual blocks a level")
-    channel_mult: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    num_channels: int = Field(default=128, ge=1, le=8192, description="base width, a multiple of num_groups")
+    num_res_blocks: int = Field(default=2, ge=1, le=64, description="residual blocks a level")
+    channel_mult: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
         min_length=1, max_length=9, description="width of each level in units of num_channels, e.g. [1, 1, 2, 3, 4]"
     )
     attention_resolutions: tuple[Annotated[int, Field(ge=1)], ...] = Field(

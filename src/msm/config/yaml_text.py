@@ -27,18 +27,24 @@ SCALARS = {  # how plain text of each type looks, and how it begins
 
 
 DEEPEST = 50  # nodes within nodes
+MOST_ALIASES = 16  # each may double what is there
 
 
 class _Loader(yaml.SafeLoader):
     """Plain values, tuples, no key twice; no other tag."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's own name; filled below)
-    depth = 0  # of the node at hand
+    depth = aliases = 0  # of the node at hand; so far
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Bounded here: how deep Python itself goes, other libraries change."""
         if self.depth >= DEEPEST:
             raise RecursionError
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > MOST_ALIASES:
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+                raise yaml.composer.ComposerError(None, None, "more aliases than a config needs; write it out", mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from ..errors import DataError
+from ..errors import DataError, is_damage
 from .folder import Account
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # whatever a file is named: Pillow gives EPS to Ghostscript, a program
@@ -77,6 +77,8 @@ def decode(path: Path, rules: Rules, account: Account, measured: np.ndarray | No
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except Exception as error:  # the decoders of damaged files raise whatever they stumble over
+        if not is_damage(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not a readable image ({reason}); mend or remove it") from None
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import DataError
+from ..system.files import check_name
+from ..system.places import is_run
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 PHOTOS = {*SUFFIXES, ".npy"}  # that miss pixels: NaN in an array says so
@@ -75,6 +77,7 @@ def image_files(
             account.left_out[AGAIN] += 1
         else:
             seen.add(real)
+            check_name(path)
             found.append(path)
     if not found:
         held = f" (left out: {other})" if (other := _words(account.left_out)) else ""
@@ -107,6 +110,8 @@ def _walk(folder: Path, seen: set[str], account: Account) -> Iterator[tuple[Path
                     account.left_out["hidden"] += 1
                 elif entry.is_symlink():
                     links.append(place / entry.name)
+                elif entry.is_dir() and is_run(place / entry.name):
+                    account.left_out["folders of runs"] += 1
                 elif entry.is_dir():
                     folders.append(place / entry.name)
                 elif entry.is_file():

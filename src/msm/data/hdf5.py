@@ -5,6 +5,7 @@ for up to 4 gigabytes.
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, is_damage
 
 OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
 LARGEST_PACKING = 1032  # times smaller than it was: deflate packs nothing better
@@ -39,6 +40,8 @@ def open_hdf5(
     try:
         file = h5py.File(path, "r")
     except OSError as error:
+        if not is_damage(error):
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not readable as HDF5, damaged or cut off ({reason}); copy or make it again") from None
     try:
@@ -144,5 +147,7 @@ def readable(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
+        if not is_damage(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise DataError(f"{path}: damaged ({reason}); copy or make the file again") from None

@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..measurement import Measurement
 from ..noise import estimate_noise, pool_noise
 from ..system.console import say, track
-from ..system.files import whole
+from ..system.manifest import check, replacing
 from .store import Acquisitions, MeasurementStore
 
 
@@ -82,7 +82,10 @@ def noise_record(store: MeasurementStore, path: Path) -> tuple[Tensor, Tensor]:
     """
     names = store.names(range(len(store)))
     if not path.exists():
-        with whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        with (
+            replacing(path.parent, lambda n: n == path.name) as filled,
+            (filled / path.name).open("w", encoding="utf-8") as file,
+        ):
             for i, name in enumerate(track(names, "estimating noise")):
                 try:
                     rho, error = estimate_noise(store[i])
@@ -91,12 +94,15 @@ def noise_record(store: MeasurementStore, path: Path) -> tuple[Tensor, Tensor]:
                     raise DataError(f"{store.path}: item {i} ({name}): {reason}; {remedy}") from None
                 line = {"item": i, "name": name, "noise_std": rho.item(), "standard_error": error.item()}
                 file.write(json.dumps(line) + "\n")
+    check(path, "remove it, and the noise is estimated again")
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         named = [line["name"] for line in lines]
         rho, error = (torch.tensor([line[key] for line in lines]) for key in ("noise_std", "standard_error"))
     except (ValueError, KeyError, TypeError) as reason:
         raise DataError(f"{path}: not the record of noise estimates it should be ({reason}); remove it") from None
+    if not (rho.isfinite() & (rho >= 0) & error.isfinite()).all():
+        raise DataError(f"{path}: holds values that are no noise level; remove it")
     if named != names:
         raise DataError(f"{path}: holds the noise of other items than {store.path}; use another setting.save_dir")
     return rho, error

@@ -5,7 +5,9 @@
     /maps        (N or 1, coils, H, W)   complex64, MRI only
     /noise_std   (N,)                    float32, ρ per real component
     /name        (N,)                    the item's identity
-    attributes   format, version, provenance (JSON)
+    attributes   format, version, provenance (JSON), sha256 of provenance and names
+
+Arrays are checked by fletcher32, and how they lie in the file by HDF5's own sums.
 
 The truth, where a simulation has one, goes into a file of its own that only evaluation opens:
 
@@ -13,6 +15,7 @@ The truth, where a simulation has one, goes into a file of its own that only eva
     /name        (N,)
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -63,6 +66,7 @@ def check_target(path: Path) -> None:
         raise DataError(f"{path}: cannot be written ({reason}); choose another path")
 
 
+CHECKED = ("v110", "v110")  # of HDF5's layouts, the first that has sums of its own of everything but the data
 Writer = TypeVar("Writer", bound="_Writer")
 
 
@@ -80,7 +84,8 @@ class _Writer:
 
     def __enter__(self: Writer) -> Writer:
         with ExitStack() as stack:
-            self.file = stack.enter_context(h5py.File(stack.enter_context(whole(self.path)), "w"))
+            file = h5py.File(stack.enter_context(whole(self.path)), "w", libver=CHECKED)
+            self.file = stack.enter_context(file)
             self.file.attrs.update(self._about)
             self.file.create_dataset("name", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))
             self._open = stack.pop_all()
@@ -91,6 +96,7 @@ class _Writer:
             return self._open.__exit__(*error)
         with self._open:
             self.file.attrs["provenance"] = json.dumps(self.provenance)
+            self.file.attrs["sha256"] = _digest(self.file)
         return None
 
     def _append(self, name: str, **fields: Any) -> None:
@@ -269,6 +275,15 @@ class MeasurementStore(torch.utils.data.Dataset[Measurement]):
                 )
 
 
+def _digest(file: h5py.File) -> str:
+    """SHA-256 of what fletcher32 does not guard: where the data comes from, and the items' names."""
+    names = file["name"][:]
+    digest = hashlib.sha256(str(file.attrs["provenance"]).encode())
+    for name in names:
+        digest.update(len(name).to_bytes(8, "little") + name)
+    return digest.hexdigest()
+
+
 def _check_content(path: Path, file: h5py.File) -> None:
     """Refuse shapes that do not go together, other types, and names of a length that the file does not hold."""
     count, channels, height, width = file["values"].shape
@@ -286,6 +301,8 @@ def _check_content(path: Path, file: h5py.File) -> None:
         if data.dtype.kind not in KINDS[name]:
             raise DataError(f"{path}: {name} is {data.dtype}, which is no type for it; write it as StoreWriter does")
     check_lengths(path, file["name"])
+    if file.attrs.get("sha256", _digest(file)) != _digest(file):
+        raise DataError(f"{path}: names or provenance are not as they were written; copy or make it again")
     if (file["values"].dtype.kind == "c") != ("maps" in file):
         raise DataError(f"{path}: complex values and maps go together, only one is there; acquire the items again")
 

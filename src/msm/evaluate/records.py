@@ -9,7 +9,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from ..config.load import Config
 from ..data.acquire import Source
 from ..errors import DataError
 from ..output.files import read_arrays, write_arrays
-from ..output.run_folder import EVALUATION, GALLERY, MEASURED, RECORDS, VERSIONS, forget, run_config
+from ..output.run_folder import EVALUATION, GALLERY, JUDGED, MEASURED, RECORDS, read_versions, run_config
 from ..system.files import write_text
+from ..system.manifest import check, replacing
 from .bootstrap import Estimate
 from .held_out import Prediction, Verdict
 from .memorisation import Nearest
@@ -233,10 +233,10 @@ def write_evaluation(
     folder: Path, records: Sequence[Record], facts: Evaluation, pictures: Pictures, names: Sequence[str]
 ) -> None:
     """Write records, what is said of the whole run and the gallery, in place of an earlier evaluation."""
-    forget(folder)
-    write_arrays(folder / GALLERY, {title: images for title, (_, images) in pictures.items()}, names)
-    write_text(folder / RECORDS, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
-    write_text(folder / EVALUATION, facts.model_dump_json(indent=1) + "\n")
+    with replacing(folder, lambda name: name in JUDGED) as filled:
+        write_arrays(filled / GALLERY, {title: images for title, (_, images) in pictures.items()}, names)
+        write_text(filled / RECORDS, "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records))
+        write_text(filled / EVALUATION, facts.model_dump_json(indent=1) + "\n")
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -248,6 +248,7 @@ def read_records(folder: Path) -> list[Record]:
     path = folder / RECORDS
     if not path.is_file() or not (folder / EVALUATION).is_file():
         raise DataError(f"{folder}: is not evaluated; run first: msm evaluate {folder}")
+    check(path, f"run again: msm evaluate {folder}")
     lines = enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
     return [_parse(Record, line, f"{path}, line {n}", folder) for n, line in lines if line.strip()]
 
@@ -255,6 +256,7 @@ def read_records(folder: Path) -> list[Record]:
 def read_evaluation(folder: Path) -> Evaluation:
     """What is said of the whole run; see `read_records`."""
     path = folder / EVALUATION
+    check(path, f"run again: msm evaluate {folder}")
     return _parse(Evaluation, path.read_text(encoding="utf-8", errors="replace"), str(path), folder)
 
 
@@ -268,11 +270,7 @@ def read_run(folder: Path, label: str) -> Run:
     gallery = read_arrays(folder / GALLERY, f"run again: msm evaluate {folder}")
     if gallery.keys() != {"names", *evaluation.layers}:
         raise DataError(f"{folder / GALLERY}: does not fit {EVALUATION}; run again: msm evaluate {folder}")
-    try:
-        made = dict(json.loads((folder / VERSIONS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{folder / VERSIONS}: cannot be read ({error}); run msm sample again") from error
-    return Run(folder, label, config, records, evaluation, gallery, made)
+    return Run(folder, label, config, records, evaluation, gallery, read_versions(folder))
 
 
 def _parse(model: type[Facts], text: str, where: str, folder: Path) -> Facts:

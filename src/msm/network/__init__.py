@@ -3,7 +3,7 @@
 from .adapted import adapt
 from .adm import ADMNetwork, SettingError, check_settings
 from .published import PublishedWeights, load_published_weights, published_shapes
-from .stored import StoredNetwork, read_json, read_tensors
+from .stored import StoredNetwork, read_tensors
 
 __all__ = [
     "ADMNetwork",

@@ -11,8 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError
-from ..system.files import whole, write_text
+from ..errors import DataError, is_damage
+from ..system.files import write_text
+from ..system.manifest import check, read_json, replacing
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -49,10 +50,14 @@ class StoredNetwork(nn.Module):
         """
         if not dtype.is_floating_point:
             raise ValueError(f"weights cannot be saved as {dtype}, expected a floating type")
+        with replacing(Path(folder), lambda name: name in (CONFIG_FILE, WEIGHTS_FILE), force=True) as filled:
+            self.write(filled, dtype)
+
+    def write(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """The files of `save`, into a folder that holds none of them."""
         weights = {name: _of_type(value, dtype).contiguous() for name, value in self.inner.state_dict().items()}
-        with whole(Path(folder) / WEIGHTS_FILE) as temporary:  # save_file would make it private (0600)
-            temporary.write_bytes(safetensors.torch.save(weights, {"format": "pt"}))
-        write_text(Path(folder) / CONFIG_FILE, json.dumps(self.settings, indent=2) + "\n")
+        (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(weights, {"format": "pt"}))  # save_file: private
+        write_text(folder / CONFIG_FILE, json.dumps(self.settings, indent=2) + "\n")
 
     def read(self, folder: str | os.PathLike[str]) -> dict[str, Tensor]:
         """Weights that `save` wrote, by name; they are not taken up yet.
@@ -84,21 +89,6 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return read_json(Path(folder) / CONFIG_FILE, "the settings of a network")
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """The object that a JSON file holds.
-
-    Raises:
-        DataError: it is missing, damaged, or something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not {what} ({error}); copy it again from where it was written") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not {what}, but a {type(content).__name__}; copy it again from where it was written")
-    return content
-
-
 def shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a module."""
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}
@@ -117,6 +107,7 @@ def read_tensors(path: Path) -> dict[Any, Any]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; copy it from where it was written")
+    check(path, "copy it again from where it was written")
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)
@@ -125,6 +116,8 @@ def read_tensors(path: Path) -> dict[Any, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle may raise anything
+        if not is_damage(error):
+            raise
         raise DataError(
             f"{path}: not a readable state dict of plain tensors (code in it is never run); copy it again or, where "
             "it was made, write its state dict alone by torch.save"

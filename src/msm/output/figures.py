@@ -14,6 +14,7 @@ from ..system.files import whole
 from .files import write_array
 from .run_folder import GRID, IMAGES, PICTURES
 
+MAKER = "msm, measurement score-based diffusion models"  # in files that need not lie in a run folder
 PANEL, GAP = 1.75, 0.05  # inches: the width of a picture, and what is between two
 
 
@@ -79,13 +80,22 @@ def write_samples(folder: Path, images: Tensor, names: Sequence[str]) -> None:
 
 
 def write_comparison(path: Path, title: str, rows: Sequence[str], columns: Sequence[Column]) -> None:
-    """Write a figure with one row an image and one column a method, a colour bar below each column of maps.
+    """Write a figure by `comparison`, as PNG, PDF or SVG."""
+    with whole(path) as temporary:
+        temporary.write_bytes(comparison(title, rows, columns, path.suffix.lower()))
+
+
+def comparison(title: str, rows: Sequence[str], columns: Sequence[Column], suffix: str = ".png") -> bytes:
+    """A figure with one row an image and one column a method, a colour bar below each column of maps.
 
     Args:
-        path: PNG, PDF or SVG file.
         title: heading of the figure.
         rows: a label for each row, or nothing.
         columns: what stands side by side.
+        suffix: .png, .pdf or .svg.
+
+    Returns:
+        the content of a file of this format.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -120,9 +130,11 @@ def write_comparison(path: Path, title: str, rows: Sequence[str], columns: Seque
         if marked:
             said = "yellow: the highest PSNR of its row"
             figure.text(left / size[0], bottom / 2 / size[1], said, va="center", fontsize=7)
-        dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(path.suffix.lower())
-        with whole(path) as temporary:
-            figure.savefig(temporary, dpi=150, metadata=dates)
+        about = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(suffix, {})
+        maker: Any = {"Software" if suffix == ".png" else "Creator": MAKER, **about}
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix[1:], dpi=150, metadata=maker)
+        return content.getvalue()
 
 
 def _panel(axis: Any, column: Column, row: int) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, is_damage
 from ..system.files import whole
+from ..system.manifest import check
 
 
 def write_array(path: Path, array: Tensor) -> None:
@@ -26,16 +27,19 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], names: Sequence[str])
 
 
 def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
-    """Read an .npz or .npy file ("array"), executing nothing.
+    """Read an .npz or .npy file ("array") as it was written, executing nothing.
 
     Raises:
         DataError: it is missing or damaged, with the remedy.
     """
     if not path.is_file():
         raise DataError(f"{path}: missing; {remedy}")
+    check(path, remedy)
     try:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
             return {"array": found} if isinstance(found, np.ndarray) else dict(found)
     except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and not is_damage(error):
+            raise
         raise DataError(f"{path}: damaged ({error}); {remedy}") from error

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..data.store import StoreWriter, check_target
+from ..data.store import MeasurementStore, StoreWriter, check_target
 from ..errors import DataError
 from ..system.console import track
 from ..system.files import digest, write_text
@@ -102,6 +102,24 @@ def import_store(
     return lines
 
 
+def is_imported(
+    files: Sequence[Path], path: Path, size: tuple[int, int] | None, coils: int | None, maps: Path | None
+) -> bool:
+    """Whether a store is there that these very files were imported into, in this way: see `import_store`."""
+    manifest = manifest_path(path)
+    if not (path.is_file() and manifest.is_file()):
+        return False
+    try:
+        lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+        made = [(line["sha256"], line.get("coil_maps_sha256")) for line in lines]
+    except (ValueError, KeyError, TypeError):
+        return False
+    asked = {"coils": coils} if size is None else {"coils": coils, "size": list(size)}
+    found = MeasurementStore(path).provenance
+    same = all(found.get(name, coils) == value for name, value in asked.items())
+    return same and made == [(digest(file), maps and digest(maps_file(file, maps))) for file in files]
+
+
 def _look_through(
     read: ReadThrough, size: tuple[int, int] | None, coils: int | None, maps: Path | None, workers: int
 ) -> tuple[list[Path], tuple[int, int]]:
@@ -148,17 +166,34 @@ def _import_file(job: _Job) -> dict[str, Any] | DataError:
         how["coil_maps_sha256"] = digest(maps_file(job.file, job.maps))
     key = hashlib.sha256(json.dumps([sha256, job.file.stem, how]).encode()).hexdigest()[:32]
     part, record = job.parts / f"{key}.h5", job.parts / f"{key}.json"
-    if part.exists():
-        return {"file": str(job.file), **json.loads(record.read_text(encoding="utf-8"))}
+    if (kept := _kept(part, record, key)) is not None:
+        return {"file": str(job.file), **kept}
     line: dict[str, Any] = {"key": key, "sha256": sha256, "slices": 0, **{fact: [] for fact in FACTS}}
     try:
         with StoreWriter(part, {}) as writer:
             for scan in import_scans([job.file], job.maps):
                 _add(writer, scan, job, line)
-            write_text(record, json.dumps(line))  # before the part is in its place: where there is a part is a line
+        write_text(record, json.dumps({"line": line, "sha256": _digest_of(part, line)}))
     except DataError as error:
         return error
     return {"file": str(job.file), **line}
+
+
+def _kept(part: Path, record: Path, key: str) -> dict[str, Any] | None:
+    """The line of a part that an earlier run made, if both are as they were written."""
+    if not (part.is_file() and record.is_file()):
+        return None
+    try:
+        held = json.loads(record.read_text(encoding="utf-8"))
+        line, written = held["line"], held["sha256"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return line if line.get("key") == key and written == _digest_of(part, line) else None
+
+
+def _digest_of(part: Path, line: dict[str, Any]) -> str:
+    """SHA-256 of a part and its line."""
+    return hashlib.sha256(f"{digest(part)} {json.dumps(line)}".encode()).hexdigest()
 
 
 def _add(writer: StoreWriter, scan: Scan, job: _Job, line: dict[str, Any]) -> None:

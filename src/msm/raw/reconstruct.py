@@ -17,11 +17,12 @@ from ..data_step import DataStep, Proximal
 from ..denoiser import Denoiser, PartialDenoiser
 from ..errors import DataError
 from ..measurement import Measurement
-from ..output.figures import Column, spread, write_comparison
+from ..output.figures import Column, comparison, spread
 from ..sample.draw import samples_of
 from ..sampling import Sampler
 from ..system.console import track
-from ..system.files import digest
+from ..system.files import digest, fitting
+from ..system.manifest import check_ours
 from ..system.processes import processes
 from .geometry import Geometry, affine
 from .prepare import Prepared, check_calibration, prepare
@@ -29,7 +30,7 @@ from .read_through import ReadThrough, remarks
 from .readers import import_scans
 from .readers.given_maps import maps_file
 from .scan import Scan, padded_size, unfit
-from .volume_files import VolumeWriter
+from .volume_files import VolumeWriter, outputs
 
 
 def sample_scan(
@@ -98,7 +99,18 @@ def survey(read: ReadThrough, maps: Path | None = None) -> dict[str, Volume]:
                 other = volumes[name].file
                 raise DataError(f"{file}: {other} has the same name, which the results would have; rename one")
             volumes[name] = volume
+    _check_outputs(volumes)
     return volumes
+
+
+def _check_outputs(volumes: dict[str, Volume]) -> None:
+    """Refuse volumes one of which would be written over files of another: a_std.npy over the deviation of a.npy."""
+    written: dict[Path, Volume] = {}
+    for name, volume in volumes.items():
+        for path in outputs(Path(), name):
+            if (other := written.setdefault(path, volume)) is not volume:
+                what = f"results of {other.file.name}, {path}, would lie where its own do"
+                raise DataError(f"{volume.file}: {what}; rename one of the two")
 
 
 def _volumes(file: Path, read: ReadThrough, maps: Path | None) -> dict[str, Volume]:
@@ -140,10 +152,10 @@ def check_slices(
         for scan in import_scans([file], maps):
             name = volume_name(scan, file, read.files)
             counts[name] += 1
-            if counts[name] > writers[name].done:
+            if counts[name] - 1 in writers[name].left:
                 warnings.extend(filter(None, [prepare(scan, padded_size(scan, divisor)).warning]))
 
-    left = dict.fromkeys(v.file for name, v in volumes.items() if writers[name].done < len(v.slices))
+    left = dict.fromkeys(v.file for name, v in volumes.items() if writers[name].left)
     for file in track(left, "coil maps", total=len(left)):
         read.attempt(file, partial(work, file))
     for name in [name for name, volume in volumes.items() if volume.file in read.bad]:
@@ -174,19 +186,22 @@ def volume_name(scan: Scan, file: Path, files: Sequence[Path]) -> str:
     """
     common = os.path.commonpath([other.absolute().parent for other in files])
     folders = file.absolute().parent.relative_to(common).parts
-    return "_".join([*folders, scan.name.rpartition(":")[0].replace(":", "_").replace("/", "_")])
+    return fitting("_".join([*folders, scan.name.rpartition(":")[0].replace(":", "_").replace("/", "_")]))
 
 
-def open_writers(volumes: dict[str, Volume], config: Config, weights: Mapping[str, str]) -> dict[str, VolumeWriter]:
+def open_writers(
+    volumes: dict[str, Volume], config: Config, weights: Mapping[str, str], *, force: bool = False
+) -> dict[str, VolumeWriter]:
     """Writers of the volumes' HDF5 files; each finds what an earlier run of the same settings left.
 
     Args:
         volumes: from `survey`.
         config: setting, data, sample and inverse_problem blocks.
         weights: hashes of what samples follow from in the weights, by name.
+        force: whether volumes that were made in another way, and files of others, are replaced.
 
     Raises:
-        ConfigError: if a volume is there already and was made in another way.
+        ConfigError: if a volume is there already and was made in another way, or files of others are in the way.
     """
     writers, how, maps = {}, {**identity.samples(config), **weights}, config.setting.coil_maps
     for name, volume in volumes.items():
@@ -194,10 +209,12 @@ def open_writers(volumes: dict[str, Volume], config: Config, weights: Mapping[st
         if maps is not None:
             about["coil_maps_sha256"] = digest(maps_file(volume.file, maps))
         path = config.setting.save_dir / f"{name}.h5"
-        writers[name] = VolumeWriter(path, len(volume.slices), volume.shape, about)
-    found = gather_object([{name: writer.done for name, writer in writers.items()}])[0]  # before anyone writes
+        writers[name] = VolumeWriter(path, len(volume.slices), about, force=force)
+    found = gather_object([{name: writer.left for name, writer in writers.items()}])[0]  # before anyone writes
     for name, writer in writers.items():
-        writer.done = found[name]
+        writer.left = found[name]
+        if not (force or writer.finished):
+            check_ours(config.setting.save_dir, [path.name for path in writer.files])
     return writers
 
 
@@ -234,27 +251,26 @@ def reconstruct_volumes(
     for number, (name, scan) in enumerate(scans_of(read, volumes, config.setting.coil_maps)):
         index, writer, volume = counts[name], writers[name], volumes[name]
         counts[name] += 1
-        if index >= writer.done:
+        if index in writer.left:
             prepared = prepare(scan, padded_size(scan, denoiser.divisor))
             first = settings.seed + number * settings.samples  # `number` counts the slices of all files
             samples = draw(prepared, seeds=range(first, first + settings.samples))
             if processes().is_main_process:
-                _write(writer, prepared, samples)
-            else:
-                writer.done += 1
+                _write(writer, index, prepared, samples)
         if counts[name] == len(volume.slices) and processes().is_main_process:
             writer.finish(affine(volume.shape, volume.slices), volume.slices[0].voxel_mm)
 
 
-def _write(writer: VolumeWriter, prepared: Prepared, samples: Tensor) -> None:
+def _write(writer: VolumeWriter, number: int, prepared: Prepared, samples: Tensor) -> None:
     """Mean and standard deviation on the file's grid: into the volume, in the file's units, and as a PNG."""
-    scan, number = prepared.scan, writer.done
+    scan = prepared.scan
     images = unfit(samples, scan)
     mean, deviation = images.mean(0, keepdim=True), spread(images[None]) if len(images) > 1 else None
     columns = [Column(f"mean of {len(images)} samples" if len(images) > 1 else "one sample", mean)]
     if deviation is not None:
         columns.append(Column("std. deviation", deviation, is_map=True))
-    write_comparison(writer.path.with_suffix("") / f"{number:04d}.png", scan.name, [""], columns)
+    picture = comparison(scan.name, [""], columns)
     scale = scan.provenance["scale"]
     facts = {"noise_std": prepared.noise_std, "maps_residual": prepared.residual, "scale": scale}
-    writer.add(mean[0, 0].abs() / scale, None if deviation is None else deviation[0, 0] / scale, **facts)
+    std = None if deviation is None else deviation[0, 0] / scale
+    writer.add(number, mean[0, 0].abs() / scale, std, picture, **facts)

@@ -1,4 +1,4 @@
-"""Reconstructed volumes as files: HDF5 that grows slice by slice, and NIfTI.
+"""Reconstructed volumes as files: HDF5 and NIfTI, put together from slices that are kept one by one.
 
     /reconstruction       (slices, H, W)   float32, magnitude of the mean of the samples, in the file's units
     /standard_deviation   (slices, H, W)   float32, of the samples' magnitudes; not there for one sample
@@ -14,76 +14,99 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
-from ..errors import ConfigError, optional
-from ..system.files import put, whole
+from ..errors import ConfigError, is_damage, optional
+from ..sample.kept_batches import Parts
+from ..system.files import fingerprint, whole
+from ..system.manifest import check, replacing
 
 IMAGES = ("reconstruction", "standard_deviation")
 FACTS = ("noise_std", "maps_residual", "scale")
 
 
 class VolumeWriter:
-    """A volume's HDF5 file; what is not complete has the suffix .partial, and is gone on with.
+    """A volume's slices, kept one by one as they come, and its files, which are put together from all of them.
 
-    The file is closed between slices, so a run may end at any time, and memory does not grow.
+    A run may end at any time: the next one takes up every slice that was kept whole.
 
     Args:
-        path: the file to make.
+        path: the HDF5 file to make.
         count: number of slices.
-        shape: H and W.
         provenance: how the volume is made, JSON-friendly: only slices made in the same way are kept.
+        force: whether a volume that was made in another way is replaced, and what is not ours.
 
     Raises:
         ConfigError: if the file is there and was made in another way.
+        DataError: if it is not as it was written.
     """
 
-    def __init__(self, path: Path, count: int, shape: tuple[int, int], provenance: dict[str, Any]):
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
-        self._size, self._provenance = (count, *shape), json.dumps(provenance, sort_keys=True)
-        made, begun = _attributes(path), _attributes(self.partial)
-        if path.exists() and made.get("provenance") != self._provenance:
-            raise ConfigError(f"{path}: was made with other settings or data; use another setting.save_dir")
-        left = int(begun.get("done", 0)) if begun.get("provenance") == self._provenance else 0
-        self.done = count if path.exists() else left
+    def __init__(self, path: Path, count: int, provenance: dict[str, Any], *, force: bool = False):
+        self.path, self.count, self.force = path, count, force
+        self._provenance = json.dumps(provenance, sort_keys=True)
+        self._kept = Parts(path.parent, fingerprint([self._provenance, path.name], []), f"{path.stem}.parts")
+        self.finished = path.exists() and _attributes(path).get("provenance") == self._provenance
+        if path.exists() and not force:
+            check(path, "remove it, and it is made anew")
+            if not self.finished:
+                remedy = "choose another setting.save_dir (--force replaces it)"
+                raise ConfigError(f"{path}: was made with other settings or data; {remedy}")
+        self.left = set() if self.finished else {n for n in range(count) if not self._kept.has(range(n, n + 1))}
 
-    def add(self, mean: Tensor, deviation: Tensor | None, **facts: float) -> None:
-        """Write the next slice.
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that is written of the volume, and the folder of its pictures."""
+        return outputs(self.path.parent, self.path.stem)
+
+    def add(self, number: int, mean: Tensor, deviation: Tensor | None, picture: bytes, **facts: float) -> None:
+        """Keep a slice.
 
         Args:
+            number: of the slice.
             mean: magnitude (H, W).
             deviation: standard deviation (H, W); None, for every slice, if there is one sample.
+            picture: of both, a PNG.
             facts: noise_std, maps_residual and scale.
         """
         images = dict(zip(IMAGES, (mean,) if deviation is None else (mean, deviation)))
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(self.partial, "r+" if self.done else "w") as file:
-            if self.done == 0:
-                file.attrs["provenance"] = self._provenance
-                for name in images:
-                    file.create_dataset(name, self._size, np.float32, chunks=(1, *self._size[1:]))
-                for name in FACTS:
-                    file.create_dataset(name, self._size[:1], np.float32)
-            for name, value in {**images, **facts}.items():
-                file[name][self.done] = value
-            self.done += 1
-            file.attrs["done"] = self.done
+        numbers = {name: torch.tensor(value, dtype=torch.float32) for name, value in facts.items()}
+        drawn = torch.frombuffer(bytearray(picture), dtype=torch.uint8)
+        self._kept.put(range(number, number + 1), {**images, **numbers, "picture": drawn})
+        self.left.discard(number)
 
     def finish(self, affine: np.ndarray | None, voxel_mm: tuple[float, float, float] | None) -> None:
-        """Write NAME.nii and, of several samples, NAME_std.nii, and move the HDF5 file into place, once.
+        """Write the HDF5 file, NAME.nii and, of several samples, NAME_std.nii, and pictures in NAME/, once.
 
         Args:
             affine: voxels to millimetres, from `msm.raw.geometry`; None if not known.
             voxel_mm: size of the voxels along H, W and across, or None.
         """
-        if self.path.exists():
+        if self.finished:
             return
-        with h5py.File(self.partial, "r+") as file:
+        tops = {path.name for path in self.files}
+        with replacing(self.path.parent, lambda name: Path(name).parts[0] in tops, force=self.force) as filled:
+            self._write(filled, affine, voxel_mm)
+        self._kept.remove()
+        self.finished = True
+
+    def _write(self, folder: Path, affine: np.ndarray | None, voxel_mm: tuple[float, float, float] | None) -> None:
+        pictures = folder / self.path.stem
+        pictures.mkdir()
+        with h5py.File(folder / self.path.name, "w") as file:
+            file.attrs["provenance"] = self._provenance
             if affine is not None:
                 file.attrs["affine"] = affine
+            for number in range(self.count):
+                kept = self._kept.read(range(number, number + 1))
+                (pictures / f"{number:04d}.png").write_bytes(kept.pop("picture").numpy().tobytes())
+                for name, value in kept.items():
+                    if number == 0:
+                        chunks = (1, *value.shape) if value.ndim else None
+                        file.create_dataset(name, (self.count, *value.shape), np.float32, chunks=chunks)
+                    file[name][number] = value.numpy()
             for name, suffix in ((n, s) for n, s in zip(IMAGES, ("", "_std")) if n in file):
-                write_nifti(self.path.with_name(f"{self.path.stem}{suffix}.nii"), file[name], affine, voxel_mm)
-        put(self.partial, self.path)
+                write_nifti(folder / f"{self.path.stem}{suffix}.nii", file[name], affine, voxel_mm)
 
     def facts(self) -> dict[str, np.ndarray]:
         """noise_std, maps_residual and scale of each slice of the finished file (slices,)."""
@@ -91,12 +114,19 @@ class VolumeWriter:
             return {name: file[name][:] for name in FACTS}
 
 
+def outputs(folder: Path, name: str) -> tuple[Path, ...]:
+    """Where a volume of a name is written: HDF5, NIfTI of its mean and its deviation, the folder of its pictures."""
+    return (*(folder / f"{name}{end}" for end in (".h5", ".nii", "_std.nii")), folder / name)
+
+
 def _attributes(path: Path) -> dict[str, Any]:
-    """Those of an HDF5 file; none if it is missing, or cut off: then it is made anew."""
+    """Those of an HDF5 file; none if it is no such file."""
     try:
         with h5py.File(path, "r") as file:
             return dict(file.attrs)
-    except OSError:
+    except OSError as error:
+        if not is_damage(error):
+            raise
         return {}
 
 

@@ -8,18 +8,29 @@ import torch
 from ..errors import ConfigError
 from ..evaluate.comparison import write_compared
 from ..evaluate.records import LEARNED, Pictures, Record, Run
+from ..output.figures import MAKER
 
 FORMATS = (".pdf", ".svg", ".png")
 
 
-def check_figure(path: Path) -> None:
-    """Refuse a figure of a format that is not offered, before any work.
+def check_output(option: str, path: Path, formats: Sequence[str], *, force: bool = False) -> None:
+    """Refuse a file to write, before any work: one of a format that is not offered, or of others.
+
+    Args:
+        option: of the command.
+        path: the file.
+        formats: the endings that are offered.
+        force: whether a file of others is replaced.
 
     Raises:
-        ConfigError: with those that are.
+        ConfigError: with what to do.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"--figure: {path} must end in {', '.join(FORMATS)}")
+    if path.suffix.lower() not in formats:
+        raise ConfigError(f"{option}: {path} must end in {', '.join(formats)}")
+    if path.is_dir():
+        raise ConfigError(f"{option}: {path} is a folder; name a file")
+    if path.exists() and not force and MAKER.encode() not in path.read_bytes():
+        raise ConfigError(f"{option}: {path} is there, and was not made by msm report; choose another name, or --force")
 
 
 def write_figure(path: Path, groups: Sequence[Sequence[Run]]) -> None:

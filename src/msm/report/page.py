@@ -8,8 +8,10 @@ from ..config import identity
 from ..config.load import Config, dump_config
 from ..config.measured import CartesianMaskConfig, UndersamplingProblem
 from ..evaluate.records import Run, read_run
+from ..output.figures import MAKER
 from ..output.run_folder import LOG, RECORDS, ROUND, versions
 from ..system.files import write_text
+from ..system.manifest import MANIFEST, write_listed
 from ..system.places import weights_folder
 from . import calibration
 from .charts import cost_chart, loss_chart, neighbour_chart
@@ -68,9 +70,13 @@ def write_page(path: Path, folders: Sequence[Path], command: str, figure: Path |
         losses=[loss_chart(log) for log in dict.fromkeys(logs)],
         runs=[(run.label, run.made, dump_config(run.config)) for run in runs],
         command=command,
+        maker=MAKER,
         versions=versions(),
     )
-    write_text(path, html)
+    if (path.parent / MANIFEST).is_file():
+        write_listed(path, html)
+    else:
+        write_text(path, html)
 
 
 def _logs(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from ..data.store import Acquisitions
 from ..denoiser import ERROR_FILE, PartialDenoiser
 from ..measured_error import measure_error
 from ..system.console import progress, say
+from ..system.lock import alone
 from ..system.places import weights_folder
 from ..system.processes import arithmetic, processes
 from ..train.batches import validation_count
@@ -23,9 +24,10 @@ def run_calibration(config: Config) -> None:
     """Measure the error of the weights in setting.pretrained_model_dir, or of the run folder, on its measurements."""
     folder = config.setting.save_dir
     weights = weights_folder(config.setting.pretrained_model_dir or folder)
-    denoiser = PartialDenoiser.load(weights)
-    _, data = training_data(config, folder, denoiser.divisor)
-    calibrate(denoiser, weights, data, config.train)
+    with alone(folder, folder=True):
+        denoiser = PartialDenoiser.load(weights)
+        _, data = training_data(config, folder, denoiser.divisor)
+        calibrate(denoiser, weights, data, config.train)
 
 
 def calibrate(denoiser: PartialDenoiser, weights: Path, data: Acquisitions, settings: TrainConfig) -> None:

@@ -3,11 +3,14 @@
 from itertools import islice
 from pathlib import Path
 
+from ..config.load import Config
 from ..errors import ConfigError
 from ..evaluate.judge import HELD_OUT, evaluate_generation, evaluate_reconstruction
 from ..evaluate.records import summary
-from ..output.run_folder import run_config
+from ..output.run_folder import JUDGED, run_config
 from ..system.console import say, table
+from ..system.lock import alone
+from ..system.manifest import check_ours
 from .held_out import evaluate_photos, evaluate_raw
 from .inputs import other_items, seen_in_training, trained_names, trained_on
 
@@ -21,6 +24,12 @@ def run_evaluation(run: Path, store: Path | None) -> None:
         ConfigError: the run has nothing to be judged by, or takes no store.
     """
     config = run_config(run)
+    check_ours(run, JUDGED)
+    with alone(run, folder=True):
+        _evaluate(run, config, store)
+
+
+def _evaluate(run: Path, config: Config, store: Path | None) -> None:
     if config.inverse_problem is not None and store is not None:
         raise ConfigError(f"--store: is for generated images; {run} holds reconstructions, leave it out")
     if config.inverse_problem is not None and (judge := WITHOUT_TRUTH.get(config.data.kind)):

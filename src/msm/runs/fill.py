@@ -6,7 +6,7 @@ from ..config.load import Config
 from ..denoiser import PartialDenoiser
 from ..output.figures import Column, spread, write_comparison, write_samples
 from ..output.files import write_array, write_arrays
-from ..output.run_folder import COMPARISON, MEASURED, SAMPLES, file_names, fresh_run
+from ..output.run_folder import COMPARISON, MEASURED, SAMPLES, are_there, file_names, new_results
 from ..sample.draw import filled_samples
 from ..system.console import progress, say
 from ..system.processes import processes
@@ -16,21 +16,19 @@ from .kept import kept_parts
 SHOWN = 8  # photos in the comparison
 
 
-def run_filling(config: Config, denoiser: PartialDenoiser) -> None:
+def run_filling(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -> None:
     """Fill in the first sample.count photos of the test split, into the run folder."""
     settings, folder = config.sample, config.setting.save_dir
     names, photos = masked_test_items(config)
     noise_std = torch.as_tensor(photos.noise_std)
     parts = kept_parts(config, denoiser, names, [photos.values, photos.mask, noise_std])
+    if are_there(folder, parts.identity, force=force):
+        return
     with progress("filling in", len(names) * settings.samples * settings.steps, shared=True) as advance:
         inputs, samples = filled_samples(denoiser, photos, settings, advance, parts.keep)
     if not processes().is_main_process:
         return
-    fresh_run(config, folder)
     files, mean = file_names(names), samples.mean(1)
-    write_samples(folder, mean, files)
-    write_array(folder / SAMPLES, samples)
-    write_arrays(folder / MEASURED, {"values": photos.values, "mask": photos.mask, "noise_std": noise_std}, names)
     columns = [Column("measured", inputs)]
     if settings.samples > 1:
         columns.append(Column(f"mean of {settings.samples}", mean))
@@ -38,7 +36,11 @@ def run_filling(config: Config, denoiser: PartialDenoiser) -> None:
     if settings.samples > 1:
         columns.append(Column("std. deviation", spread(samples), is_map=True))
     shown = [Column(c.title, c.images[:SHOWN], is_map=c.is_map) for c in columns]
-    write_comparison(folder / COMPARISON, folder.name, files[:SHOWN], shown)
+    with new_results(config, folder, parts.identity, force=force) as filled:
+        write_samples(filled, mean, files)
+        write_array(filled / SAMPLES, samples)
+        write_arrays(filled / MEASURED, {"values": photos.values, "mask": photos.mask, "noise_std": noise_std}, names)
+        write_comparison(filled / COMPARISON, folder.name, files[:SHOWN], shown)
     parts.remove()
     missing = 1 - photos.mask.float().mean().item()
     said = f"{len(names)} photos filled in, of which {missing:.1%} of the pixels were missing"

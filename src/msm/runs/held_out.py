@@ -21,7 +21,7 @@ from ..evaluate.held_out import in_words
 from ..evaluate.without_truth import FEWEST_SAMPLES, MOST, Item, evaluate_held_out
 from ..measurement import Measurement
 from ..output.files import read_arrays
-from ..output.run_folder import MEASURED, RESOLVED, SAMPLES, versions
+from ..output.run_folder import MEASURED, SAMPLES, versions
 from ..raw.hold_out import hold_out
 from ..raw.prepare import prepare
 from ..raw.read_through import ReadThrough
@@ -33,6 +33,7 @@ from ..sample.kept_batches import Parts
 from ..sample.shares import of_photo
 from ..system.console import progress, say
 from ..system.files import digest, fingerprint
+from ..system.places import RESOLVED
 from ..system.processes import arithmetic
 from .inputs import data_folder
 from .weights import trained_denoiser

@@ -1,6 +1,7 @@
 """What a run reads, as its config says: the items of a data folder, the store that is trained on."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -19,13 +20,14 @@ from ..data.images import item_names, photos, slices
 from ..data.masked import NOTHING, MaskedFolder
 from ..data.noise_level import with_noise
 from ..data.prepared_fastmri import scans
-from ..data.store import Acquisitions, MeasurementStore, StoreWriter, TruthWriter
+from ..data.store import Acquisitions, MeasurementStore, StoreWriter, TruthWriter, check_target
 from ..errors import ConfigError, DataError, MsmError
 from ..masks import EmpiricalMasks
 from ..measurement import Measurement, joined
 from ..output.run_folder import CHECKPOINTS, NOISE, STORE, run_config
 from ..system.console import say, track, warn
-from ..system.places import CONFIG, weights_folder
+from ..system.lock import alone
+from ..system.places import is_run, weights_folder
 
 READ = 16  # items that are checked at a time
 MASKS, MASK_ENTRIES = 512, 2**24  # masks seen that weights hold, at most, and their pixels: 16 MB
@@ -101,6 +103,57 @@ def write_store(config: Config, split: str, path: Path, truth: Path | None) -> i
     return count
 
 
+def check_new(path: Path, inputs: Sequence[Path], *, force: bool = False) -> None:
+    """Refuse to write over what is read, and over what is there.
+
+    Args:
+        path: the file to write.
+        inputs: files that are read.
+        force: whether a file that is there, but is not read, is replaced.
+
+    Raises:
+        ConfigError: with what to do.
+    """
+    if not path.exists():
+        return
+    if any(path.samefile(other) for other in inputs if other.exists()):
+        raise ConfigError(f"{path}: is read and would be written over; choose another name")
+    if not force:
+        raise ConfigError(f"{path}: is there already; choose another name (--force replaces it)")
+
+
+def acquire_store(config: Config, split: str, path: Path, truth: Path | None, *, force: bool = False) -> None:
+    """Write a store, and the truth of it, where none is yet, unless force is given; a file that is read stays."""
+    source = config.setting.dataset_dir
+    inputs = [source] if source is not None and source.is_file() else []
+    if truth is not None and os.path.abspath(truth) == os.path.abspath(path):
+        raise ConfigError(f"--truth: {truth} is the store itself; choose another name")
+    for each in filter(None, (path, truth)):
+        check_target(each)
+    with alone(path, folder=False):
+        if not force and _is_acquired(config, split, path) and (truth is None or truth.is_file()):
+            say(f"{path}: holds these acquisitions already (--force makes them again)")
+            return
+        for each in filter(None, (path, truth)):
+            check_new(each, inputs, force=force)
+        count = write_store(config, split, path, truth)
+    say(f"{path}: {count} acquisitions")
+
+
+def _is_acquired(config: Config, split: str, path: Path) -> bool:
+    """Whether a store is there that a command has made from the same images, by the same settings."""
+    folder = data_folder(config, "the folder with the images")
+    if not path.is_file() or not folder.is_dir():
+        return False
+    store = MeasurementStore(path)
+    made = {name: store.provenance.get(name) for name in ("source", "split", "data")}
+    if made != {"source": folder.name, "split": split, "data": _described(config.data)}:
+        return False
+    if config.data.kind != "fastmri":
+        _check_names(config.data, folder, store, "choose another name (--force replaces it)", _split(split))
+    return True
+
+
 def _tell(data: DataConfig, folder: Path, account: Account) -> None:
     """Say what was done with the files of a folder of images, and what may not have been meant."""
     if data.kind == "fastmri" or folder.suffix == ".h5":
@@ -153,10 +206,12 @@ def open_store(config: Config, folder: Path) -> MeasurementStore:
     return store
 
 
-def _check_names(data: DataConfig, folder: Path, store: MeasurementStore, elsewhere: str) -> None:
+def _check_names(
+    data: DataConfig, folder: Path, store: MeasurementStore, elsewhere: str, split: Split = "train"
+) -> None:
     """Refuse a store that was measured from other files than the folder holds now."""
     masked = data.kind == "masked"
-    names = item_names(folder, "train", data.held_out, *((PHOTOS, data.masks_dir) if masked else ()))
+    names = item_names(folder, split, data.held_out, *((PHOTOS, data.masks_dir) if masked else ()))
     found, left_out = store.names(range(len(store))), store.provenance.get("left_out", 0)
     if len(found) == data.limit:
         names = names[: len(found) + left_out]
@@ -246,7 +301,15 @@ def test_items(config: Config) -> list[Source]:
     if not items:
         raise DataError(f"{folder}: no items in the test split; correct setting.dataset_dir")
     _tell(config.data, folder, account)
+    _tell_of_few(config, folder, len(items))
     return items
+
+
+def _tell_of_few(config: Config, folder: Path, found: int) -> None:
+    """Say that there are fewer images than were asked for."""
+    sample = config.sample
+    if config.inverse_problem is not None and "count" in sample.model_fields_set and found < sample.count:
+        warn(f"{folder}: sample.count asks for {sample.count} test images, there are {found}; all of them are taken")
 
 
 def masked_test_items(config: Config) -> tuple[list[str], Measurement]:
@@ -256,6 +319,7 @@ def masked_test_items(config: Config) -> tuple[list[str], Measurement]:
     if not items:
         raise DataError(f"{folder}: no photo of the test split has anything there; correct setting.dataset_dir")
     _tell(config.data, folder, account)
+    _tell_of_few(config, folder, len(items))
     names, found = zip(*items)
     return list(names), joined(found)
 
@@ -274,7 +338,7 @@ def trained_on(config: Config, given: Path | None) -> MeasurementStore | None:
         return MeasurementStore(given)
     weights = config.setting.pretrained_model_dir
     run = None if weights is None else weights_folder(weights).parent
-    if run is None or not (run / CONFIG).is_file():
+    if run is None or not is_run(run):
         return None
     measured = run / STORE
     path = measured if measured.is_file() else run_config(run).setting.dataset_dir
@@ -291,8 +355,13 @@ def trained_names(config: Config, store: MeasurementStore | None) -> set[str]:
 
 
 def seen_in_training(config: Config) -> set[str]:
-    """`trained_names` of the store beside the run's weights; none if it is not there, or cannot be read."""
+    """`trained_names` of the store beside the run's weights; none, with a warning, if it cannot be read there."""
+    reason = "it is not there any more"
     try:
-        return trained_names(config, trained_on(config, None))
-    except MsmError:
-        return set()
+        store = trained_on(config, None)
+    except MsmError as error:
+        store, reason = None, str(error)
+    weights = config.setting.pretrained_model_dir
+    if store is None and weights is not None and is_run(weights_folder(weights).parent):
+        warn(f"{weights}: whether it was trained on the test images is not known: its measurements, {reason}")
+    return trained_names(config, store)

@@ -8,9 +8,11 @@ from ..config.build import make_denoiser, make_masks
 from ..config.load import Config
 from ..config.measured import AnyMask, BoxMaskConfig, CartesianMaskConfig
 from ..config.trained import DiffusionConfig
+from ..denoiser import WEIGHTS_FOLDER
 from ..errors import DataError
 from ..network import ADMNetwork, PublishedWeights
 from ..system.console import note, say, warn
+from ..system.manifest import check_ours
 
 NAME = re.compile(
     r"(?P<data>ffhq|fmri)_(?:msm|uncond)_(?:p(?P<p>\d+)|R(?P<R>\d+))_noise(?P<noise>\d+_\d+)_img(?P<size>\d+)"
@@ -70,17 +72,20 @@ def published_network(file: Path, config: Config | None) -> ADMNetwork:
     return network
 
 
-def import_published(file: Path, folder: Path, config: Config | None) -> None:
+def import_published(file: Path, folder: Path, config: Config | None, *, force: bool = False) -> None:
     """Write the published network in a file, with the law of its masks, as a folder of weights.
 
     Args:
         file: .pt or .safetensors.
         folder: to write.
         config: whose network block it fits and whose data block it was trained on; None: what tensors and name say.
+        force: whether files of others are replaced.
 
     Raises:
         DataError: the tensors are not those of the network, or the name contradicts them.
     """
+    if not force:
+        check_ours(folder, WEIGHTS_FOLDER)
     network = published_network(file, config)
     size, is_mri = network.image_size, network.in_channels == 2
     told = told_by_name(file) if config is None else told_by_config(config)

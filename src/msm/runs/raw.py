@@ -4,10 +4,11 @@ from pathlib import Path
 
 from ..config.load import Config
 from ..config.sampled import DrawConfig
+from ..data.store import check_target
 from ..denoiser import ERROR_FILE, PartialDenoiser
 from ..network.stored import WEIGHTS_FILE
 from ..output.run_folder import record_run
-from ..raw.import_store import import_store, manifest_path
+from ..raw.import_store import import_store, is_imported, manifest_path
 from ..raw.prepare import HIGH_RESIDUAL
 from ..raw.read_through import ReadThrough
 from ..raw.readers import left_out, raw_files
@@ -15,9 +16,10 @@ from ..raw.reconstruct import check_slices, open_writers, reconstruct_volumes, s
 from ..raw.volume_files import nifti_image
 from ..system.console import note, progress, say, warn
 from ..system.files import digest
+from ..system.lock import alone
 from ..system.places import weights_folder
 from ..system.processes import processes
-from .inputs import data_folder
+from .inputs import check_new, data_folder
 
 SKIPPED = 3  # exit code: done, but files that could not be used were skipped
 
@@ -29,10 +31,22 @@ def import_raw(
     coils: int | None,
     maps: Path | None,
     workers: int,
+    *,
+    force: bool = False,
 ) -> None:
-    """Import raw files, and tell which of them the coil maps explain badly; exit code 3 if some were skipped."""
+    """Import raw files, and tell which of them the coil maps explain badly; exit code 3 if some were skipped.
+
+    A store that is there is replaced only if force is given.
+    """
+    check_target(store)
     read = _files(paths)
-    lines = import_store(read, store, size=size, coils=coils, maps=maps, workers=workers)
+    with alone(store, folder=False):
+        if not force and is_imported(read.files, store, size, coils, maps):
+            say(f"{store}: holds these files already (--force imports them again)")
+            return
+        check_new(store, read.files, force=force)
+        check_new(manifest_path(store), read.files, force=force)
+        lines = import_store(read, store, size=size, coils=coils, maps=maps, workers=workers)
     read.tell()
     for line in lines:
         if bad := sum((residual or 0) > HIGH_RESIDUAL for residual in line["maps_residual"]):
@@ -60,12 +74,13 @@ def _end(read: ReadThrough) -> None:
         raise SystemExit(SKIPPED)
 
 
-def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
+def run_raw(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -> None:
     """Reconstruct raw files, slice by slice; what an earlier run of the same settings finished stays.
 
     Args:
         config: the settings; setting.dataset_dir is a raw file or a folder of them.
         denoiser: trained partial denoiser, of setting.pretrained_model_dir.
+        force: whether volumes of other settings, and files of others, are replaced.
 
     Raises:
         DataError: if no file can be used.
@@ -83,13 +98,13 @@ def run_raw(config: Config, denoiser: PartialDenoiser) -> None:
     hashes = {"weights_sha256": digest(weights / WEIGHTS_FILE if weights.is_dir() else weights)}
     if isinstance(settings.data_step, DrawConfig) and denoiser.measured_error is not None:
         hashes["error_sha256"] = digest(weights / ERROR_FILE)  # measured again, it makes other samples
-    writers = open_writers(volumes, config, hashes)
+    writers = open_writers(volumes, config, hashes, force=force)
     read.tell()
     for line in check_slices(read, volumes, writers, denoiser.divisor, maps):
         warn(line)
     if processes().is_main_process:
         record_run(config, folder)
-    left = sum(len(volumes[name].slices) - writer.done for name, writer in writers.items())
+    left = sum(len(writer.left) for writer in writers.values())
     with progress("reconstructing", left * settings.samples * settings.steps, shared=True) as advance:
         reconstruct_volumes(denoiser, read, volumes, writers, config, advance)
     if not processes().is_main_process:

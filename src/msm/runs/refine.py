@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..config.build import make_loss
 from ..config.identity import training
@@ -33,7 +32,9 @@ from ..sample.complete import complete
 from ..sample.kept_batches import Parts
 from ..sampling import Sampler
 from ..system.console import note, progress, say, warn
-from ..system.files import fingerprint, whole_folder, write_text
+from ..system.files import fingerprint, whole_folder
+from ..system.lock import alone
+from ..system.manifest import read_json, write_listed
 from ..system.places import WEIGHTS
 from ..system.processes import arithmetic, processes
 from ..train.batches import validation_count
@@ -54,10 +55,13 @@ def run_refinement(config: Config, config_file: Path) -> bool:
     Returns:
         whether all rounds are done; False if the run was stopped.
     """
+    check_folder(config.setting.save_dir, IMAGES, CHECKPOINTS)
+    with alone(config.setting.save_dir, folder=True):
+        return _refine(config, config_file)
+
+
+def _refine(config: Config, config_file: Path) -> bool:
     folder, settings = config.setting.save_dir, config.refine
-    check_folder(folder, IMAGES)
-    if (folder / CHECKPOINTS).exists():
-        raise ConfigError(f"setting.save_dir: {folder} holds a training run; choose another folder")
     denoiser = trained_denoiser(config, config_file, drawing=True)
     with processes().main_process_first():
         store, data = training_data(config, folder, denoiser.divisor)
@@ -198,7 +202,7 @@ class _Run:
         found = Standing(errors, dispersion, distance)
         if processes().is_main_process:
             write_picture(self.place(number) / GENERATED_PICTURE, images)
-            write_text(path, json.dumps({**asdict(found), "of": self.identity}, indent=1) + "\n")
+            write_listed(path, json.dumps({**asdict(found), "of": self.identity}, indent=1) + "\n")
         processes().wait_for_everyone()
         self._clean(number)
         say(f"{f'round {number}' if number else 'at the start'}: {found.told()}")
@@ -280,8 +284,8 @@ def _say_what_comes(config: Config, store: MeasurementStore) -> None:
 
 
 def _read_standing(path: Path, identity: str) -> Standing:
+    found = read_json(path, "a standing", "remove it, and the round is judged again")
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         errors, dispersion = tuple(float(e) for e in found["errors"]), found["dispersion"]
         standing = Standing(errors, None if dispersion is None else float(dispersion), float(found["distance"]))
         of = found["of"]

@@ -14,10 +14,20 @@ from ..evaluate.comparison import ROWS, all_pictures, reconstructions, write_com
 from ..evaluate.records import remark_of_training, score, summary, write_measured, write_scores
 from ..output.figures import write_samples
 from ..output.files import write_array
-from ..output.run_folder import CHECKPOINTS, COMPARISON, METRICS, SAMPLES, check_folder, file_names, fresh_run
+from ..output.run_folder import (
+    CHECKPOINTS,
+    COMPARISON,
+    METRICS,
+    SAMPLES,
+    are_there,
+    check_folder,
+    file_names,
+    new_results,
+)
 from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
 from ..system.console import note, progress, say, table, warn
+from ..system.lock import alone
 from ..system.processes import arithmetic, processes
 from .fill import run_filling
 from .inputs import seen_in_training, test_items
@@ -26,9 +36,20 @@ from .raw import run_raw
 from .weights import on_its_masks, trained_denoiser
 
 
-def run_sampling(config: Config, config_file: Path) -> None:
-    """Generate, or solve the inverse problem of the config, into its run folder."""
-    check_folder(config.setting.save_dir, CHECKPOINTS)
+def run_sampling(config: Config, config_file: Path, *, force: bool = False) -> None:
+    """Generate, or solve the inverse problem of the config, into its run folder.
+
+    Args:
+        config: the settings.
+        config_file: for what is said to the user.
+        force: whether finished samples of other settings, and files of others, are replaced.
+    """
+    check_folder(config.setting.save_dir, CHECKPOINTS, force=force)
+    with alone(config.setting.save_dir, folder=True):
+        _sample(config, config_file, force)
+
+
+def _sample(config: Config, config_file: Path, force: bool) -> None:
     denoiser = trained_denoiser(config, config_file)
     asked = config.sample
     config = on_its_masks(config, denoiser)
@@ -41,46 +62,51 @@ def run_sampling(config: Config, config_file: Path) -> None:
     elif config.inverse_problem is not None and config.inverse_problem.operator == "missing":
         run = run_filling
     with arithmetic(config.sample.mixed_precision):
-        run(config, denoiser)
+        run(config, denoiser, force=force)
 
 
-def run_generation(config: Config, denoiser: PartialDenoiser) -> None:
+def run_generation(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -> None:
     """Generate sample.count images into the run folder; MRI takes its coil maps from the test data."""
     settings, folder = config.sample, config.setting.save_dir
     maps = coil_maps(test_items(config)) if config.data.is_mri else None
     parts = kept_parts(config, denoiser, [], [] if maps is None else [maps])
+    if are_there(folder, parts.identity, force=force):
+        return
     with progress("generating", settings.count * settings.steps, shared=True) as advance:
         images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
-    fresh_run(config, folder)
-    write_samples(folder, images, [f"sample_{n:05d}" for n in range(settings.count)])
+    with new_results(config, folder, parts.identity, force=force) as filled:
+        write_samples(filled, images, [f"sample_{n:05d}" for n in range(settings.count)])
     parts.remove()
     say(f"{folder}: {len(images)} images, grid.png, images.npy")
 
 
-def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
+def run_reconstruction(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -> None:
     """Solve the inverse problem on test images; metrics.csv has a line for each image, method and convention."""
     items, settings, folder = test_items(config), config.sample, config.setting.save_dir
     names = [item.name for item in items]
     for line in remark_of_training(names, seen_in_training(config)):
         warn(line)
     parts = kept_parts(config, denoiser, names, [t for item in items for t in (item.image, item.maps) if t is not None])
+    if are_there(folder, parts.identity, force=force):
+        return
     with progress("reconstructing", len(items) * settings.samples * settings.steps, shared=True) as advance:
         inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return
-    fresh_run(config, folder)
     names = file_names(names)
     truth, mean = torch.stack([item.image for item in items]), samples.mean(1)
     records = score("input", "input", inputs, truth, names) + score("mean", "msm", mean, truth, names)
-    write_samples(folder, mean, names)
-    write_array(folder / SAMPLES, samples)
-    write_measured(folder, items, inputs)
     if settings.samples > 1:
         records += score("sample", "msm_one_sample", samples[:, 0], truth, names)
-    write_scores(folder / METRICS, records)
-    _compare(config, items[:ROWS], inputs[:ROWS], samples[:ROWS], names[:ROWS], denoiser.schedule.device)
+    with new_results(config, folder, parts.identity, force=force) as filled:
+        write_samples(filled, mean, names)
+        write_array(filled / SAMPLES, samples)
+        write_measured(filled, items, inputs)
+        write_scores(filled / METRICS, records)
+        path, device = filled / COMPARISON, denoiser.schedule.device
+        _compare(path, config, items[:ROWS], inputs[:ROWS], samples[:ROWS], names[:ROWS], device)
     parts.remove()
     called = {"input": "zero-filled" if config.data.is_mri else "input", "msm_one_sample": "MSM, one sample"}
     called["msm"] = f"MSM, mean of {settings.samples}" if settings.samples > 1 else "MSM, one sample"
@@ -88,6 +114,7 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser) -> None:
 
 
 def _compare(
+    path: Path,
     config: Config,
     items: Sequence[Source],
     inputs: Tensor,
@@ -108,4 +135,4 @@ def _compare(
     made = reconstructions(inputs, classical, samples)
     records = [r for method, (kind, x) in made.items() for r in score(kind, method, x, truth, names)]
     title = f"{folder.name}; classical methods at fixed settings" if classical else folder.name
-    write_compared(folder / COMPARISON, title, names, all_pictures(made, truth, samples), records)
+    write_compared(path, title, names, all_pictures(made, truth, samples), records)

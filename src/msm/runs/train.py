@@ -1,6 +1,7 @@
 """What `msm train` does: from a config to the weights of a run folder."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from ..output.run_folder import IMAGES, PICTURES, check_folder, record_run
 from ..sampling import Sampler, generate
 from ..system.console import say
 from ..system.files import fingerprint
+from ..system.lock import alone
 from ..system.places import WEIGHTS
 from ..system.processes import processes
 from ..train.trainer import Trainer
@@ -33,6 +35,11 @@ def run_training(config: Config) -> bool:
     """
     folder = config.setting.save_dir
     check_folder(folder, IMAGES)
+    with alone(folder, folder=True):
+        return _train(config, folder)
+
+
+def _train(config: Config, folder: Path) -> bool:
     denoiser = new_denoiser(config)
     with processes().main_process_first():  # the others find the store written
         store, data = training_data(config, folder, denoiser.divisor)

@@ -13,6 +13,7 @@ from ..denoiser import PartialDenoiser, Sense
 from ..errors import ConfigError
 from ..network import ADMNetwork
 from ..system.console import note, warn
+from ..system.memory import physical_memory
 from ..system.places import weights_folder
 from ..system.processes import processes
 from .published_weights import published_network
@@ -28,6 +29,7 @@ def new_denoiser(config: Config) -> PartialDenoiser:
         _check_diffusion(config, start, given, {"parametrisation"})
         network = given.network
     else:
+        _check_memory(config)
         with torch.random.fork_rng(devices=[]):  # the generator of the caller is left as it is
             torch.default_generator.manual_seed(config.train.seed)
             network = ADMNetwork(**config.network.model_dump())
@@ -38,6 +40,15 @@ def new_denoiser(config: Config) -> PartialDenoiser:
     data = config.data.model_dump(mode="json", exclude={"mask", "limit", "masks_dir"})
     denoiser.record = {"scale": scale, "train": trained, "data": data}
     return denoiser
+
+
+def _check_memory(config: Config) -> None:
+    """Refuse a network whose weights, gradients, averages and optimiser are more than the machine holds."""
+    count = sum(weights.numel() for weights in ADMNetwork.empty(config.network.model_dump()).parameters())
+    needed, there = 5 * 4 * count, physical_memory()
+    if there is not None and needed > there:
+        said = f"a network of {count:.3g} weights takes {needed:.3g} bytes to train, this machine has {there:.3g}"
+        raise ConfigError(f"network: {said}; lower network.num_channels, channel_mult or num_res_blocks")
 
 
 def trained_denoiser(config: Config, config_file: Path, *, drawing: bool = False) -> PartialDenoiser:

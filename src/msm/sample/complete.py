@@ -15,6 +15,7 @@ from ..operators import Problem, Undersampling
 from ..sampling import Sampler, reconstruct
 from ..system.files import whole
 from ..system.processes import processes, shared_out
+from .draw import finite
 from .kept_batches import Parts
 
 
@@ -67,7 +68,7 @@ def complete(
             data_step=data_step,
             callback=lambda *_: advance(len(numbers)),
         )
-        return problem.transform.adjoint(z).cpu()
+        return finite(problem.transform.adjoint(z).cpu())
 
     drawn = parts.keep(draw, lambda numbers: advance(len(numbers) * sampler.steps))
 

@@ -13,13 +13,20 @@ from ..config.sampled import SampleConfig
 from ..data.acquire import Source
 from ..data_step import DataStep, Proximal
 from ..denoiser import Denoiser, PartialDenoiser
+from ..errors import DataError
 from ..measurement import Measurement
 from ..operators import Problem, Undersampling
 from ..sampling import Callback, Sampler, generate, reconstruct
+from ..system.console import warn
 from ..system.processes import shared_out
 from ..transforms import Identity, MultiCoil, Transform
 from .observe import completion, observe
 
+FARTHEST = 10  # that values of an image may be from zero, where 1 is the range
+NOT_TRAINED = (
+    "the weights are damaged, or not trained enough, or do not go with the settings (data.noise_std, diffusion, "
+    "sample.data_step)"
+)
 Work = Callable[[range], Any]  # on the numbers of a batch
 Keep = Callable[[Work, Callable[[range], None]], Work]  # `Parts.keep`
 
@@ -99,11 +106,29 @@ def _drawn(
         z = reconstruct(
             denoiser, seen, seeds=seeds, sampler=sampler, data_step=data_step, callback=lambda *_: advance(len(batch))
         )
-        return seen.input.cpu(), seen.transform.adjoint(z).cpu()
+        return seen.input.cpu(), finite(seen.transform.adjoint(z).cpu())
 
     drawn = keep(draw, lambda batch: advance(len(batch) * settings.steps))
     inputs, samples = zip(*shared_out(count * repeats, settings.batch_size, drawn))
-    return torch.cat(inputs)[::repeats], torch.cat(samples).unflatten(0, (count, repeats))
+    return torch.cat(inputs)[::repeats], _plausible(torch.cat(samples)).unflatten(0, (count, repeats))
+
+
+def finite(images: Tensor) -> Tensor:
+    """Images as they are, on the CPU; looked through once a batch, and not in every step.
+
+    Raises:
+        DataError: values are not finite.
+    """
+    if not images.isfinite().all():
+        raise DataError(f"sampling gave values that are not finite; {NOT_TRAINED}")
+    return images
+
+
+def _plausible(images: Tensor) -> Tensor:
+    """All images as they are; warns of values that no trained network gives."""
+    if (largest := images.abs().max().item()) > FARTHEST:
+        warn(f"sampling gave values of up to {largest:.3g}, where 1 is the range; {NOT_TRAINED}")
+    return images
 
 
 def samples_of(
@@ -139,10 +164,10 @@ def samples_of(
         chosen = [seeds[n] for n in numbers]
         told: Callback = lambda *_: advance(len(numbers))  # noqa: E731
         z = reconstruct(denoiser, repeated, seeds=chosen, sampler=sampler, data_step=data_step, callback=told)
-        return given.transform.adjoint(z).cpu()
+        return finite(given.transform.adjoint(z).cpu())
 
     drawn = keep(draw, lambda numbers: advance(len(numbers) * sampler.steps))
-    return torch.cat(shared_out(len(seeds), batch_size, drawn))
+    return _plausible(torch.cat(shared_out(len(seeds), batch_size, drawn)))
 
 
 def prior_samples(
@@ -174,7 +199,7 @@ def prior_samples(
         z = generate(
             denoiser, shape, seeds=seeds, transform=transform, sampler=sampler, callback=lambda *_: advance(len(batch))
         )
-        return transform.adjoint(z).cpu()
+        return finite(transform.adjoint(z).cpu())
 
     drawn = keep(draw, lambda batch: advance(len(batch) * settings.steps))
-    return torch.cat(shared_out(settings.count, settings.batch_size, drawn))
+    return _plausible(torch.cat(shared_out(settings.count, settings.batch_size, drawn)))

@@ -4,6 +4,8 @@ They lie in `parts/` of the run folder until all results are written. A batch is
 that it follows from is the same: settings, weights, data, versions, kind of device.
 """
 
+import hashlib
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +13,12 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..errors import DataError, is_damage
 from ..system.files import whole
 
 Result = TypeVar("Result")
 Work = Callable[[range], Result]
+DIGEST = 32  # bytes, before what a file holds: SHA-256 of identity, numbers and content
 
 
 class Parts:
@@ -23,10 +27,12 @@ class Parts:
     Args:
         folder: the run folder.
         identity: what the results follow from, see `fingerprint`; those of another identity are removed.
+        name: of the folder in it where they lie.
     """
 
-    def __init__(self, folder: Path, identity: str):
-        self.all = Path(folder) / "parts"
+    def __init__(self, folder: Path, identity: str, name: str = "parts"):
+        self.identity = identity
+        self.all = Path(folder) / name
         self.folder = self.all / identity[:16]
 
     def keep(self, work: Work[Result], reused: Callable[[range], None] = lambda numbers: None) -> Work[Result]:
@@ -38,27 +44,54 @@ class Parts:
         """
 
         def part(numbers: range) -> Result:
-            path = self._path(numbers)
-            if path.exists():
-                try:
-                    result = torch.load(path, weights_only=True)
-                except Exception:  # whatever a damaged file makes its reader raise
-                    path.unlink()
-                else:
-                    reused(numbers)
-                    return result
+            if self.has(numbers):
+                reused(numbers)
+                return self.read(numbers)
             result = work(numbers)
-            for other in set(self.all.glob("*")) - {self.folder}:
-                shutil.rmtree(other, ignore_errors=True)
-            with whole(path) as temporary, temporary.open("wb") as file:
-                torch.save(result, file)
+            self.put(numbers, result)
             return result
 
         return part
 
+    def has(self, numbers: range) -> bool:
+        """Whether a batch is kept, as it was written."""
+        path = self._path(numbers)
+        return path.is_file() and self._content(numbers) is not None
+
+    def put(self, numbers: range, result: Any) -> None:
+        """Keep a batch; nothing of another identity stays."""
+        for other in set(self.all.glob("*")) - {self.folder}:
+            shutil.rmtree(other, ignore_errors=True)
+        content = io.BytesIO()
+        torch.save(result, content)
+        with whole(self._path(numbers)) as temporary, temporary.open("wb") as file:
+            file.write(self._digest(numbers, content.getvalue()))
+            file.write(content.getvalue())
+
     def read(self, numbers: range) -> Any:
-        """The result of a batch that is kept."""
-        return torch.load(self._path(numbers), weights_only=True)
+        """The result of a batch that is kept.
+
+        Raises:
+            DataError: it is not as it was written.
+        """
+        content, path = self._content(numbers), self._path(numbers)
+        if content is None:
+            raise DataError(f"{path}: damaged; run the same command again, which makes it anew")
+        try:
+            return torch.load(io.BytesIO(content), weights_only=True)
+        except Exception as error:  # a pickle that somebody else put there may raise anything
+            if not is_damage(error):
+                raise
+            raise DataError(f"{path}: holds something else than tensors; remove it") from error
+
+    def _content(self, numbers: range) -> bytes | None:
+        """What was written of a batch; None if it was damaged since, or is another batch."""
+        held = self._path(numbers).read_bytes()
+        content = held[DIGEST:]
+        return content if held[:DIGEST] == self._digest(numbers, content) else None
+
+    def _digest(self, numbers: range, content: bytes) -> bytes:
+        return hashlib.sha256(f"{self.identity} {numbers.start} {numbers.stop} ".encode() + content).digest()
 
     def _path(self, numbers: range) -> Path:
         return self.folder / f"{numbers.start:06d}-{numbers.stop:06d}.pt"

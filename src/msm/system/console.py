@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol, TypeVar
 
+from ..errors import printable
+
 Item = TypeVar("Item")
 FIRST_LINE, LONGEST_SILENCE = 30, 600  # seconds
 
@@ -28,24 +30,24 @@ def _is_first() -> bool:
 def say(text: str) -> None:
     """Print what a command has to tell, on standard output."""
     if _is_first():
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def note(text: str) -> None:
     """Print what a user may like to know, on standard error."""
     if _is_first():
-        print(f"msm: note: {text}", file=sys.stderr)
+        print(printable(f"msm: note: {text}"), file=sys.stderr)
 
 
 def warn(text: str) -> None:
     """Print what a user should look into, on standard error."""
     if _is_first():
-        print(f"msm: warning: {text}", file=sys.stderr)
+        print(printable(f"msm: warning: {text}"), file=sys.stderr)
 
 
 def fail(text: str) -> None:
     """Print why the command ends, on standard error. Every process does: one of the others may alone know."""
-    print(f"msm: {text}", file=sys.stderr)
+    print(printable(f"msm: {text}"), file=sys.stderr)
 
 
 def table(title: str, rows: Sequence[dict[str, str]]) -> None:
@@ -58,7 +60,8 @@ def table(title: str, rows: Sequence[dict[str, str]]) -> None:
     for number, name in enumerate(rows[0]):
         shown.add_column(Text(name), justify="left" if number == 0 else "right")
     for row in rows:
-        shown.add_row(*(Text(value, "bold" if value.startswith("*") else "") for value in row.values()))
+        cells = ((printable(value), "bold" if value.startswith("*") else "") for value in row.values())
+        shown.add_row(*(Text(*cell) for cell in cells))
     say(title)
     if _is_first():
         Console().print(shown)

@@ -3,9 +3,11 @@
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import DataError
+
+LONGEST_NAME = 220  # bytes of a name, of 255: what follows it, _std.nii for instance, has room
 
 
 @contextmanager
@@ -26,7 +30,7 @@ def whole(path: Path) -> Iterator[Path]:
         OSError: what the block raised, with the name of the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp{path.suffix}")
+    temporary = new_name(path)
     temporary.touch(exist_ok=False)
     try:
         yield temporary
@@ -56,6 +60,34 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def new_name(path: Path) -> Path:
+    """A name beside a path that nobody can foresee, for what is to go there; it says so, to `remove_leftovers`."""
+    return path.with_name(f".{secrets.token_hex(8)}.{_short(path)}.tmp{path.suffix}")
+
+
+def lock_name(path: Path, *, folder: bool) -> Path:
+    """The file that a folder, or a file, is locked by."""
+    return path / ".lock" if folder else path.with_name(f".{_short(path)}.lock")
+
+
+def remove_leftovers(path: Path, *, folder: bool) -> None:
+    """Remove what killed commands left half-written in a folder, or beside a file; nobody may be writing there."""
+    place, ours = (path, "[0-9a-f]{8}") if folder else (path.parent, _short(path))
+    half_written = re.compile(rf"\.[0-9a-f]{{16}}\.{ours}\.tmp(\..*)?")
+    for parent, folders, files in os.walk(place):
+        for name in filter(half_written.fullmatch, files):
+            os.unlink(os.path.join(parent, name))
+        for name in filter(half_written.fullmatch, folders):
+            shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
+        # a folder in it that is locked is another command's
+        folders[:] = [n for n in folders if folder and not lock_name(Path(parent, n), folder=True).exists()]
+
+
+def _short(path: Path) -> str:
+    """Eight characters for a name, which may be as long as names can be."""
+    return f"{zlib.crc32(os.fsencode(path.name)):08x}"
+
+
 def put(finished: Path, path: Path) -> None:
     """Move a finished file or folder to its place in the same folder, at once; a file that was there is replaced."""
     os.replace(finished, path)
@@ -65,6 +97,26 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that no file of ours could hold.
+
+    Raises:
+        DataError: it is no UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path}: the name is not UTF-8; rename it") from None
+
+
+def fitting(name: str) -> str:
+    """A name with room for what our files append to it; a longer one is cut, and told from others by a hash."""
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    return f"{encoded[:LONGEST_NAME].decode(errors='ignore')}~{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def obstacle(folder: Path) -> str | None:

@@ -1,7 +1,10 @@
 """Memory: freed pages that stay at hand, and the errors that say that it does not suffice."""
 
 import ctypes
+import os
 import platform
+
+from ..errors import one_line
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -12,6 +15,24 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 2**30)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory of this machine; None where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def shortage(error: Exception) -> str | None:
+    """What the machine lacked, and what to do, in one line; None if it was something else."""
+    if isinstance(error, RuntimeError) and "new thread" in str(error):
+        return "the machine starts no more threads; allow more processes and memory (ulimit -u, ulimit -v)"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
+        reason = one_line(str(error))[:200] or "no reason given"
+        return f"memory does not suffice ({reason}); allow more (ulimit -v), or work on less at a time"
+    return None
 
 
 def out_of_memory(error: Exception) -> bool:

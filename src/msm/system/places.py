@@ -8,7 +8,7 @@ from ..errors import ConfigError
 PACKAGE = Path(__file__).parents[1]
 MODELS, CONFIGS = PACKAGE / "assets", PACKAGE / "configs"  # package data: the same in a wheel
 BUNDLED = "bundled:"
-CONFIG, WEIGHTS = "config.yaml", "weights"  # of a run folder
+CONFIG, RESOLVED, WEIGHTS = "config.yaml", "resolved.yaml", "weights"  # of a run folder
 
 
 def bundled_models() -> list[str]:
@@ -21,13 +21,18 @@ def bundled_configs() -> list[str]:
     return [path.relative_to(CONFIGS).with_suffix("").as_posix() for path in sorted(CONFIGS.rglob("*.yaml"))]
 
 
+def is_bundled(path: Path) -> bool:
+    """Whether a path is the name of a bundled model, by its beginning."""
+    return str(path).startswith(BUNDLED)
+
+
 def located(path: Path) -> Path:
     """The folder of a bundled model, for its name, "bundled:scan"; any other path as it is.
 
     Raises:
         ConfigError: there is no model of this name.
     """
-    if not str(path).startswith(BUNDLED):
+    if not is_bundled(path):
         return path
     if str(path) not in bundled_models():
         raise ConfigError(f"{path}: no such model; there are {', '.join(bundled_models())}")
@@ -38,6 +43,11 @@ def weights_folder(path: Path) -> Path:
     """Where the weights lie that a path names: in a bundled model, in a run folder, or there."""
     folder = located(path)
     return folder / WEIGHTS if (folder / WEIGHTS).is_dir() else folder
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, in which nothing is to be taken for data."""
+    return (folder / RESOLVED).is_file()
 
 
 def purpose(name: str) -> str:

@@ -1,6 +1,6 @@
 """Checkpoints on disk: a folder is written whole or not at all, and what is read is what was written.
 
-CHECKPOINTS/000000500/   files of the trainer, and state.json: the step, and the SHA-256 of every other file
+CHECKPOINTS/000000500/   files of the trainer, state.json with the step, and SHA256SUMS
 """
 
 import json
@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..system.files import digest, whole_folder
+from ..system.files import whole_folder
+from ..system.manifest import check_seal, seal
 
 STATE_FILE = "state.json"
 
@@ -42,8 +43,9 @@ class Checkpoints:
         """
         target = self.folder / f"{step:09d}"
         with whole_folder(target) as temporary:
-            state = {"step": step, **fill(temporary), "sha256": _digests(temporary)}
+            state = {"step": step, **fill(temporary)}
             (temporary / STATE_FILE).write_text(json.dumps(state, indent=1))
+            seal(temporary)
         found = self.newest_first()
         place = found.index(target)  # any newer ones are damaged: the run went back before them
         for path in [*found[:place], *found[place + self.keep :]]:
@@ -51,25 +53,14 @@ class Checkpoints:
 
     @staticmethod
     def read_state(folder: Path) -> dict[str, Any]:
-        """What state.json holds, once the files beside it are found to be those that were written.
+        """What state.json holds, once it and the files beside it are found to be those that were written.
 
         Raises:
             OSError: if a file is missing.
             DataError: if one is damaged.
         """
+        check_seal(folder)
         state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text())
-        found = _digests(folder)
-        for name, written in state.get("sha256", {}).items():
-            if name not in found:
-                raise DataError(f"{name} is missing")
-            if found[name] != written:
-                raise DataError(f"{name} is not as it was written")
         if state["step"] != int(folder.name):
             raise DataError(f"{STATE_FILE} is of step {state['step']}")
         return state
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder but state.json, by its path there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE_FILE)
-    return {path.relative_to(folder).as_posix(): digest(path) for path in files}

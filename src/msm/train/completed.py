@@ -12,6 +12,7 @@ from ..data.store import Acquisitions
 from ..errors import DataError
 from ..losses import noise_levels
 from ..measurement import Measurement
+from ..system.manifest import check
 
 
 class Completed:
@@ -33,8 +34,9 @@ class Completed:
     ):
         self._data, self._items, self._share, self._seed = data, list(items), measured_share, seed
         try:
+            check(path, "remove it, and it is drawn again")
             self._samples = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (ValueError, EOFError) as error:
             raise DataError(f"{path}: damaged ({error}); remove it, and it is drawn again") from error
         if self._samples.ndim != 5 or len(self._samples) != len(data):
             found = f"holds samples of shape {self._samples.shape}, not of these {len(data)} acquisitions"

@@ -20,7 +20,7 @@ from ..config.identity import check, training
 from ..config.trained import TrainConfig
 from ..data.store import Acquisitions
 from ..denoiser import PartialDenoiser
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, is_damage
 from ..losses import noiseless_loss
 from ..network import StoredNetwork
 from ..system.console import progress, say, warn
@@ -249,11 +249,11 @@ class Trainer:
             )
 
             def fill(folder: Path) -> dict[str, object]:
-                self.network.save(folder / "network")
+                _new_folder(folder / "network", self.network)
                 with (folder / "optimizer.pt").open("wb") as file:
                     torch.save(self.optimizer.state_dict(), file)
                 self.ema.copy_to(self.network.parameters())
-                self.network.save(folder / "average")
+                _new_folder(folder / "average", self.network)
                 averaged.save(self.folder / "weights")  # first: a run killed now trains up to here again
                 scaler = self.accelerator.scaler
                 return {"images": seen, "identity": self.identity, "scaler": scaler and scaler.state_dict()}
@@ -290,6 +290,8 @@ class Trainer:
             except ConfigError:
                 raise
             except Exception as error:  # whatever a damaged file makes its reader raise
+                if not is_damage(error) or out_of_memory(error):
+                    raise
                 reason = " ".join(str(error).split()).removeprefix(f"{folder}/")
                 warn(f"{folder}: damaged ({reason}); trying the checkpoint before it")
                 continue
@@ -309,6 +311,11 @@ class Trainer:
                 f"{self.checkpoints.folder}: all {len(found)} checkpoints are damaged; restore one from a copy, "
                 "or delete the folder to train anew"
             )
+
+
+def _new_folder(folder: Path, network: StoredNetwork) -> None:
+    folder.mkdir()
+    network.write(folder)
 
 
 @contextmanager

@@ -8,12 +8,15 @@
 No reader trusts a size that the file's data do not justify, runs anything, or follows a link out of the file.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...data.hdf5 import open_hdf5
-from ...errors import DataError, MsmError
+from ...errors import DataError, MsmError, is_damage
+from ...system.files import check_name
+from ...system.places import is_run
 from ..scan import Scan, centred, normalise
 from .arrays import mat_scans, npy_scans
 from .bart import bart_scans
@@ -39,6 +42,8 @@ def raw_files(paths: Sequence[Path]) -> list[Path]:
         files += sorted(f for f in _inside(path) if f.suffix.lower() in READERS) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{', '.join(map(str, paths))}: no raw files in it; give some of {', '.join(READERS)}")
+    for file in files:
+        check_name(file)
     return list(dict.fromkeys(map(_of_pair, files)))
 
 
@@ -49,10 +54,10 @@ def left_out(paths: Sequence[Path]) -> dict[str, int]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """Files in a folder and in those in it, without hidden ones."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
+    """Files in a folder and in those in it, without hidden ones and the results of runs."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "." and not is_run(Path(place, name))]
+        yield from (path for name in files if name[0] != "." and (path := Path(place, name)).is_file())
 
 
 def _of_pair(file: Path) -> Path:
@@ -95,6 +100,8 @@ def read_scans(path: Path) -> Iterator[Scan]:
     except MsmError:
         raise
     except Exception as error:  # the parsers of damaged files raise whatever they stumble over
+        if not is_damage(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not readable, damaged or cut off ({reason}); copy or make it again") from error
 

@@ -65,7 +65,7 @@ def _bart_shape(path: Path) -> tuple[int, ...]:
         sizes = [int(n) for n in lines[lines.index("# Dimensions") + 1].split()]
         if not 1 <= len(sizes) <= BART_AXES or min(sizes) < 1:
             raise ValueError(f"dimensions {sizes}")
-    except (OSError, ValueError, IndexError) as error:
+    except (FileNotFoundError, ValueError, IndexError) as error:
         raise DataError(f"{path}: not a BART header ({error}); give a .cfl with its .hdr beside it") from None
     return (*sizes, *[1] * (BART_AXES - len(sizes)))
 

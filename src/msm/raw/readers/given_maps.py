@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ...data.hdf5 import LARGEST_PACKING, refuse_claim
-from ...errors import DataError, MsmError
+from ...errors import DataError, MsmError, is_damage
 from ..coil_maps import unit
 from ..scan import Scan
 from .bart import BART_SLICES, bart_array
@@ -62,6 +62,8 @@ def with_maps(scans: Iterator[Scan], scan_file: Path, maps: Path) -> Iterator[Sc
     except MsmError:
         raise
     except Exception as error:  # the parsers of damaged files raise whatever they stumble over
+        if not is_damage(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: not readable, damaged or cut off ({reason}); copy or make it again") from error
     for number, scan in enumerate(scans):
