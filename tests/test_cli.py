@@ -214,11 +214,11 @@ def test_the_chain_warns_of_weights_that_never_saw_sparse_masks(tmp_path, monkey
     assert run(monkeypatch, "train", config) == 0
     assert run(monkeypatch, "sample", config, weights, *sampled, f"setting.save_dir={tmp_path / 'a'}") == 0
     error = capsys.readouterr().err
-    assert "weights: no record of training on sub-masks" in error and error.count("\n") == 1
+    assert "weights: no record of training on sub-masks" in error
     assert run(monkeypatch, "train", config, "train.submask_share=0.5", f"setting.save_dir={tmp_path / 'b'}") == 0
     weights = f"setting.pretrained_model_dir={tmp_path / 'b' / 'weights'}"
     assert run(monkeypatch, "sample", config, weights, *sampled, f"setting.save_dir={tmp_path / 'c'}") == 0
-    assert not capsys.readouterr().err
+    assert "sub-masks" not in capsys.readouterr().err
 
 
 def test_weights_of_another_network_are_refused(tmp_path, monkeypatch, capsys):

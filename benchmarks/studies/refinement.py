@@ -1,6 +1,7 @@
 """What rounds of refinement are worth on brain slices: reconstruction, and generated images. Writes JSON.
 
     python benchmarks/studies/refinement.py SLICES OUT.json --runs MSM=bundled:brain "one round=RUN/round_1"
+    python benchmarks/studies/refinement.py PHOTOS FACES.json --photos --runs MSM=RUN refined=RUN/refined
     python benchmarks/studies/refinement.py SLICES OUT.json --table
     python benchmarks/studies/refinement.py SLICES ROUNDS.json --standings brain=RUN faces=RUN
 
@@ -8,8 +9,10 @@ SLICES is a folder of magnitude slices that no model saw. Its first COUNT by nam
 R = 4, 6 and 8, noise 0.01, and reconstructed by preset best; total variation is tuned on the 8 after them. Generated:
 64 images by preset best, FD-wavelet from all slices of the folder. A run adds to OUT.json: an image each, PSNR and SSIM
 of one sample and of the mean of four (convention plain), and the calls; of generated images the distance and its
-bootstrap interval. `--table` prints the tables of docs/studies/refinement.md. `--standings` stores instead what the
-command told of the rounds of runs: their standing.json.
+bootstrap interval. `--photos`: the first 35 photos of a folder by name instead, which no model saw, with a hole of half
+the side, and four times too small; against biharmonic and bicubic interpolation; runs are folders, or bundled models,
+that have their settings with them. `--table` prints the tables of docs/studies/refinement.md. `--standings` stores
+instead what the command told of the rounds of runs: their standing.json.
 """
 
 import argparse
@@ -22,9 +25,9 @@ import torch
 
 from msm import PartialDenoiser
 from msm.config.load import load_config
-from msm.data.images import slices
+from msm.data.images import photos, slices
 from msm.evaluate.bootstrap import difference, mean, of_sets
-from msm.evaluate.classical import MRI, tune
+from msm.evaluate.classical import MRI, fitting, tune
 from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
 from msm.runs.weights import on_its_masks
@@ -36,6 +39,10 @@ from msm.system.processes import arithmetic
 TUNING, GENERATED, SAMPLES = 8, 64, 4
 RATES = (4, 6, 8)
 ASKED = "inverse_problem={{operator: undersampling, mask: {{kind: cartesian, acceleration: {}, center: 5}}}}"
+
+
+HELD_OUT = 35
+OF_PHOTOS = {"hole": "{operator: box, hole: 32}", "× 4": "{operator: super_resolution, factor: 4}"}
 
 
 def scores(x_hat, truth) -> dict[str, list[float]]:
@@ -52,6 +59,22 @@ def config_of(path: str, rate: int | None):
     return load_config("bundled:brain", [*given, *numbers, "sample.mixed_precision=bf16"])
 
 
+def config_of_photos(path: str, problem: str | None):
+    """Settings of a run on photos, for one of the problems, or to generate."""
+    asked = "null" if problem is None else OF_PHOTOS[problem]
+    given = [f"setting.pretrained_model_dir={path}", "sample.preset=best", f"inverse_problem={asked}"]
+    numbers = [f"sample.samples={SAMPLES}", f"sample.count={GENERATED}", "sample.batch_size=20"]
+    return load_config(path, [*given, *numbers, "sample.mixed_precision=no"])
+
+
+def interpolated(items, path: str, problem: str) -> tuple[str, dict]:
+    """The classical method of a problem, its name first."""
+    config = config_of_photos(path, problem)
+    seen = observe(items, config.inverse_problem, config.data)
+    ((name, method),) = fitting(seen).items()
+    return name, {"one": scores(method.run(seen, method.usual), torch.stack([item.image for item in items]))}
+
+
 def total_variation(items, tuning, rate: int) -> dict:
     """TV at the setting that is best on the tuning images."""
     config = config_of("bundled:brain", rate)
@@ -61,9 +84,9 @@ def total_variation(items, tuning, rate: int) -> dict:
     return {"setting": best, "one": scores(MRI["TV"].run(seen, best), truth)}
 
 
-def reconstructed(denoiser, path: str, items, rate: int) -> dict:
+def reconstructed(denoiser, config, items) -> dict:
     """One sample and the mean of four."""
-    config = on_its_masks(config_of(path, rate), denoiser)
+    config = on_its_masks(config, denoiser)
     with arithmetic(config.sample.mixed_precision):
         _, drawn = posterior_samples(denoiser, items, config)
     truth = torch.stack([item.image for item in items])
@@ -71,11 +94,12 @@ def reconstructed(denoiser, path: str, items, rate: int) -> dict:
     return {"calls": calls, "one": scores(drawn[:, 0], truth), "mean of 4": scores(drawn.mean(1), truth)}
 
 
-def generated(denoiser, path: str, items) -> dict:
-    """FD-wavelet of generated images from the slices, with a bootstrap interval."""
-    config = on_its_masks(config_of(path, None), denoiser)
+def generated(denoiser, config, items) -> dict:
+    """FD-wavelet of generated images from the items, with a bootstrap interval."""
+    config = on_its_masks(config, denoiser)
+    maps = coil_maps(items[:GENERATED]) if config.data.is_mri else None
     with arithmetic(config.sample.mixed_precision):
-        images = prior_samples(denoiser, config.data, config.sample, coil_maps(items[:GENERATED]))
+        images = prior_samples(denoiser, config.data, config.sample, maps)
     real = torch.stack([item.image for item in items])
     found = of_sets(wavelet_distance, wavelet_features(images), wavelet_features(real))
     calls = config.sample.steps * config.sample.draws
@@ -127,12 +151,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--rates", type=int, nargs="*", default=RATES)
     parser.add_argument("--standings", nargs="*", default=[], metavar="NAME=RUN")
+    parser.add_argument("--photos", action="store_true")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     records = json.loads(options.out.read_text()) if options.out.exists() else {}
     if options.table:
-        for rate in (key for key in records if key.startswith("R")):
-            print("\n".join(row(records, rate, name, "TV") for name in records[rate]))
+        for block in (key for key in records if key != "generated"):
+            print("\n".join(row(records, block, name, next(iter(records[block]))) for name in records[block]))
         for name, found in records.get("generated", {}).items():
             print(generated_row(name, found))
         return
@@ -140,23 +165,49 @@ def main() -> None:
         told = {name: standings(Path(path)) for name, _, path in (run.partition("=") for run in options.standings)}
         write_text(options.out, json.dumps(told, indent=1) + "\n")
         return
-    data = config_of("bundled:brain", None).data
-    items = list(islice(slices(options.folder, "test", 0, data.image_size, data.coils, data.seed), 150))
-    shown, tuning = items[: options.count], items[options.count : options.count + TUNING]
+    runs = dict(run.partition("=")[::2] for run in options.runs)
+    of_photos(options, records, runs) if options.photos else of_slices(options, records, runs)
+
+
+def keeper(out: Path, records: dict):
+    """What stores and prints a result: its block, its name, and it."""
 
     def keep(block: str, name: str, found: dict) -> None:
         records.setdefault(block, {})[name] = found
-        write_text(options.out, json.dumps(records, indent=1) + "\n")
-        print(block, name, found if block == "generated" else row(records, block, name, "TV"), flush=True)
+        write_text(out, json.dumps(records, indent=1) + "\n")
+        against = next(iter(records[block]))
+        print(block, name, found if block == "generated" else row(records, block, name, against), flush=True)
 
+    return keep
+
+
+def of_photos(options, records: dict, runs: dict[str, str]) -> None:
+    """Holes, enlargements and new photos by all runs."""
+    first, keep = next(iter(runs.values())), keeper(options.out, records)
+    data = config_of_photos(first, None).data
+    items = list(photos(options.folder, "test", HELD_OUT, data.image_size, data.channels))
+    for problem in OF_PHOTOS:
+        keep(problem, *interpolated(items, first, problem))
+    for name, path in runs.items():
+        denoiser = PartialDenoiser.load(path).eval()
+        keep("generated", name, generated(denoiser, config_of_photos(path, None), items))
+        for problem in OF_PHOTOS:
+            keep(problem, name, reconstructed(denoiser, config_of_photos(path, problem), items))
+
+
+def of_slices(options, records: dict, runs: dict[str, str]) -> None:
+    """Reconstructions and new slices by all runs, against total variation."""
+    data, keep = config_of("bundled:brain", None).data, keeper(options.out, records)
+    items = list(islice(slices(options.folder, "test", 0, data.image_size, data.coils, data.seed), 150))
+    shown, tuning = items[: options.count], items[options.count : options.count + TUNING]
     for rate in options.rates:
         if "TV" not in records.get(f"R = {rate}", {}):
             keep(f"R = {rate}", "TV", total_variation(shown, tuning, rate))
-    for name, _, path in (run.partition("=") for run in options.runs):
+    for name, path in runs.items():
         denoiser = PartialDenoiser.load(path).eval()
-        keep("generated", name, generated(denoiser, path, items))
+        keep("generated", name, generated(denoiser, config_of(path, None), items))
         for rate in options.rates:
-            keep(f"R = {rate}", name, reconstructed(denoiser, path, shown, rate))
+            keep(f"R = {rate}", name, reconstructed(denoiser, config_of(path, rate), shown))
 
 
 if __name__ == "__main__":
