@@ -7,6 +7,7 @@ stopped commands keep. An attack spoils a copy of it and runs the command that r
 
     flip, cut, swap   one byte of a file changes, its end is gone, or two files of a kind change places
     kill              SIGKILL at a random moment of the command; then the same command again, to its end
+    full              no file may grow beyond a random size, as on a full disk; then the same command again without
 
     detected    one line that says so, exit code 2
     harmless    the same results, bit for bit, as without the attack
@@ -23,6 +24,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -188,6 +190,13 @@ def keep_everything() -> None:
     take_all_rounds()
 
 
+def with_room(room: int) -> None:
+    """A command whose files may not be larger than so many bytes."""
+    take_all_rounds()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+
 def take_all_rounds() -> None:
     """Networks that have learned nothing yet may become worse."""
     Standing.worse_than = lambda self, before: None
@@ -297,7 +306,7 @@ def attacks(world: Path, count: int, kills: int, seed: int) -> Iterator[tuple[st
             assert run(copy, job, take_all_rounds)[0] == 0 and results(copy, job) == baseline[job.name], job
     fresh(world, copy)
     readers, mine = [job for job in jobs() if job.reads], others(copy)
-    for number in range(count + kills):
+    for number in range(count + 2 * kills):
         fresh(world, copy)
         if number < count:
             job = readers[number % len(readers)]
@@ -307,7 +316,18 @@ def attacks(world: Path, count: int, kills: int, seed: int) -> Iterator[tuple[st
             job = jobs()[number % len(jobs())]
             wait = rng.uniform(0, 1.05 * took[job.name])
             words = tuple(word.format(root=copy) for word in job.words)
-            done = "kill" if ended(fork(words, copy / "said.txt", take_all_rounds), wait) is None else "kill, too late"
+            if number < count + kills:
+                late = ended(fork(words, copy / "said.txt", take_all_rounds), wait) is not None
+                done, first = "kill, too late" if late else "kill", "harmless"
+            else:
+                room = int(10 ** rng.uniform(3.6, 6))  # what is said goes to a file too
+                code, said = run(copy, job, lambda: with_room(room))  # noqa: B023
+                done, first = f"full, {room} bytes", judged(code, said, results(copy, job) == baseline[job.name], True)
+                if first in ("detected", "harmless") and (left := leftovers(copy)):
+                    first, said = "left over", ", ".join(left)
+                if first not in ("detected", "harmless"):
+                    yield job.name, done, first, said
+                    continue
         code, said = run(copy, job, take_all_rounds)
         outcome = judged(code, said, results(copy, job) == baseline[job.name], others(copy) == mine)
         if outcome == "harmless" and (left := leftovers(copy)):
@@ -335,10 +355,11 @@ def count(out: Path | None, flips: int, kills: int, seed: int) -> dict[str, obje
         made, world = Path(root) / "world", Path(root) / "kept"
         make_world(made)
         made.rename(world)
-        outcomes: dict[str, Counter[str]] = {"spoilt": Counter(), "killed": Counter()}
+        outcomes: dict[str, Counter[str]] = {"spoilt": Counter(), "killed": Counter(), "full disk": Counter()}
         bad = []
         for name, done, outcome, said in attacks(world, flips, kills, seed):
-            outcomes["killed" if done.startswith("kill") else "spoilt"][outcome] += 1
+            kind = "killed" if done.startswith("kill") else "full disk" if done.startswith("full") else "spoilt"
+            outcomes[kind][outcome] += 1
             if outcome not in ("detected", "harmless"):
                 bad.append({"command": name, "attack": done, "outcome": outcome, "said": said[-2000:]})
                 print(f"{name}, {done}: {outcome}", flush=True)

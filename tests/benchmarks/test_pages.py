@@ -53,13 +53,13 @@ def test_readme(kind):
     labels = {"R = 4": "brain, 8 coils, R = 4", "R = 8": "brain, 8 coils, R = 8"}
     labels |= {"box": "face, 32 × 32 hole", "x4": "face, ×4"}
     best = {"brain": "TV", "box": "biharmonic", "x4": "bicubic"}
-    for problem, classical, msm in bundled(kind):
+    for problem, classical, _ in bundled(kind):
         if problem in labels:
             named = best.get(problem, best["brain"])
-            one, of_four = scores(msm["one sample"]), scores(msm["mean of 4"])
-            if kind == "brain":  # of the refined model
-                refined = record("refinement")[problem]["two rounds"]
-                one, of_four = (scores({m: mean(v) for m, v in refined[k].items()}) for k in ("one", "mean of 4"))
+            place = {"box": ("refinement_faces", "hole", "refined"), "x4": ("refinement_faces", "× 4", "refined")}
+            file, block, name = place.get(problem, ("refinement", problem, "two rounds"))
+            refined = record(file)[block][name]  # of the refined models
+            one, of_four = (scores({m: mean(v) for m, v in refined[k].items()}) for k in ("one", "mean of 4"))
             row = [labels[problem], classical[0], f"{named} {classical[-1]}", one, of_four]
             assert f"| {' | '.join(row)} |" in page("README.md")
 
@@ -164,6 +164,10 @@ def test_refinement():
     for rate in ("R = 4", "R = 6", "R = 8"):
         assert all(row(found, rate, name, "TV") in text for name in found[rate])
     assert all(generated_row(name, each) in text for name, each in found["generated"].items())
+    faces = record("refinement_faces")
+    assert all(generated_row(name, each) in text for name, each in faces["generated"].items())
+    for problem, against in (("hole", "biharmonic"), ("× 4", "bicubic")):
+        assert all(row(faces, problem, name, against) in text for name in faces[problem])
     for run, rounds in record("refinement_rounds").items():
         assert all(standing_row(run, name, each) in text for name, each in rounds.items())
 

@@ -18,8 +18,7 @@ from msm.evaluate.metrics import psnr
 from msm.evaluate.records import score, summary
 from msm.network import ADMNetwork
 from msm.output.figures import Column, displayable, error_map, spread, write_comparison, write_picture
-from msm.runs.demo import brain, faces, new_faces
-from msm.runs.demo import bundled as bundled_config
+from msm.runs.demo import brain, faces
 from msm.sample.draw import posterior_samples, prior_samples
 from msm.sample.observe import coil_maps, observe
 from msm.sampling import reconstruct
@@ -165,16 +164,7 @@ def test_demo_writes_figures_and_scores(tmp_path, text, show, methods):
     (table,) = (tmp_path / "out").glob("*.csv")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert len({row["method"] for row in rows}) == methods
-    assert len(list((tmp_path / "out").glob("*.png"))) == (4 if show is brain else 2)
-
-
-def test_demo_draws_new_faces_by_the_chain(tmp_path):
-    assert bundled_config("faces_32", "null").sample.score == "chain"
-    assert bundled_config("faces", "null").sample.score == "average"
-    denoiser, config = denoiser_and_config(tmp_path, PHOTOS)
-    new_faces(denoiser, lambda problem: config, tmp_path / "out")
-    with Image.open(tmp_path / "out" / "faces_generated.png") as picture:
-        assert picture.height >= 2 * config.data.image_size
+    assert len(list((tmp_path / "out").glob("*.png"))) == (4 if show is brain else 3)
 
 
 # The bundled models
@@ -202,9 +192,10 @@ def test_the_bundled_brain_model_gains_three_decibels_on_zero_filling_in_few_cal
     assert mean_psnr(samples.mean(1), items) > mean_psnr(inputs, items) + 3
 
 
-def test_the_bundled_face_model_gains_one_decibel_on_a_hole_in_few_calls():
+@pytest.mark.parametrize("name", ["faces", "faces_refined"])
+def test_the_bundled_face_models_gain_one_decibel_on_a_hole_in_few_calls(name):
     few = ["sample.steps=15", "sample.samples=2", "sample.data_step={kind: proximal}"]
-    denoiser, config = bundled("faces", "inverse_problem={operator: box, hole: 32}", *few)
+    denoiser, config = bundled(name, "inverse_problem={operator: box, hole: 32}", *few)
     items = [portrait(64)]
     inputs, samples = posterior_samples(denoiser, items, config)
     assert mean_psnr(samples.mean(1), items) > mean_psnr(inputs, items) + 1

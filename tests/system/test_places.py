@@ -111,7 +111,7 @@ def test_a_wheel_holds_configs_and_models(tmp_path):
     shutil.rmtree(tmp_path / "src")
     code = "import msm; from msm.system.places import *; from pathlib import Path\n"
     code += "print(msm.__file__, *bundled_configs(), *bundled_models()); config_file(Path('bundled:scan'))\n"
-    code += "msm.PartialDenoiser.load('bundled:faces_32')"
+    code += "msm.PartialDenoiser.load('bundled:faces_refined')"
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ..config.load import Config, load_config
 from ..data.acquire import Source
@@ -31,7 +30,7 @@ Configured = Callable[[str], Config]  # the config with an inverse problem, "nul
 
 def run_demo(folder: Path) -> None:
     """Show what the bundled weights do, in figures and tables of a folder."""
-    for name, show in {"brain_refined": brain, "faces": faces, "faces_32": new_faces}.items():
+    for name, show in {"brain_refined": brain, "faces_refined": faces}.items():
         config = bundled(name, "null")
         denoiser = trained_denoiser(config, Path(f"{BUNDLED}{name}"))
         with arithmetic(config.sample.mixed_precision):
@@ -41,14 +40,10 @@ def run_demo(folder: Path) -> None:
 
 
 def bundled(name: str, problem: str) -> Config:
-    """The config of bundled weights, with the preset `best` and an inverse problem; "null" to generate.
-
-    Weights that were trained on sub-masks take the chain score.
-    """
+    """The config of bundled weights, with the preset `best` and an inverse problem; "null" to generate."""
     model = f"{BUNDLED}{name}"
-    score = "chain" if load_config(model).train.submask_share else "average"
-    given = [f"setting.pretrained_model_dir={model}", "sample.preset=best", f"sample.score={score}"]
-    return load_config(model, [*given, f"inverse_problem={problem}"])
+    given = [f"setting.pretrained_model_dir={model}", "sample.preset=best", f"inverse_problem={problem}"]
+    return load_config(model, given)
 
 
 def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
@@ -66,19 +61,14 @@ def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> No
 
 
 def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
-    """Fill a hole in a portrait, and enlarge it four times."""
+    """Fill a hole in a portrait, enlarge it four times, and generate new faces."""
     config = configured("null")
     items = [portrait(config.data.image_size)]
     hole = configured(f"{{operator: box, hole: {config.data.image_size // 2}}}")
     records = _solve(denoiser, hole, items, "face hole", folder)
     records += _solve(denoiser, configured("{operator: super_resolution, factor: 4}"), items, "face x4", folder)
+    write_picture(folder / "faces_generated.png", _generate(denoiser, config, None, "new faces"))
     write_scores(folder / "faces.csv", records)
-
-
-def new_faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
-    """Generate new faces; small ones, as the network learned, shown twice as large."""
-    new = _generate(denoiser, configured("null"), None, "new faces")
-    write_picture(folder / "faces_generated.png", interpolate(new, scale_factor=2, mode="nearest"))
 
 
 def _generate(denoiser: PartialDenoiser, config: Config, maps: Tensor | None, label: str) -> Tensor:
