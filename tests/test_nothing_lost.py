@@ -288,3 +288,18 @@ def test_want_of_memory_is_one_line(given, monkeypatch, capsys, error, told):
     assert msm(*given) == 2
     said = capsys.readouterr().err
     assert told in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("room", [512, 4096, 12288])
+def test_a_store_for_which_there_is_no_room_is_one_line_and_leaves_nothing(tmp_path, room):
+    """In a process of its own: HDF5's library, told of a full disk, would end it by a signal."""
+    config = write_config(tmp_path, **PHOTOS)
+    before = sorted(os.listdir(tmp_path))
+
+    def with_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    words = [sys.executable, "-m", "msm", "acquire", config, "-o", str(tmp_path / "a.h5")]
+    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=with_room)
+    assert done.returncode == 2 and "a.h5'" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert sorted(os.listdir(tmp_path)) == before

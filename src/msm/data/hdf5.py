@@ -4,11 +4,13 @@ Damage is told in one line. One thing is left to HDF5: texts in attributes, for 
 for up to 4 gigabytes.
 """
 
+import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,6 +20,7 @@ from ..errors import DataError, is_damage
 OWN_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, h5py's LZF: HDF5 would look for others in plugins
 LARGEST_PACKING = 1032  # times smaller than it was: deflate packs nothing better
 LARGEST_CLAIM = 64  # a raw file may need so many times the memory that its data take: undersampling and compression
+CHECKED = ("v110", "v110")  # of HDF5's layouts, the first that has sums of its own of everything but the data
 NO_FIELDS: Mapping[str, int] = {}
 
 
@@ -137,6 +140,58 @@ def check_lengths(path: Path, data: h5py.Dataset, field: str | None = None) -> N
         rows = content[place : place + count * row].reshape(count, row)
         longest = int(np.ascontiguousarray(rows[:, offset : offset + 4]).view("<u4").max(initial=0))
         refuse_claim(f"{path}: a value of {data.name}", longest, content.size // LARGEST_CLAIM)
+
+
+class _Disk(io.FileIO):
+    """A file for HDF5 that is never told of a full disk: closed halfway, its library ends the process by a signal.
+
+    Attributes:
+        error: the first one; nothing is written after it.
+    """
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        """All of it, if there is room."""
+        left = memoryview(content).cast("B")
+        size = len(left)
+        try:
+            while left and self.error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """As of any file, if there is room."""
+        try:
+            if self.error is None:
+                return super().truncate(size)
+        except OSError as error:
+            self.error = error
+        return self.tell() if size is None else size
+
+    def check(self, path: Path) -> None:
+        """Raise what went wrong, as of the file that is to be made."""
+        if self.error is not None:
+            raise OSError(self.error.errno, self.error.strerror, str(path)) from self.error
+
+
+@contextmanager
+def new_hdf5(temporary: Path, path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """A new HDF5 file, and a function that raises if there was no room for all that was written so far.
+
+    Args:
+        temporary: where it is written.
+        path: where it will lie, for the message.
+
+    Raises:
+        OSError: there was no room for all of it.
+    """
+    with _Disk(temporary, "w+") as disk:
+        with h5py.File(disk, "w", libver=CHECKED) as file:
+            yield file, lambda: disk.check(path)
+        disk.check(path)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..measurement import Measurement
 from ..system.files import obstacle, whole
-from .hdf5 import check_lengths, open_hdf5, readable
+from .hdf5 import check_lengths, new_hdf5, open_hdf5, readable
 
 FORMAT, VERSION = "msm-measurements", 1
 TRUTH_FORMAT = "msm-truth"
@@ -66,7 +66,6 @@ def check_target(path: Path) -> None:
         raise DataError(f"{path}: cannot be written ({reason}); choose another path")
 
 
-CHECKED = ("v110", "v110")  # of HDF5's layouts, the first that has sums of its own of everything but the data
 Writer = TypeVar("Writer", bound="_Writer")
 
 
@@ -84,8 +83,8 @@ class _Writer:
 
     def __enter__(self: Writer) -> Writer:
         with ExitStack() as stack:
-            file = h5py.File(stack.enter_context(whole(self.path)), "w", libver=CHECKED)
-            self.file = stack.enter_context(file)
+            temporary = stack.enter_context(whole(self.path))
+            self.file, self._check_room = stack.enter_context(new_hdf5(temporary, self.path))
             self.file.attrs.update(self._about)
             self.file.create_dataset("name", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))
             self._open = stack.pop_all()
@@ -105,6 +104,7 @@ class _Writer:
             if item is not None:
                 array = np.asarray(item)
                 self._grown(field, array.shape, array.dtype, 1)[-1] = array
+        self._check_room()
 
     def _grown(self, field: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> h5py.Dataset:
         """The dataset of a field with room for so many more items; it is made for the first."""

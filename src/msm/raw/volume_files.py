@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.hdf5 import new_hdf5
 from ..errors import ConfigError, is_damage, optional
 from ..sample.kept_batches import Parts
 from ..system.files import fingerprint, whole
@@ -93,7 +94,7 @@ class VolumeWriter:
     def _write(self, folder: Path, affine: np.ndarray | None, voxel_mm: tuple[float, float, float] | None) -> None:
         pictures = folder / self.path.stem
         pictures.mkdir()
-        with h5py.File(folder / self.path.name, "w") as file:
+        with new_hdf5(folder / self.path.name, self.path) as (file, _):
             file.attrs["provenance"] = self._provenance
             if affine is not None:
                 file.attrs["affine"] = affine

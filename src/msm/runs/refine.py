@@ -85,7 +85,8 @@ def _refine(config: Config, config_file: Path) -> bool:
         best, before = run.place(number) / WEIGHTS, now
         if processes().is_main_process:
             with whole_folder(folder / WEIGHTS) as temporary:
-                shutil.copytree(best, temporary, dirs_exist_ok=True)
+                for file in best.iterdir():
+                    shutil.copy(file, temporary)
     if not (folder / WEIGHTS).is_dir():
         raise DataError(f"{folder}: no round made the model better; keep {best}")
     say(f"{folder / WEIGHTS}: the weights of the best round, which take full measurements: one mask a step")
