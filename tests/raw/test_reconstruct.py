@@ -441,6 +441,17 @@ def test_two_files_of_one_name_are_refused(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_whose_results_would_lie_over_anothers_is_refused(tmp_path, monkeypatch, capsys):
+    """The deviation of a.npy is a_std.nii, as the mean of a_std.npy would be."""
+    (tmp_path / "raw").mkdir()
+    for name in ("a", "a_std"):
+        np.save(tmp_path / "raw" / f"{name}.npy", undersampled(disc("a")[0]).numpy())
+    assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "raw")) == 2
+    said = capsys.readouterr().err
+    assert "results of a.npy, a_std.nii, would lie where its own do; rename one" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_without_calibration_region_is_one_clear_line(tmp_path, monkeypatch, capsys):
     k_space = disc("a")[0].clone()
     k_space[..., ::2] = 0

@@ -105,3 +105,13 @@ def test_the_time_left_is_known_however_slow_a_step_is(clock, monkeypatch, capsy
 def test_saying_something_is_quick():
     code = "import sys, msm.system.console; sys.exit(any(m in sys.modules for m in ('torch', 'accelerate', 'rich')))"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(SOURCE.parent)})
+
+
+def test_what_steers_a_terminal_does_not_reach_it(capsys):
+    """Names of files may hold anything."""
+    odd = "red\x1b[31m \x9b2J \r bell\x07 \ud800"
+    for tell in (say, note, warn, fail):
+        tell(odd)
+    table(odd, [{"Method": odd}])
+    said = capsys.readouterr()
+    assert all(c.isprintable() or c == "\n" for c in said.out + said.err) and "red\\x1b[31m" in said.out
