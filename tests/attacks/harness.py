@@ -225,7 +225,6 @@ def make_world(world: Path) -> None:
     do(("acquire", config, "-o", "{root}/store.h5", photos))
     do(by_name["train on"].words)
     shutil.copytree(world / "run", world / "half")
-    (world / "half" / "store").mkdir()
     for name in ("kept", "filled", "judged"):
         words = (*by_name["sample"].words[:-1], f"setting.save_dir={{root}}/{name}")
         do(words, keep_everything if name == "kept" else take_all_rounds)
@@ -235,9 +234,7 @@ def make_world(world: Path) -> None:
     shutil.rmtree(world / "kept" / "images")
     do(("evaluate", "{root}/judged"))
     do(("refine", "{root}/half", "refine.rounds=1"), keep_everything)
-    shutil.copytree(world / "half" / "refined", world / "first")
     do(by_name["refine on"].words)
-    shutil.rmtree(world / "first")
     for file in ("standing.json", "SHA256SUMS"):
         (world / "half" / "refined" / "round_2" / file).unlink(missing_ok=True)
     do(by_name["import"].words, no_rmtree)

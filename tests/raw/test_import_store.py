@@ -55,6 +55,25 @@ def test_store_and_manifest(tmp_path, monkeypatch, capsys):
     assert "4 slices of 32×24 from 4 coils" in capsys.readouterr().out
 
 
+def test_a_store_is_neither_made_again_nor_replaced(tmp_path, monkeypatch, capsys):
+    """Unless it is forced: by other settings, other maps, or of other files."""
+    files, store = write_scans(tmp_path / "raw", 1), tmp_path / "all.h5"
+    np.savez(tmp_path / "maps.npz", maps=disc("00", coils=4)[1].numpy())
+    words, size = ["acquire", *files, "-o", str(store)], ["--size", "32", "24"]
+    assert run(monkeypatch, *words, *size) == 0
+    before = store.read_bytes()
+    capsys.readouterr()
+    for same in ([], size):
+        assert run(monkeypatch, *words, *same) == 0
+        assert "holds these files already, at 32×24 from 4 coils" in capsys.readouterr().out
+    others = (["--size", "32", "32"], ["--coils", "2"], ["--maps", f"{tmp_path}/maps.npz"])
+    for other in others:
+        assert run(monkeypatch, *words, *other) == 2
+        assert "is there already; choose another name" in capsys.readouterr().err
+    assert store.read_bytes() == before
+    assert run(monkeypatch, *words, "--coils", "2", "--force") == 0 and store.read_bytes() != before
+
+
 def test_the_largest_size_that_pads_nothing(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", disc("a", 40, 50)[0].numpy())
     np.save(tmp_path / "b.npy", disc("b", 70, 35)[0].numpy())

@@ -18,10 +18,10 @@ from runs import write_config as write_training
 from msm.data_step import GradientStep, Proximal
 from msm.denoiser import PartialDenoiser
 from msm.error_covariance import ErrorSpectrum
-from msm.errors import DataError
+from msm.errors import ConfigError, DataError
 from msm.masks import CartesianMasks
 from msm.noise import noise_covariance
-from msm.output.run_folder import run_config
+from msm.output.run_folder import are_there, run_config
 from msm.raw import prepare as preparing
 from msm.raw import reconstruct as raw_sampling
 from msm.raw.geometry import Geometry, affine
@@ -439,6 +439,18 @@ def test_two_files_of_one_name_are_refused(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "raw")) == 2
     assert "has the same name, which the results would have; rename one" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_scans_and_other_samples_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
+    config = write_config(tmp_path, write_stack(tmp_path / "head.mrd", 1))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "images.npy").touch()
+    assert run(monkeypatch, "sample", config) == 2
+    assert "holds another kind of run (images.npy)" in capsys.readouterr().err
+    (tmp_path / "out" / "images.npy").unlink()
+    assert run(monkeypatch, "sample", config) == 0
+    with pytest.raises(ConfigError, match=r"holds another kind of run \(head.nii\)"):
+        are_there(tmp_path / "out", "samples of something else")
 
 
 def test_a_file_whose_results_would_lie_over_anothers_is_refused(tmp_path, monkeypatch, capsys):

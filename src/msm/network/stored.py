@@ -54,7 +54,8 @@ class StoredNetwork(nn.Module):
             self.write(filled, dtype)
 
     def write(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        """The files of `save`, into a folder that holds none of them."""
+        """The files of `save`, into a folder that holds none of them, made if missing."""
+        folder.mkdir(parents=True, exist_ok=True)
         weights = {name: _of_type(value, dtype).contiguous() for name, value in self.inner.state_dict().items()}
         (folder / WEIGHTS_FILE).write_bytes(safetensors.torch.save(weights, {"format": "pt"}))  # save_file: private
         write_text(folder / CONFIG_FILE, json.dumps(self.settings, indent=2) + "\n")

@@ -119,6 +119,8 @@ def are_there(folder: Path, made: str, *, force: bool = False) -> bool:
     if force:
         return False
     check_ours(folder, (*OF_SAMPLING, PICTURES))
+    if volumes := [name for name in listed(folder) if name.endswith(".nii")]:
+        raise ConfigError(f"setting.save_dir: {folder} holds another kind of run ({volumes[0]}); choose another folder")
     if IMAGES not in listed(folder):
         return False
     if read_versions(folder).get("samples") != made:

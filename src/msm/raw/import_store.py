@@ -34,7 +34,7 @@ from .scan import Scan
 SMALLEST = 8  # side of an item, as of data.image_size
 MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them
 FACTS = ("scale", "noise_std", "maps_residual")  # of each slice, in the manifest
-VERSION = 2  # of what `_import_file` does: parts of other versions are not used
+VERSION = 3  # of what `_import_file` does: parts of other versions are not used
 
 Result = TypeVar("Result")
 
@@ -116,7 +116,7 @@ def is_imported(
         return False
     asked = {"coils": coils} if size is None else {"coils": coils, "size": list(size)}
     found = MeasurementStore(path).provenance
-    same = all(found.get(name, coils) == value for name, value in asked.items())
+    same = all(found.get(name) == value for name, value in asked.items())
     return same and made == [(digest(file), maps and digest(maps_file(file, maps))) for file in files]
 
 
@@ -162,13 +162,13 @@ def _import_file(job: _Job) -> dict[str, Any] | DataError:
     """Make the part of one file, if it is not there; returns its line of the manifest, with `key`, or what is bad."""
     sha256 = digest(job.file)
     how: dict[str, Any] = {"prefix": job.prefix, "size": job.size, "coils": job.coils, "version": VERSION}
-    if job.maps is not None:
-        how["coil_maps_sha256"] = digest(maps_file(job.file, job.maps))
+    given = {} if job.maps is None else {"coil_maps_sha256": digest(maps_file(job.file, job.maps))}
+    how |= given
     key = hashlib.sha256(json.dumps([sha256, job.file.stem, how]).encode()).hexdigest()[:32]
     part, record = job.parts / f"{key}.h5", job.parts / f"{key}.json"
     if (kept := _kept(part, record, key)) is not None:
         return {"file": str(job.file), **kept}
-    line: dict[str, Any] = {"key": key, "sha256": sha256, "slices": 0, **{fact: [] for fact in FACTS}}
+    line: dict[str, Any] = {"key": key, "sha256": sha256, **given, "slices": 0, **{fact: [] for fact in FACTS}}
     try:
         with StoreWriter(part, {}) as writer:
             for scan in import_scans([job.file], job.maps):

@@ -11,6 +11,7 @@ from ..evaluate.records import Run, read_run
 from ..output.figures import MAKER
 from ..output.run_folder import LOG, RECORDS, ROUND, versions
 from ..system.files import write_text
+from ..system.lock import alone
 from ..system.manifest import MANIFEST, write_listed
 from ..system.places import weights_folder
 from . import calibration
@@ -74,7 +75,8 @@ def write_page(path: Path, folders: Sequence[Path], command: str, figure: Path |
         versions=versions(),
     )
     if (path.parent / MANIFEST).is_file():
-        write_listed(path, html)
+        with alone(path.parent, folder=True):
+            write_listed(path, html)
     else:
         write_text(path, html)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from ..config.load import Config
 from ..config.sampled import DrawConfig
-from ..data.store import check_target
+from ..data.store import MeasurementStore, check_target
 from ..denoiser import ERROR_FILE, PartialDenoiser
 from ..network.stored import WEIGHTS_FILE
-from ..output.run_folder import record_run
+from ..output.run_folder import IMAGES, check_folder, record_run
 from ..raw.import_store import import_store, is_imported, manifest_path
 from ..raw.prepare import HIGH_RESIDUAL
 from ..raw.read_through import ReadThrough
@@ -42,7 +42,9 @@ def import_raw(
     read = _files(paths)
     with alone(store, folder=False):
         if not force and is_imported(read.files, store, size, coils, maps):
-            say(f"{store}: holds these files already (--force imports them again)")
+            coils, height, width = MeasurementStore(store).shape
+            at = f"{height}×{width} from {coils} coils"
+            say(f"{store}: holds these files already, at {at} (--force imports them again)")
             return
         check_new(store, read.files, force=force)
         check_new(manifest_path(store), read.files, force=force)
@@ -89,6 +91,7 @@ def run_raw(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -
         ConfigError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
     """
     settings, folder = config.sample, config.setting.save_dir
+    check_folder(folder, IMAGES)
     assert config.setting.pretrained_model_dir is not None
     weights = weights_folder(config.setting.pretrained_model_dir)
     path = data_folder(config, "a raw file, or to a folder of them")

@@ -44,9 +44,9 @@ class Parts:
         """
 
         def part(numbers: range) -> Result:
-            if self.has(numbers):
+            if (content := self._content(numbers)) is not None:
                 reused(numbers)
-                return self.read(numbers)
+                return self._tensors(numbers, content)
             result = work(numbers)
             self.put(numbers, result)
             return result
@@ -55,8 +55,7 @@ class Parts:
 
     def has(self, numbers: range) -> bool:
         """Whether a batch is kept, as it was written."""
-        path = self._path(numbers)
-        return path.is_file() and self._content(numbers) is not None
+        return self._content(numbers) is not None
 
     def put(self, numbers: range, result: Any) -> None:
         """Keep a batch; nothing of another identity stays."""
@@ -74,18 +73,23 @@ class Parts:
         Raises:
             DataError: it is not as it was written.
         """
-        content, path = self._content(numbers), self._path(numbers)
+        content = self._content(numbers)
         if content is None:
-            raise DataError(f"{path}: damaged; run the same command again, which makes it anew")
+            raise DataError(f"{self._path(numbers)}: damaged; run the same command again, which makes it anew")
+        return self._tensors(numbers, content)
+
+    def _tensors(self, numbers: range, content: bytes) -> Any:
         try:
             return torch.load(io.BytesIO(content), weights_only=True)
         except Exception as error:  # a pickle that somebody else put there may raise anything
             if not is_damage(error):
                 raise
-            raise DataError(f"{path}: holds something else than tensors; remove it") from error
+            raise DataError(f"{self._path(numbers)}: holds something else than tensors; remove it") from error
 
     def _content(self, numbers: range) -> bytes | None:
-        """What was written of a batch; None if it was damaged since, or is another batch."""
+        """What was written of a batch; None if nothing was, it was damaged since, or is another batch."""
+        if not self._path(numbers).is_file():
+            return None
         held = self._path(numbers).read_bytes()
         content = held[DIGEST:]
         return content if held[:DIGEST] == self._digest(numbers, content) else None

@@ -155,8 +155,8 @@ def read_json(path: Path, what: str, remedy: str = "copy it again from where it 
 
 
 def write_listed(path: Path, text: str) -> None:
-    """Write one text file that is ours."""
-    with replacing(path.parent, lambda name: name == path.name) as filled:
+    """Write one text file, which is ours from then on; whether it may replace what is there, the caller has seen to."""
+    with replacing(path.parent, lambda name: name == path.name, force=True) as filled:
         write_text(filled / path.name, text)
 
 

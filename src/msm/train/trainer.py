@@ -249,11 +249,11 @@ class Trainer:
             )
 
             def fill(folder: Path) -> dict[str, object]:
-                _new_folder(folder / "network", self.network)
+                self.network.write(folder / "network")
                 with (folder / "optimizer.pt").open("wb") as file:
                     torch.save(self.optimizer.state_dict(), file)
                 self.ema.copy_to(self.network.parameters())
-                _new_folder(folder / "average", self.network)
+                self.network.write(folder / "average")
                 averaged.save(self.folder / "weights")  # first: a run killed now trains up to here again
                 scaler = self.accelerator.scaler
                 return {"images": seen, "identity": self.identity, "scaler": scaler and scaler.state_dict()}
@@ -311,11 +311,6 @@ class Trainer:
                 f"{self.checkpoints.folder}: all {len(found)} checkpoints are damaged; restore one from a copy, "
                 "or delete the folder to train anew"
             )
-
-
-def _new_folder(folder: Path, network: StoredNetwork) -> None:
-    folder.mkdir()
-    network.write(folder)
 
 
 @contextmanager
