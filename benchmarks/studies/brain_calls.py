@@ -30,7 +30,7 @@ from msm.sample.observe import observe
 from msm.system.files import write_text
 
 WEIGHTS = Path(msm.__file__).parent / "assets" / "brain"
-PROBLEM = "inverse_problem={operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 5}}"
+PROBLEM = "inverse_problem={operator: undersampling, mask: {kind: cartesian, acceleration: 4, center: 10}}"
 
 
 MAXIMISER = [  # what `best` was when the record was made; today it draws (posterior_draws.py)
@@ -128,7 +128,7 @@ def main() -> None:
         if key not in done:
             if denoiser is None:
                 denoiser = PartialDenoiser.load(WEIGHTS).eval()
-                found = slices(options.folder, "test", 0, 64, config.data.coils, config.data.seed)
+                found = slices(options.folder, "test", 0, config.data.image_size, config.data.coils, config.data.seed)
                 items = list(itertools.islice(found, 0, 64, 8))
             if config.sample.warm_start:
                 records["linear start of best"] = linear_start(denoiser, items, config)

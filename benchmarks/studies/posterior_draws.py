@@ -33,15 +33,10 @@ from msm.system.files import write_text
 from msm.system.processes import arithmetic
 
 ASSETS = Path(msm.__file__).parent / "assets"
-TASKS = {
-    "brain-4": (
-        "brain",
-        "{operator: undersampling, noise_std: 0.01, mask: {kind: cartesian, acceleration: 4, center: 5}}",
-    ),
-    "brain-8": (
-        "brain",
-        "{operator: undersampling, noise_std: 0.01, mask: {kind: cartesian, acceleration: 8, center: 5}}",
-    ),
+OF_SLICES = "{{operator: undersampling, noise_std: 0.01, mask: {{kind: cartesian, acceleration: {}, center: CENTER}}}}"
+TASKS = {  # CENTER is that of the training
+    "brain-4": ("brain", OF_SLICES.format(4)),
+    "brain-8": ("brain", OF_SLICES.format(8)),
     "faces-hole": ("faces", "{operator: box, hole: 32, noise_std: 0.01}"),
     "faces-x4": ("faces", "{operator: super_resolution, factor: 4, noise_std: 0.01}"),
 }
@@ -147,15 +142,17 @@ def main() -> None:
     args = parser.parse_args()
     assets, asked = TASKS[args.task]
     mri = assets == "brain"
-    config = load_config(ASSETS / assets / "config.yaml", [f"inverse_problem={asked}"])
-    data = config.data
+    weights = args.weights or ASSETS / assets
+    data = load_config(weights).data
+    if mri:
+        asked = asked.replace("CENTER", str(data.mask.center))
+    config = load_config(weights, [f"inverse_problem={asked}"])
     held_out = 35 if args.split == "test" or not mri else 0
     if mri:
-        source = slices(args.folder, "train", 0, 64, data.coils, data.seed, 0.0)  # the folder is the split
+        source = slices(args.folder, "train", 0, data.image_size, data.coils, data.seed, 0.0)  # the folder is the split
     else:
-        source = photos(args.folder, args.split, held_out, 64, 3)
+        source = photos(args.folder, args.split, held_out, data.image_size, 3)
     items = list(islice(source, args.first, args.first + args.images * args.stride, args.stride))
-    weights = args.weights or ASSETS / assets
     for name in args.methods:
         method = method_of(name, mri)
         records, started = [], time.process_time()

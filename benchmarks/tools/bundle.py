@@ -1,8 +1,8 @@
-"""Put a trained run into the package: half-precision weights, and its config with the demo's number of samples.
+"""Put a trained run into the package: half-precision weights, and its config with preset `best`.
 
     python benchmarks/tools/bundle.py runs/brain src/msm/assets/brain "Brains at 64 px, 8 coils, R = 4" --samples 4
 
-The rest of the sampler is the preset `best` in `msm demo` and `reconstruction.py`.
+Samples are how many are drawn of each measurement.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     setting = config.setting.model_copy(update={**places, "dataset_dir": None})
     bounded = config.diffusion.parametrisation == "sense"  # rounding of ε̂ is multiplied by σ_t
     precision = config.train.mixed_precision if bounded else "no"
-    sampler = {"samples": options.samples, "batch_size": 16, "mixed_precision": precision}
+    sampler = {"preset": "best", "samples": options.samples, "batch_size": 16, "mixed_precision": precision}
     sample = config.sample.model_copy(update=sampler)
     bundled = config.model_copy(update={"setting": setting, "sample": sample})
     write_listed(options.folder / "config.yaml", f"# {options.about}\n{dump_asked(bundled)}")

@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that `msm --help` answers a
 import shlex
 import signal
 import sys
+import webbrowser
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -280,11 +281,17 @@ def demo(output: Annotated[Path, typer.Option("--output", "-o", help="folder to 
     """Show the main job on bundled data with bundled weights: a few minutes on two cores.
 
     Reconstructs brain slices from undersampled k-space (R = 4, 6, 8), fills and enlarges a portrait, and generates
-    new brains and faces. The networks have never seen a clean image. Writes figures and tables.
+    new brains and faces. The networks have never seen a clean image. Says each command that it runs, and writes a page
+    of what came out, which opens in a browser where there is one.
     """
+    from .report.page import write_page
     from .runs.demo import run_demo
 
-    run_demo(output)
+    page = output / "report.html"
+    write_page(page, run_demo(output), f"msm {shlex.join(sys.argv[1:])}")
+    say(f"\n{page}: all of it on one page; pictures are in the folders beside it")
+    if sys.stdout.isatty():
+        webbrowser.open(page.resolve().as_uri())
 
 
 @app.command("import-weights")

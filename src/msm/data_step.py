@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
+from .conjugate_gradient import Map
 from .error_covariance import ErrorModel
-from .operators import Problem
+from .operators import Problem, Undersampling
 
 Normal = Callable[[Tensor], Tensor]  # noise like a tensor, of unit variance per real component: an item's own stream
 Step = Callable[[Tensor, float, Normal], Tensor]
@@ -96,8 +98,7 @@ class Proximal:
         def adjoint(residual: Tensor) -> Tensor:
             return transform.adjoint(operator.A_adjoint(residual))
 
-        def normal(x: Tensor) -> Tensor:
-            return adjoint(operator.A(transform.forward(x)))
+        normal = _normal(problem)
 
         def towards(z_hat: Tensor, y: Tensor, sigma: float) -> Tensor:
             b = adjoint(y - operator.A(z_hat))
@@ -109,6 +110,17 @@ class Proximal:
             return towards(transform.forward(x), problem.y + noise_std * noise(problem.y), sigma)
 
         return drawn if self.draws else lambda z_hat, sigma, noise: towards(z_hat, problem.y, sigma)
+
+
+def _normal(problem: Problem) -> Map:
+    """Tᴴ Hᴴ H T of images (B, C, H, W); of k-space that lacks whole columns, in one dimension."""
+    operator, transform = problem.operator, problem.transform
+    if not isinstance(operator, Undersampling):
+        return lambda x: transform.adjoint(operator.A_adjoint(operator.A(transform.forward(x))))
+    mask = operator.mask.to(problem.y.device)
+    columns = mask[..., :1, :].expand_as(mask)  # expanded, for `MultiCoil.normal` to see whole columns
+    mask = columns if torch.equal(mask, columns) else mask
+    return lambda x: transform.normal(x, mask)
 
 
 @dataclass(frozen=True)

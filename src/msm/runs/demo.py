@@ -1,94 +1,68 @@
-"""The main job on bundled data: what `msm demo` runs, in a few minutes on two cores.
+"""The main job on bundled data, as one would do it by hand: `msm sample`, `msm evaluate` and `msm report`, a few times.
 
 The networks were trained on undersampled measurements only, and never on what they are shown here: slices of a brain
 volume, measured at R = 4, 6 and 8, and a portrait with a hole, or four times too small.
 """
 
-from collections.abc import Callable
+import shlex
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
+from PIL import Image
 
-from ..config.load import Config, load_config
-from ..data.acquire import Source
-from ..data.samples import brain_slices, portrait
-from ..denoiser import PartialDenoiser
-from ..evaluate.classical import fitting
-from ..evaluate.comparison import all_pictures, reconstructions, write_compared
-from ..evaluate.records import Record, score, summary, write_scores
-from ..output.figures import write_picture
-from ..sample.draw import posterior_samples, prior_samples
-from ..sample.observe import coil_maps, observe
-from ..system.console import progress, say, table
+from ..data.samples import brain_pictures, portrait_picture
+from ..system.console import say
+from ..system.files import whole
 from ..system.places import BUNDLED
-from ..system.processes import arithmetic
-from .weights import on_its_masks, trained_denoiser
+from .evaluate import run_evaluation
+from .sample import run_sampling
+from .settings import sampling_config
 
-Configured = Callable[[str], Config]  # the config with an inverse problem, "null" to generate
-
-
-def run_demo(folder: Path) -> None:
-    """Show what the bundled weights do, in figures and tables of a folder."""
-    for name, show in {"brain_refined": brain, "faces_refined": faces}.items():
-        config = bundled(name, "null")
-        denoiser = trained_denoiser(config, Path(f"{BUNDLED}{name}"))
-        with arithmetic(config.sample.mixed_precision):
-            show(denoiser, lambda problem: on_its_masks(bundled(name, problem), denoiser), folder)  # noqa: B023
-    pictures = ", ".join(sorted(path.name for path in folder.glob("*.png")))
-    say(f"{folder}: {pictures}; scores in brain.csv and faces.csv")
+SHOWN = ("axial_45", "coronal_40", "sagittal_55")  # slices; classical methods are tuned on the others
+CARTESIAN = "inverse_problem={{operator: undersampling, mask: {{kind: cartesian, acceleration: {}, center: 10}}}}"
+BRAINS = [(f"brain_R{r}", [CARTESIAN.format(r), "sample.count=3"]) for r in (4, 6, 8)]
+FACES = [
+    ("face_hole", ["inverse_problem={operator: box, hole: 32}", "sample.count=1", "sample.samples=8"]),
+    ("face_x4", ["inverse_problem={operator: super_resolution, factor: 4}", "sample.count=1", "sample.samples=8"]),
+]
+NEW = ["inverse_problem=null", "sample.count=16"]
+JOBS = {"brain": [*BRAINS, ("brain_new", NEW)], "faces": [*FACES, ("faces_new", NEW)]}
 
 
-def bundled(name: str, problem: str) -> Config:
-    """The config of bundled weights, with the preset `best` and an inverse problem; "null" to generate."""
-    model = f"{BUNDLED}{name}"
-    given = [f"setting.pretrained_model_dir={model}", "sample.preset=best", f"inverse_problem={problem}"]
-    return load_config(model, given)
+def run_demo(folder: Path) -> list[Path]:
+    """Show what the bundled models do, in a run folder for each job; returns these, evaluated."""
+    runs = []
+    for kind, jobs in JOBS.items():
+        data = _pictures(folder / "data", kind)
+        for name, overrides in jobs:
+            runs.append(folder / name)
+            places = [f"setting.dataset_dir={data}", f"setting.save_dir={runs[-1]}", "sample.preset=best"]
+            _run(f"{BUNDLED}{kind}_refined", [*places, *overrides])
+    return runs
 
 
-def brain(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
-    """Reconstruct brain slices at R = 4, 6 and 8, and generate new ones."""
-    config = configured("null")
-    items = brain_slices(config.data.image_size, config.data.coils)
-    assert config.data.mask.kind == "cartesian"
-    records = []
-    for acceleration in (4, 6, 8):
-        mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {config.data.mask.center}}}"
-        settled = configured(f"{{operator: undersampling, mask: {mask}}}")
-        records += _solve(denoiser, settled, items, f"brain R{acceleration}", folder)
-    write_picture(folder / "brain_generated.png", _generate(denoiser, config, coil_maps(items), "brain, new slices"))
-    write_scores(folder / "brain.csv", records)
+def _run(model: str, overrides: list[str]) -> None:
+    """Sample and evaluate, as the two commands do."""
+    say(f"\nmsm sample {shlex.join([model, *overrides])}")
+    config = sampling_config(Path(model), overrides)
+    run_sampling(config, Path(model))
+    run_evaluation(config.setting.save_dir, None)
 
 
-def faces(denoiser: PartialDenoiser, configured: Configured, folder: Path) -> None:
-    """Fill a hole in a portrait, enlarge it four times, and generate new faces."""
-    config = configured("null")
-    items = [portrait(config.data.image_size)]
-    hole = configured(f"{{operator: box, hole: {config.data.image_size // 2}}}")
-    records = _solve(denoiser, hole, items, "face hole", folder)
-    records += _solve(denoiser, configured("{operator: super_resolution, factor: 4}"), items, "face x4", folder)
-    write_picture(folder / "faces_generated.png", _generate(denoiser, config, None, "new faces"))
-    write_scores(folder / "faces.csv", records)
+def _pictures(folder: Path, kind: str) -> Path:
+    """Write the pictures that the model is shown, and some to tune classical methods on; returns their folder."""
+    if kind == "faces":
+        pictures = {"astronaut": portrait_picture()}
+    else:
+        named = {name if name in SHOWN else f"tuning_{name}": picture for name, picture in brain_pictures().items()}
+        pictures = {name: _sixteen_bits(picture) for name, picture in named.items()}
+    (folder / kind).mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        with whole(folder / kind / f"{name}.png") as path:
+            picture.save(path, "PNG")
+    return folder / kind
 
 
-def _generate(denoiser: PartialDenoiser, config: Config, maps: Tensor | None, label: str) -> Tensor:
-    """New images (B, C, H, W)."""
-    with progress(label, config.sample.count * config.sample.steps, shared=True) as advance:
-        return prior_samples(denoiser, config.data, config.sample, maps, advance)
-
-
-def _solve(denoiser: PartialDenoiser, config: Config, items: list[Source], label: str, folder: Path) -> list[Record]:
-    """Solve one inverse problem in every way, draw a figure, print a table; returns the records."""
-    steps = len(items) * config.sample.samples * config.sample.steps
-    with progress(label, steps, shared=True) as advance:
-        inputs, samples = posterior_samples(denoiser, items, config, advance)
-    assert config.inverse_problem is not None
-    seen = observe(items, config.inverse_problem, config.data, seed=config.sample.seed)
-    truth, names = torch.stack([item.image for item in items]), [item.name for item in items]
-    classical = {name: method.run(seen, method.usual) for name, method in fitting(seen).items()}
-    made = reconstructions(inputs, classical, samples)
-    records = [r for method, (kind, x_hat) in made.items() for r in score(kind, method, x_hat, truth, names)]
-    title, pictures = f"{label}; classical methods at fixed settings", all_pictures(made, truth, samples)
-    write_compared(folder / f"{label.replace(' ', '_')}.png", title, names, pictures, records)
-    table(f"{label}: mean over {len(items)} images, convention plain", summary(records))
-    return [record.model_copy(update={"method": f"{label}: {record.method}"}) for record in records]
+def _sixteen_bits(picture: Image.Image) -> Image.Image:
+    pixels = np.asarray(picture)
+    return Image.fromarray(np.round(65535 * pixels / pixels.max()).astype(np.uint16))
