@@ -19,16 +19,25 @@ from .system.places import bundled_configs, bundled_models, config_file, is_conf
 from .system.signals import EXIT_CODE
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which newer versions of Typer carry inside
+
+
+def names_of_the_package(begun: str) -> list[str]:
+    """Completions of a config's name that is begun; none of nothing, where a shell shows the files that are there."""
+    return [name for name in (*bundled_configs(), *bundled_models()) if begun and name.startswith(begun)]
+
+
 ConfigFile = Annotated[
     Path,
     typer.Argument(
-        metavar="CONFIG", help="YAML file, folder of a run, or a name that `msm configs` lists", show_default=False
+        metavar="CONFIG",
+        help="YAML file, folder of a run, or a name that `msm configs` lists",
+        show_default=False,
+        autocompletion=names_of_the_package,
     ),
 ]
 Overrides = Annotated[
@@ -66,7 +75,10 @@ def options(
 
 @app.command()
 def configs(
-    name: Annotated[str | None, typer.Argument(help="the one to print; not given: all are listed")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="the one to print; not given: all are listed", autocompletion=names_of_the_package),
+    ] = None,
 ) -> None:
     """List the configs and models that come with the package, or print one to begin with.
 
