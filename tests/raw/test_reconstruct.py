@@ -379,6 +379,44 @@ def test_a_bad_scan_of_a_folder_is_skipped(tmp_path, monkeypatch, capsys):
     assert "2 of 4 files were skipped, see above; exit code 3" in error
 
 
+def test_of_twenty_scans_two_fail_and_a_table_says_what_became_of_each(tmp_path, monkeypatch, capsys):
+    """One cannot be read, one fails while it is sampled; the others' bits are those without them."""
+    (tmp_path / "raw").mkdir()
+    for n in range(20):
+        k_space = undersampled(disc("a")[0] + 0.003 * noise((COILS, H, W), n))
+        np.save(tmp_path / "raw" / f"scan{n:02d}.npy", k_space.numpy())
+    (tmp_path / "raw" / "scan00.npy").write_bytes(b"damaged")
+    real = raw_sampling.sample_scan
+
+    def failing(denoiser, prepared, **options):
+        samples = real(denoiser, prepared, **options)
+        if prepared.scan.name.startswith("scan13"):
+            raise DataError("sampling gave values that are not finite")
+        return samples
+
+    config = write_config(tmp_path, tmp_path / "raw")
+    with monkeypatch.context() as patch:
+        patch.setattr(raw_sampling, "sample_scan", failing)
+        assert run(monkeypatch, "sample", config) == 3
+    made = sorted(path.stem for path in (tmp_path / "out").glob("*.h5"))
+    assert made == [f"scan{n:02d}" for n in range(1, 20) if n != 13]
+    said = capsys.readouterr()
+    rows = [line for line in said.out.splitlines() if "│ scan" in line]
+    assert len(rows) == 20 and sum("│ " in row and "done" in row for row in rows) == 18
+    assert [row.split()[1] for row in rows if "skipped" in row] == ["scan00.npy", "scan13.npy"]
+    assert "skipped" in said.err and "scan13.npy: sampling gave values that are not finite" in said.err
+    assert said.err.splitlines()[-1].endswith("2 of 20 files were skipped, see above; exit code 3")
+    before = {name: (tmp_path / "out" / f"{name}.h5").read_bytes() for name in made}
+    (tmp_path / "raw" / "scan00.npy").unlink()
+    assert run(monkeypatch, "sample", config) == 0  # goes on: the one that failed, with its own seeds
+    rows = [line for line in capsys.readouterr().out.splitlines() if "│ scan" in line]
+    assert sum("was there" in row for row in rows) == 18 and ["done" in row for row in rows].count(True) == 1
+    assert all((tmp_path / "out" / f"{name}.h5").read_bytes() == content for name, content in before.items())
+    assert run(monkeypatch, "sample", config, f"setting.save_dir={tmp_path}/whole") == 0
+    with h5py.File(tmp_path / "out/scan13.h5") as resumed, h5py.File(tmp_path / "whole/scan13.h5") as whole:
+        np.testing.assert_array_equal(resumed["reconstruction"], whole["reconstruction"])
+
+
 def test_maps_that_turn_out_bad_are_found_before_any_sampling(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "a.npy", undersampled(disc("a")[0]).numpy())
 

@@ -1,7 +1,7 @@
 """From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -158,22 +158,14 @@ def check_slices(
     left = dict.fromkeys(v.file for name, v in volumes.items() if writers[name].left)
     for file in track(left, "coil maps", total=len(left)):
         read.attempt(file, partial(work, file))
-    for name in [name for name, volume in volumes.items() if volume.file in read.bad]:
-        del volumes[name], writers[name]
+    _drop_bad(read, volumes, writers)
     return warnings
 
 
-def scans_of(read: ReadThrough, volumes: dict[str, Volume], maps: Path | None) -> Iterator[tuple[str, Scan]]:
-    """The slices of all volumes, each with its volume's name.
-
-    Args:
-        read: the raw files.
-        volumes: from `survey`.
-        maps: as of `import_scans`.
-    """
-    for file in dict.fromkeys(volume.file for volume in volumes.values()):
-        for scan in import_scans([file], maps):
-            yield volume_name(scan, file, read.files), scan
+def _drop_bad(read: ReadThrough, volumes: dict[str, Volume], writers: dict[str, VolumeWriter]) -> None:
+    """Take out the volumes of files that cannot be used."""
+    for name in [name for name, volume in volumes.items() if volume.file in read.bad]:
+        del volumes[name], writers[name]
 
 
 def volume_name(scan: Scan, file: Path, files: Sequence[Path]) -> str:
@@ -231,15 +223,15 @@ def reconstruct_volumes(
     Args:
         denoiser: trained partial denoiser.
         read: the raw files.
-        volumes: from `survey`.
+        volumes: from `survey`; those of files that fail now are taken out, and their finished slices stay kept.
         writers: from `open_writers`.
         config: setting, data, network, sample and inverse_problem blocks.
         advance: told how many sampler steps were done.
 
     Raises:
-        DataError: if a file cannot be used.
+        DataError: if no file can be used.
     """
-    counts, settings = dict.fromkeys(volumes, 0), config.sample
+    settings = config.sample
     draw = partial(
         sample_scan,
         denoiser,
@@ -248,17 +240,27 @@ def reconstruct_volumes(
         batch_size=settings.batch_size,
         advance=advance,
     )
-    for number, (name, scan) in enumerate(scans_of(read, volumes, config.setting.coil_maps)):
-        index, writer, volume = counts[name], writers[name], volumes[name]
-        counts[name] += 1
-        if index in writer.left:
-            prepared = prepare(scan, padded_size(scan, denoiser.divisor))
-            first = settings.seed + number * settings.samples  # `number` counts the slices of all files
-            samples = draw(prepared, seeds=range(first, first + settings.samples))
-            if processes().is_main_process:
-                _write(writer, index, prepared, samples)
-        if counts[name] == len(volume.slices) and processes().is_main_process:
-            writer.finish(affine(volume.shape, volume.slices), volume.slices[0].voxel_mm)
+
+    def work(file: Path, first: int) -> None:
+        counts = dict.fromkeys(volumes, 0)
+        for number, scan in enumerate(import_scans([file], config.setting.coil_maps), first):
+            name = volume_name(scan, file, read.files)
+            index, writer, volume = counts[name], writers[name], volumes[name]
+            counts[name] += 1
+            if index in writer.left:
+                prepared = prepare(scan, padded_size(scan, denoiser.divisor))
+                seed = settings.seed + number * settings.samples  # `number` counts the slices of all files
+                samples = draw(prepared, seeds=range(seed, seed + settings.samples))
+                if processes().is_main_process:
+                    _write(writer, index, prepared, samples)
+            if counts[name] == len(volume.slices) and processes().is_main_process:
+                writer.finish(affine(volume.shape, volume.slices), volume.slices[0].voxel_mm)
+
+    first = 0
+    for file in dict.fromkeys(volume.file for volume in volumes.values()):
+        read.attempt(file, partial(work, file, first))
+        first += sum(len(volume.slices) for volume in volumes.values() if volume.file == file)
+    _drop_bad(read, volumes, writers)
 
 
 def _write(writer: VolumeWriter, number: int, prepared: Prepared, samples: Tensor) -> None:
