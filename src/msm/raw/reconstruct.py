@@ -1,7 +1,7 @@
 """From raw k-space to images with their uncertainty: K posterior samples of each slice, mean and deviation written."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -168,6 +168,19 @@ def _drop_bad(read: ReadThrough, volumes: dict[str, Volume], writers: dict[str, 
         del volumes[name], writers[name]
 
 
+def scans_of(read: ReadThrough, volumes: dict[str, Volume], maps: Path | None) -> Iterator[tuple[str, Scan]]:
+    """The slices of all volumes, each with its volume's name.
+
+    Args:
+        read: the raw files.
+        volumes: from `survey`.
+        maps: as of `import_scans`.
+    """
+    for file in dict.fromkeys(volume.file for volume in volumes.values()):
+        for scan in import_scans([file], maps):
+            yield volume_name(scan, file, read.files), scan
+
+
 def volume_name(scan: Scan, file: Path, files: Sequence[Path]) -> str:
     """Name of the volume that a slice belongs to: the slice's own without its number, behind that of its folder.
 
@@ -241,11 +254,10 @@ def reconstruct_volumes(
         advance=advance,
     )
 
-    def work(file: Path, first: int) -> None:
-        counts = dict.fromkeys(volumes, 0)
-        for number, scan in enumerate(import_scans([file], config.setting.coil_maps), first):
-            name = volume_name(scan, file, read.files)
-            index, writer, volume = counts[name], writers[name], volumes[name]
+    def work(own: dict[str, Volume], first: int) -> None:
+        counts = dict.fromkeys(own, 0)
+        for number, (name, scan) in enumerate(scans_of(read, own, config.setting.coil_maps), first):
+            index, writer, volume = counts[name], writers[name], own[name]
             counts[name] += 1
             if index in writer.left:
                 prepared = prepare(scan, padded_size(scan, denoiser.divisor))
@@ -258,8 +270,9 @@ def reconstruct_volumes(
 
     first = 0
     for file in dict.fromkeys(volume.file for volume in volumes.values()):
-        read.attempt(file, partial(work, file, first))
-        first += sum(len(volume.slices) for volume in volumes.values() if volume.file == file)
+        own = {name: volume for name, volume in volumes.items() if volume.file == file}
+        read.attempt(file, partial(work, own, first))
+        first += sum(len(volume.slices) for volume in own.values())
     _drop_bad(read, volumes, writers)
 
 

@@ -20,7 +20,7 @@ from ..system.console import note, progress, say, table, warn
 from ..system.files import digest
 from ..system.lock import alone
 from ..system.places import weights_folder
-from ..system.processes import processes
+from ..system.processes import cost_of, processes
 from .inputs import check_new, data_folder
 
 SKIPPED = 3  # exit code: done, but files that could not be used were skipped
@@ -110,7 +110,8 @@ def run_raw(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -
     if processes().is_main_process:
         record_run(config, folder)
     left, before = sum(len(writer.left) for writer in writers.values()), {n for n, w in writers.items() if w.finished}
-    with progress("reconstructing", left * settings.samples * settings.steps, shared=True) as advance:
+    total, cost = left * settings.samples * settings.steps, cost_of(settings.batch_size)
+    with progress("reconstructing", total, shared=True, cost=cost) as advance:
         reconstruct_volumes(denoiser, read, volumes, writers, config, advance)
     if not processes().is_main_process:
         return
