@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import DataError
 from ..measurement import Measurement
 from ..noise import estimate_noise, noise_covariance, whitening
-from .coil_maps import calibration_region, compress, espirit_app, espirit_maps, outside_span, unit
+from .coil_maps import calibration_region, compress, espirit_maps, outside_span, unit
 from .scan import Scan, fft1c, fit, ifft1c, normalise, resize, resize_image
 
 HIGH_RESIDUAL = 0.05  # share of the calibration region's energy outside of the maps' span that is worth a warning
@@ -136,7 +136,6 @@ def prewhiten(scan: Scan) -> Scan:
 
 
 def check_calibration(scan: Scan) -> None:
-    """Raise DataError, or MissingPackage without sigpy, if coil maps are needed and cannot be estimated."""
+    """Raise DataError if coil maps are needed and cannot be estimated."""
     if len(scan.k_space) > 1 and scan.maps is None:
-        espirit_app()
         calibration_region(scan)

@@ -188,11 +188,12 @@ def resize_image(k_space: Tensor, size: int, axis: int) -> Tensor:
 
 def interpolated(images: Tensor, size: int, axis: int) -> Tensor:
     """Images (coils, H, W) on a grid of another size along axis -2 or -1, same field of view; n // 2 stays there."""
-    old = images.shape[axis]
-    place = old // 2 + (torch.arange(size) - size // 2) * (old / size)
-    low = place.floor().long()
-    share = (place - low).unsqueeze(-1) if axis == -2 else place - low
-    return images.index_select(axis, low % old) * (1 - share) + images.index_select(axis, (low + 1) % old) * share
+    old, parts = images.shape[axis], torch.view_as_real(images) if images.is_complex() else images[..., None]
+    place = old // 2 + (torch.arange(size, device=images.device) - size // 2) * (old / size)
+    low, axis = place.floor().long(), axis - 1
+    share = (place - low)[(...,) + (None,) * (-1 - axis)]
+    parts = torch.lerp(parts.index_select(axis, low % old), parts.index_select(axis, (low + 1) % old), share)
+    return torch.view_as_complex(parts) if images.is_complex() else parts[..., 0]
 
 
 def fft1c(x: Tensor, axis: int) -> Tensor:
