@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..transforms import MultiCoil
-from .scan import Scan, interpolated, resize
+from .scan import Scan, interpolated, resize, sum_of_squares
 
 KERNEL_WIDTH = 6  # of ESPIRiT's k-space kernels; half of a calibration region that is narrower than two of them
 SMALLEST = 6  # rows and columns of a calibration region: narrower kernels than 3 make poor maps
@@ -99,7 +99,7 @@ def espirit_maps(scan: Scan, threshold: float = 0.02, crop: float = 0.95) -> Ten
     coarse, eigenvalue = _strongest_eigenvectors(kernels, grid)
     reference = torch.tensordot(_strongest(region, 1), coarse, dims=1)  # its phase does not turn fast inside the head
     maps = _finer(coarse * torch.polar(torch.ones_like(eigenvalue), -reference.angle()), (height, width))
-    norm = torch.linalg.vector_norm(torch.view_as_real(maps), dim=(0, -1))
+    norm = sum_of_squares(maps).sqrt()
     seen = (norm > 0) & (_finer(eigenvalue[None], (height, width))[0] > crop)
     maps *= torch.polar(torch.where(seen, 1 / norm.clamp(min=1e-6), 0), -maps[0].angle())
     if not seen.any():
@@ -220,7 +220,7 @@ def _strongest(region: Tensor, coils: int) -> Tensor:
 
 def unit(maps: Tensor) -> Tensor:
     """Maps (coils, H, W) scaled to Σ_c |C_c|² = 1; zero where they are below a thousandth of their largest."""
-    norm = maps.abs().square().sum(0).sqrt()
+    norm = sum_of_squares(maps).sqrt()
     return torch.where(norm > 1e-3 * norm.max(), maps / norm.clamp(min=1e-30), 0)
 
 
@@ -244,6 +244,6 @@ def outside_span(scan: Scan, maps: Tensor) -> float:
     height, width = scan.k_space.shape[-2:]
     region = calibration_data(scan)
     window = torch.outer(*(torch.hann_window(n + 1, periodic=False)[:-1] for n in region.shape[1:]))
-    padded = resize(resize(region * window, height, -2), width, -1)
-    combined = MultiCoil(maps[None]).adjoint(padded[None])
-    return 1 - float(combined.norm() ** 2 / padded.norm() ** 2)
+    region = region * window
+    combined = MultiCoil(maps[None]).adjoint(resize(resize(region, height, -2), width, -1)[None])
+    return 1 - float(sum_of_squares(combined[0]).sum() / sum_of_squares(region).sum())

