@@ -32,6 +32,7 @@ from ..errors import DataError
 from ..measurement import Measurement
 from ..system.files import obstacle, whole
 from .hdf5 import check_lengths, new_hdf5, open_hdf5, readable
+from .lzf import chunk_of
 
 FORMAT, VERSION = "msm-measurements", 1
 TRUTH_FORMAT = "msm-truth"
@@ -103,13 +104,19 @@ class _Writer:
         for field, item in {"name": np.array(name, dtype=object), **fields}.items():
             if item is not None:
                 array = np.asarray(item)
-                self._grown(field, array.shape, array.dtype, 1)[-1] = array
+                dataset = self._grown(field, array.shape, array.dtype, 1)
+                if field == "values" and array.dtype == np.complex64:
+                    chunk, left_out = chunk_of(array, np.asarray(fields["mask"])[0])
+                    dataset.id.write_direct_chunk((len(dataset) - 1, 0, 0, 0), chunk, left_out)
+                else:
+                    dataset[-1] = array
         self._check_room()
 
     def _grown(self, field: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> h5py.Dataset:
         """The dataset of a field with room for so many more items; it is made for the first."""
         if field not in self.file:
-            packed = {"compression": "lzf", "shuffle": True} if field in COMPRESSED else {}
+            shuffle = dtype.kind != "c"  # complex values are packed better without
+            packed = {"compression": "lzf", "shuffle": shuffle} if field in COMPRESSED else {}
             chunks = (1, *shape) if shape else (1024,)  # fletcher32: a flipped bit is an error, not another pixel
             self.file.create_dataset(
                 field, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks, fletcher32=True, **packed
@@ -147,7 +154,8 @@ class StoreWriter(_Writer):
             maps: (coils, H, W), complex, or None for photos.
             noise_std: ρ per real component.
         """
-        self._append(name, values=torch.where(mask, values, 0), mask=mask, maps=maps, noise_std=np.float32(noise_std))
+        values = values if values.is_complex() else torch.where(mask, values, 0)  # those are left out by chunk_of
+        self._append(name, values=values, mask=mask, maps=maps, noise_std=np.float32(noise_std))
 
     def extend(self, path: Path) -> None:
         """Add all items of another store; chunks are copied as they lie there.

@@ -75,7 +75,9 @@ def normalise(scan: Scan) -> Scan:
     Raises:
         DataError: if the image is black.
     """
-    magnitude = sum_of_squares(torch.fft.ifft2(scan.k_space, norm="ortho")).sqrt()  # where its pixels lie does not matter
+    magnitude = sum_of_squares(
+        torch.fft.ifft2(scan.k_space, norm="ortho")
+    ).sqrt()  # where its pixels lie does not matter
     bright = float(np.quantile(magnitude.numpy(), BRIGHT))
     if not bright > 0:
         raise DataError(f"{scan.name}: the image is black, all that was measured is zero; leave this slice out")
@@ -131,7 +133,10 @@ def fit(scan: Scan, size: tuple[int, int]) -> Scan:
     mask = scan.mask[0]
     by = ["image" if torch.equal(mask.all(i), mask.any(i)) else "k-space" for i in (0, 1)]
     factor = math.prod((new / old) ** 0.5 for old, new, kind in zip(mask.shape, size, by) if kind == "k-space")
-    return _resized(scan, size, by).map(lambda values: values * factor, fit={"from": list(mask.shape), "by": by})
+    done = {"fit": {"from": list(mask.shape), "by": by}}
+    if mask.shape == tuple(size):
+        return scan.map(lambda values: values, **done)
+    return _resized(scan, size, by).map(lambda values: values * factor, **done)
 
 
 def _resized(scan: Scan, size: tuple[int, int], by: list[str]) -> Scan:
