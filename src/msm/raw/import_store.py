@@ -27,14 +27,14 @@ from ..system.console import track
 from ..system.files import digest, write_text
 from .prepare import check_calibration, prepare
 from .read_through import ReadThrough, remarks
-from .readers import import_scans
+from .readers import import_scans, scans_as_they_are
 from .readers.given_maps import maps_file
 from .scan import Scan
 
 SMALLEST = 8  # side of an item, as of data.image_size
 MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them
 FACTS = ("scale", "noise_std", "maps_residual")  # of each slice, in the manifest
-VERSION = 3  # of what `_import_file` does: parts of other versions are not used
+VERSION = 4  # of what `_import_file` does: parts of other versions are not used
 
 Result = TypeVar("Result")
 
@@ -210,7 +210,7 @@ def _smallest(file: Path, maps: Path | None) -> tuple[int, int, int, list[str]] 
     """Coils, least height and least width of a file's slices, and remarks on them; or what is bad."""
     shapes, texts = [], {}
     try:
-        for scan in import_scans([file], maps):
+        for scan in scans_as_they_are(file, maps):
             check_calibration(scan)
             shapes.append(scan.k_space.shape)
             texts.update(dict.fromkeys(remarks(scan)))

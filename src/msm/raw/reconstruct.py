@@ -27,7 +27,7 @@ from ..system.processes import processes
 from .geometry import Geometry, affine
 from .prepare import Prepared, check_calibration, prepare
 from .read_through import ReadThrough, remarks
-from .readers import import_scans
+from .readers import import_scans, scans_as_they_are
 from .readers.given_maps import maps_file
 from .scan import Scan, padded_size, unfit
 from .volume_files import VolumeWriter, outputs
@@ -116,7 +116,7 @@ def _check_outputs(volumes: dict[str, Volume]) -> None:
 def _volumes(file: Path, read: ReadThrough, maps: Path | None) -> dict[str, Volume]:
     """The volumes of one file."""
     volumes: dict[str, Volume] = {}
-    for scan in import_scans([file], maps):
+    for scan in scans_as_they_are(file, maps):
         check_calibration(scan)
         read.remark(file, remarks(scan))
         height, width = scan.k_space.shape[-2:]

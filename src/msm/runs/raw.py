@@ -89,7 +89,7 @@ def run_raw(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -
     Raises:
         DataError: if no file can be used.
         SystemExit: code 3, at the end, if some could not.
-        MissingPackage: if nibabel or sigpy is missing.
+        MissingPackage: if nibabel is missing.
         ConfigError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
     """
     settings, folder = config.sample, config.setting.save_dir

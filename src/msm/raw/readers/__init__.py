@@ -84,6 +84,20 @@ def import_scans(paths: Iterable[Path], maps: Path | None = None) -> Iterator[Sc
         yield from scans if maps is None else with_maps(scans, path, maps)
 
 
+def scans_as_they_are(path: Path, maps: Path | None) -> Iterator[Scan]:
+    """Slices of one raw file as of `import_scans`, but in the file's units: what a first reading needs, in less time.
+
+    Args:
+        path: the file.
+        maps: as of `import_scans`.
+
+    Raises:
+        DataError: if a file cannot be used.
+    """
+    scans = map(centred, read_scans(path))
+    return scans if maps is None else with_maps(scans, path, maps)
+
+
 def read_scans(path: Path) -> Iterator[Scan]:
     """Slices of one raw file in the file's units.
 

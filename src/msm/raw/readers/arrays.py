@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ..scan import Scan
-from .guards import _check_array, _measured, _tensor
+from .guards import _check_array, _measured, _nonzero, _tensor
 from .matlab import read_mat
 
 MAT_NAMES = ("kdata", "kspace", "data")
@@ -36,7 +36,7 @@ def _array_scans(path: Path, kind: str, array: np.ndarray) -> Iterator[Scan]:
 
 def _guess_mask(k_space: Tensor) -> Tensor:
     """What was measured (1, H, W), where the file does not say: what is not exactly zero in all coils."""
-    mask = (k_space != 0).any(0, keepdim=True)
+    mask = _nonzero(k_space)[None]
     for axis in (1, 2):  # a few zeros in lines that are else full were measured too
         share = mask.float().mean(axis, keepdim=True)
         if ((share == 0) | (share > FULL_LINE)).all():

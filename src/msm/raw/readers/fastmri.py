@@ -10,7 +10,7 @@ from torch import Tensor
 from ...data.hdf5 import open_hdf5, own_dataset
 from ...errors import DataError
 from ..scan import Scan
-from .guards import _check_array, _measured, _tensor
+from .guards import _check_array, _measured, _nonzero, _tensor
 from .header import Header, read_header
 from .ismrmrd import remove_oversampling
 
@@ -37,8 +37,8 @@ def fastmri_scans(path: Path) -> Iterator[Scan]:
         size = min(header.recon_x * data.shape[-2] // header.matrix[0], data.shape[-2])
         for i in range(len(data)):
             k_space = _tensor(f"{path}: slice {i}", data[i]).reshape(-1, *data.shape[-2:])
-            mask = columns & (k_space != 0).any(0).any(0)
-            k_space = torch.where(mask, remove_oversampling(k_space, size), 0)
+            mask = columns & _nonzero(k_space).any(0)
+            k_space = remove_oversampling(k_space, size).masked_fill_(~mask, 0)
             mask = _measured(path, i, mask.expand(1, *k_space.shape[1:]))
             about = {"format": "fastMRI", "file": path.name, "slice": i, "oversampling_removed": size < data.shape[-2]}
             yield Scan(f"{path.stem}:{i}", k_space, mask, about, voxel_mm=header.voxel_mm)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
-from ..scan import Scan
+from ..scan import Scan, sum_of_squares
 
 PEAK_RATIO = 4  # so much more power elsewhere than in the middle, and than on average, is no accident
 WITH_HEADER = ("fastMRI", "ISMRMRD")  # formats that say where the centre is
@@ -35,12 +35,18 @@ def _check_array(where: str, array: np.ndarray | h5py.Dataset, axes: tuple[int, 
 def _tensor(where: str, array: np.ndarray) -> Tensor:
     """Complex64 values, all finite: a scanner writes no others, they hide a fault or mean "not measured"."""
     with np.errstate(over="ignore"):  # found out below
-        values = torch.from_numpy(np.array(array, dtype=np.complex64, order="C"))
-    if bad := int((~torch.isfinite(torch.view_as_real(values)).all(-1)).sum()):
+        values = torch.from_numpy(np.require(array, np.complex64, "CWO"))
+    if bad := int((~np.isfinite(values.numpy())).sum()):
         raise DataError(
             f"{where}: {bad} values are not finite; set what was not measured to zero, or acquire the scan again"
         )
     return values
+
+
+def _nonzero(k_space: Tensor) -> Tensor:
+    """Points (H, W) where any coil (coils, H, W) is not exactly zero; NumPy takes a sixth of the time of PyTorch."""
+    parts = torch.view_as_real(k_space).numpy() != 0
+    return torch.from_numpy(parts.any(0).any(-1))
 
 
 def _measured(path: Path, number: int, mask: Tensor) -> Tensor:
@@ -67,7 +73,7 @@ def check_centre(path: Path, scan: Scan) -> Scan:
     Raises:
         DataError: if the low frequencies are at an end of an axis, or not where a header says.
     """
-    energy, measured, centre = scan.k_space.abs().square().sum(0), scan.mask[0].float(), []
+    energy, measured, centre = sum_of_squares(scan.k_space), scan.mask[0].float(), []
     for axis, name in enumerate(("row", "column")):
         lines = torch.stack([energy.sum(1 - axis), measured.sum(1 - axis)])
         size, mean = lines.shape[1], energy.sum() / measured.sum()
