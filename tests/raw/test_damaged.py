@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from dataset_files import DATASETS
 from hostile_files import HOSTILE
 from raw_files import GOOD, read
 
 from msm.errors import DataError
+
+GOOD = GOOD | DATASETS
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -242,7 +242,8 @@ def test_an_array_that_ends_unevenly_is_padded(tmp_path):
     measured[:, :44, 8:] = True
     assert torch.equal(scan.mask, measured) and read(tmp_path / "a.npy")[0].provenance["centre"] == [32, 16]
     close(scan.k_space / scan.provenance["scale"], torch.where(measured, whole, 0))
-    (line,) = remarks(scan)
+    taken, line = remarks(scan)
+    assert taken.startswith("taken for k-space (coils, H, W), H the readout") and "middle" not in taken
     assert "44 × 40 has its centre at row 32, column 16" in line and "padded to 64 × 48" in line
 
 
@@ -250,7 +251,8 @@ def test_an_array_that_ends_unevenly_is_padded(tmp_path):
 def test_a_peak_beside_the_middle_is_a_phase(tmp_path, shift):
     np.save(tmp_path / "a.npy", peaked(row=16 + shift).numpy())
     (scan,) = import_scans([tmp_path / "a.npy"])
-    assert scan.mask.shape == (1, 32, 40) and scan.mask.all() and not remarks(scan)
+    assert scan.mask.shape == (1, 32, 40) and scan.mask.all() and len(remarks(scan)) == 1
+    assert remarks(scan)[0].endswith("read with its centre in the middle")
 
 
 # ---- volumes: split along what was measured whole
