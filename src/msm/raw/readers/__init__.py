@@ -4,6 +4,7 @@
                      SKM-TEA (kspace of five axes, maps), CC359 (kspace of real numbers)
     .npy             (H, W), (coils, H, W) or (slices, coils, H, W); CC359 (real numbers)
     .mat             the variable kdata, kspace or data, likewise, or CMRxRecon's; versions 5 to 7.3
+    .dat             Siemens twix: VB, VD, VE, XA
     .cfl .hdr        BART: read, phase 1, phase 2, coils, …, slices
 
 No reader trusts a size that the file's data do not justify, runs anything, or follows a link out of the file.
@@ -29,6 +30,7 @@ from .given_maps import with_maps
 from .guards import check_centre
 from .ismrmrd import ismrmrd_scans
 from .skm_tea import skm_tea_scans
+from .twix import twix_scans
 
 
 def raw_files(paths: Sequence[Path]) -> list[Path]:
@@ -134,4 +136,5 @@ READERS: dict[str, Callable[[Path], Iterator[Scan]]] = {
     ".npy": npy_scans,
     ".mat": mat_scans,
     **dict.fromkeys((".cfl", ".hdr"), bart_scans),
+    ".dat": twix_scans,
 }

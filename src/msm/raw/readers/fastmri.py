@@ -17,9 +17,9 @@ from torch import Tensor
 from ...data.hdf5 import open_hdf5, own_dataset
 from ...errors import DataError
 from ..scan import Scan
+from .acquisitions import remove_oversampling
 from .guards import _check_array, _measured, _tensor, find_centre
 from .header import Header, read_header
-from .ismrmrd import remove_oversampling
 
 M4RAW_VENDOR = "xingaoyi"
 M4RAW = (

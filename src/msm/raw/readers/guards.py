@@ -13,7 +13,7 @@ from ..scan import Scan
 
 PEAK_RATIO = 4  # so much more power elsewhere than in the middle, and than on average, is no accident
 FULL_LINE = 0.95  # of a line's points are not zero: it was measured whole
-WITH_HEADER = ("fastMRI", "ISMRMRD")  # formats that say where the centre is
+WITH_HEADER = ("fastMRI", "ISMRMRD", "Siemens")  # formats that say where the centre is
 
 
 def _check_array(where: str, array: np.ndarray | h5py.Dataset, axes: tuple[int, ...], coil_axis: int) -> None:
