@@ -233,17 +233,25 @@ def test_a_centre_that_is_not_where_the_header_says_is_refused(tmp_path):
         read(path)
 
 
-def test_an_array_that_ends_unevenly_is_padded(tmp_path):
+@pytest.mark.parametrize("kind", ["npy", "mat", "cfl"])
+def test_an_array_that_ends_unevenly_is_padded(tmp_path, kind):
     """Partial Fourier along both axes, saved without its empty part: every sample goes where it belongs."""
     whole = peaked(64, 48)
-    np.save(tmp_path / "a.npy", whole[:, :44, 8:].numpy())
-    (scan,) = import_scans([tmp_path / "a.npy"])
+    part, path = whole[:, :44, 8:].numpy(), tmp_path / f"a.{kind}"
+    if kind == "npy":
+        np.save(path, part)
+    elif kind == "mat":
+        write_mat73(path, "kdata", part)
+    else:
+        write_cfl(path, part.transpose(1, 2, 0), (44, 40, 1, 1))
+    (scan,) = import_scans([path])
     measured = torch.zeros(1, 64, 48, dtype=torch.bool)
     measured[:, :44, 8:] = True
-    assert torch.equal(scan.mask, measured) and read(tmp_path / "a.npy")[0].provenance["centre"] == [32, 16]
+    assert torch.equal(scan.mask, measured) and read(path)[0].provenance["centre"] == [32, 16]
     close(scan.k_space / scan.provenance["scale"], torch.where(measured, whole, 0))
     taken, line = remarks(scan)
-    assert taken.startswith("taken for k-space (coils, H, W), H the readout") and "middle" not in taken
+    axes = "(slices, coils, H, W)" if kind == "cfl" else "(coils, H, W)"
+    assert taken.startswith(f"taken for k-space {axes}, H the readout") and "middle" not in taken
     assert "44 × 40 has its centre at row 32, column 16" in line and "padded to 64 × 48" in line
 
 

@@ -115,13 +115,11 @@ class _File:
         self.content: Any = np.memmap(path, np.uint8, mode="r")  # a buffer, which numpy's types do not say
         if len(self.content) < 8:
             raise self.cut("it has no header")
-        first, second = struct.unpack_from("<II", self.content)
+        first, second = map(int, self.content[:8].view("<u4"))
         self.is_ve = first < SMALLEST_VB_HEADER and second <= MOST_MEASUREMENTS
         if self.is_ve:
-            self.head, self.per_channel = (
-                np.dtype(self.layout.Scan_header),
-                np.dtype(self.layout.Channel_header).itemsize,
-            )
+            self.head = np.dtype(self.layout.Scan_header)
+            self.per_channel = np.dtype(self.layout.Channel_header).itemsize
         else:
             self.head = np.dtype(self.layout.VB17_header)
             self.per_channel = self.head.itemsize
