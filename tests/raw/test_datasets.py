@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from dataset_files import write_cc359, write_cmrxrecon, write_m4raw, write_skm_tea
+from dataset_files import in_turn, write_cc359, write_cmrxrecon, write_m4raw, write_skm_tea
 from raw_files import centred_fft, noise, read, write_fastmri
 from raw_files import header as fastmri_header
 
@@ -144,6 +144,16 @@ def test_cc359_beyond_85_percent_of_kz_nothing_was_measured(tmp_path):
     assert "the last 6 columns not measured" in taken(first)
 
 
+@pytest.mark.parametrize("kind", ["<f2", "<f4", "<f8", ">f4"])
+def test_cc359_of_any_precision(tmp_path, kind):
+    values = noise((3, 2, 10, 8)).numpy()
+    np.save(tmp_path / "a.npy", in_turn(values).astype(kind))
+    scans = read(tmp_path / "a.npy")
+    assert len(scans) == 3
+    for scan, own in zip(scans, values):
+        assert (scan.k_space.abs() - torch.from_numpy(own).abs()).abs().max() < (3e-3 if kind == "<f2" else 1e-6)
+
+
 def test_cc359_undersampled(tmp_path):
     keep = np.random.default_rng(0).random((24, 20)) < 0.5
     keep[8:16, 6:14] = True
@@ -197,6 +207,16 @@ def test_cmrxrecon_reads_slice_by_slice(tmp_path, monkeypatch):
     monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda data, key: taken.append(got := get(data, key)) or got)
     read(path)
     assert {part.shape for part in taken} == {(4, 14, 18)}
+
+
+def test_a_data_set_with_its_centre_elsewhere_is_refused(tmp_path):
+    """Its description says where it is: what is elsewhere is another array."""
+    k = np.roll(centred_fft(blob(64, 48), (-2, -1)), 12, -1)
+    path = write_cmrxrecon(tmp_path / "a.mat", "kspace_full", np.moveaxis(k[..., None], (2, 3, 1, 0), (0, 1, 2, 3)))
+    with pytest.raises(
+        DataError, match="along the axis of the columns k-space has its centre at 36 of 48, expected 24"
+    ):
+        read(path)
 
 
 def test_arrays_of_our_order_stay_what_they_are(tmp_path):

@@ -430,6 +430,12 @@ def test_ismrmrd_calibration_lines(write, mode):
 # ---- scale, size, store
 
 
+def test_values_too_large_to_be_squared_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", noise((COILS, H, W)).numpy() * np.float32(1e30))
+    with pytest.raises(DataError, match="a:0: its values, squared, are too large for single precision; scale"):
+        list(import_scans([tmp_path / "a.npy"]))
+
+
 def test_scale_can_be_undone():
     scan = Scan("a", 1e-6 * noise((COILS, 40, 40)), torch.ones(1, 40, 40, dtype=torch.bool), {}, 1e-6 * noise((3, 9)))
     scaled = normalise(scan)

@@ -13,6 +13,7 @@ Source: github.com/rmsouza01/MC-MRRec-challenge and Hybrid-CS-Model-MRI; Souza e
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -45,13 +46,14 @@ def cc359_scans(path: Path, array: np.ndarray | h5py.Dataset) -> Iterator[Scan]:
     _check_array(str(path), one, axes=(4,), coil_axis=-3)
 
     def k_space(i: int) -> Tensor:
-        part = np.asarray(array[i])
-        return _tensor(f"{path}: slice {i}", (part[..., ::2] + 1j * part[..., 1::2]).transpose(2, 0, 1))
+        part = np.ascontiguousarray(array[i], np.result_type(array.dtype, np.float32))
+        return _tensor(f"{path}: slice {i}", part.view(np.result_type(part.dtype, np.complex64)).transpose(2, 0, 1))
 
     middle = k_space(count // 2)
     at_corners = _is_at_corners(middle)
     kept = _acquired(torch.fft.fftshift(middle, (1, 2)) if at_corners else middle)
-    about = {"format": "CC359", "file": path.name, "taken_for": _taken(at_corners, kept, width)}
+    about: dict[str, Any] = {"format": "CC359", "file": path.name, "centre": [height // 2, width // 2]}
+    about["taken_for"] = _taken(at_corners, kept, width)
     phases = _half_shift(height)[:, None] * _half_shift(width)
     for i in range(count):
         values = torch.fft.fftshift(k_space(i), (1, 2)) if at_corners else k_space(i)

@@ -13,6 +13,7 @@ Source: ChallengeDataFormat, github.com/CmrxRecon/CMRxRecon and CMRxRecon2024; c
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,11 +57,9 @@ def cmrxrecon_scans(path: Path, name: str, array: MatArray) -> Iterator[Scan]:
     one = np.broadcast_to(np.empty((), array.dtype), (*shape[2:-2], *shape[:2]))  # takes no memory
     _check_array(f"{path}: {name}", one, axes=(2, 3), coil_axis=-3)
     order = f"{name} taken for CMRxRecon's k-space ({', '.join(axes)}), kx the readout"
-    about = {
-        "format": "CMRxRecon",
-        "file": path.name,
-        "taken_for": f"{order} (other axes: kdata (slices, coils, H, W))",
-    }
+    taken = f"{order} (other axes: kdata (slices, coils, H, W))"
+    about: dict[str, Any] = {"format": "CMRxRecon", "file": path.name, "taken_for": taken}
+    about["centre"] = [shape[0] // 2, shape[1] // 2]
     for frame, number in product(range(shape[-1]), range(shape[-2])):
         held = max(0, len(array.shape) - len(axes) + 2)  # of the last two axes
         part = array.at(*(number, frame)[:held]).reshape(*shape[:2], -1)

@@ -88,11 +88,13 @@ def check_centre(path: Path, scan: Scan) -> Scan:
         power, peak = around[0] / around[1].clamp(min=1), int((lines[0] / lines[1].clamp(min=1)).argmax())
         is_off = float(power.max()) > PEAK_RATIO * max(float(power[expected]), float(mean))
         at_end = min(peak, size - 1 - peak) <= size // 16
-        if is_off and (at_end or scan.provenance["format"] in WITH_HEADER):
-            remedy = f"apply fftshift along this axis ({name}s) and save it" if at_end else "correct it in the header"
+        with_header = scan.provenance["format"] in WITH_HEADER
+        if is_off and (at_end or given or with_header):
+            remedy = "correct it in the header" if with_header else "pad it until its centre is there, or leave it out"
+            remedy = f"apply fftshift along this axis ({name}s) and save it" if at_end else remedy
             found = f"along the axis of the {name}s k-space has its centre at {peak} of {size}, expected {expected}"
             raise DataError(f"{path}: {scan.name}: {found}; {remedy}")
-        centre.append(peak if is_off and not given else expected)
+        centre.append(peak if is_off else expected)
     return replace(scan, provenance=scan.provenance | {"centre": centre})
 
 

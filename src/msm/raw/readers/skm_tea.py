@@ -11,6 +11,7 @@ Source: DATASET.md, github.com/StanfordMIMI/skm-tea.
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -40,7 +41,8 @@ def skm_tea_scans(path: Path, data: h5py.Dataset) -> Iterator[Scan]:
     taken = "taken for SKM-TEA's hybrid space (x, ky, kz, echoes, coils), measured where not zero"
     other = [name for name in ("target", "masks") if name in data.file]
     parts = [taken, f"coil maps {'of the file' if maps else 'estimated'}", *(f"{name} not used" for name in other)]
-    about = {"format": "SKM-TEA", "file": path.name, "taken_for": "; ".join(parts)}
+    about: dict[str, Any] = {"format": "SKM-TEA", "file": path.name, "taken_for": "; ".join(parts)}
+    about["centre"] = [height // 2, width // 2]
     for echo, i in product(range(echoes), range(count)):
         k_space = _tensor(f"{path}: echo {echo}, slice {i}", data[i, :, :, echo].transpose(2, 0, 1))
         mask = _measured(path, i, _guess_mask(k_space))
