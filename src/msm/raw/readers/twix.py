@@ -89,21 +89,14 @@ def twix_scans(path: Path) -> Iterator[Scan]:
 
 def _check_kind(path: Path, protocol: Protocol) -> None:
     """Refuse what is not Cartesian, one slice at a time, line by line."""
-    found = next(
-        (
-            what
-            for what, is_so in (
-                (f"trajectory {protocol.trajectory}", protocol.trajectory != 1),
-                (f"{protocol.bands} slices excited at a time", protocol.bands > 1),
-                (f"EPI, {protocol.epi_factor} lines after an excitation", protocol.epi_factor > 1),
-                ("sampling on the gradients' ramps", protocol.regridding > 1),
-            )
-            if is_so
-        ),
-        None,
-    )
-    if found:
-        raise DataError(f"{path}: {found}: only Cartesian scans, line by line, are read; reconstruct it elsewhere")
+    for what, is_so in (
+        (f"trajectory {protocol.trajectory}", protocol.trajectory != 1),
+        (f"{protocol.bands} slices excited at a time", protocol.bands > 1),
+        (f"EPI, {protocol.epi_factor} lines after an excitation", protocol.epi_factor > 1),
+        ("sampling on the gradients' ramps", protocol.regridding > 1),
+    ):
+        if is_so:
+            raise DataError(f"{path}: {what}: only Cartesian scans, line by line, are read; reconstruct it elsewhere")
 
 
 class _File:
