@@ -124,9 +124,9 @@ def acquire(
     """Write a measurement store: simulate acquisitions of images, or import raw k-space.
 
     The first argument decides. A config: the images in its setting.dataset_dir are measured, one mask, one noise draw
-    each, for ever. Anything else is raw k-space (fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every slice
-    gets coil maps and a noise level, and STORE.manifest.jsonl says what each file gave. The same command again goes on.
-    Files that cannot be used are skipped, and named; the exit code is then 3.
+    each, for ever. Anything else is raw k-space (Siemens .dat; fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every
+    slice gets coil maps and a noise level, and STORE.manifest.jsonl says what each file gave. The same command again
+    goes on. Files that cannot be used are skipped, and named; the exit code is then 3.
 
     Example: msm acquire demo/brain -o stores/brain.h5 setting.dataset_dir=SLICES
 
@@ -212,8 +212,8 @@ def sample(config: ConfigFile, overrides: Overrides = None, force: Force = False
 
     Writes PNGs, a grid and the raw arrays to setting.save_dir and, where the truth is known, metrics.csv.
 
-    With data.kind=raw, setting.dataset_dir is a file of raw k-space (fastMRI, ISMRMRD, BART, NumPy, MATLAB) or a folder
-    of them. Each slice is reconstructed from what the scanner measured: mean and standard deviation over
+    With data.kind=raw, setting.dataset_dir is a file of raw k-space (Siemens, ISMRMRD, fastMRI, BART, NumPy, MATLAB),
+    or a folder of them. Each slice is reconstructed from what the scanner measured: mean and standard deviation over
     sample.samples posterior samples, as HDF5, NIfTI and PNG for each volume. The same command again goes on. Files of
     a folder that cannot be used are skipped, and named; the exit code is then 3.
 

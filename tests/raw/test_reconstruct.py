@@ -371,6 +371,8 @@ def test_a_bad_scan_of_a_folder_is_skipped(tmp_path, monkeypatch, capsys):
     (tmp_path / "raw" / "notes.txt").touch()
     assert run(monkeypatch, "sample", write_config(tmp_path, tmp_path / "raw")) == 3
     assert sorted(path.name for path in (tmp_path / "out").glob("*.h5")) == ["a.h5", "b_a.h5"]
+    with h5py.File(tmp_path / "out" / "a.h5") as file:
+        assert json.loads(file.attrs["provenance"])["taken_for"].startswith("taken for k-space (coils, H, W)")
     error = capsys.readouterr().err
     assert "3 raw files" not in error and "4 raw files; files of other kinds are left out: 1 .txt" in error
     for name, reason in (("damaged", "not readable"), ("gaps", "is fully sampled on")):

@@ -72,7 +72,8 @@ def import_store(
         workers: processes; each takes some 0.9 GB.
 
     Returns:
-        the lines of the manifest: file, sha256, slices, shape, and a list of scale, noise_std and maps_residual.
+        the lines of the manifest: file, sha256, slices, shape, a list of scale, noise_std and maps_residual, and
+        taken_for, what a file was taken for that does not say itself.
 
     Raises:
         DataError: if no file can be used, or one does not go with the others. All are read through before the first
@@ -203,6 +204,8 @@ def _add(writer: StoreWriter, scan: Scan, job: _Job, line: dict[str, Any]) -> No
     residual = None if math.isnan(done.residual) else done.residual
     for fact, value in zip(FACTS, (done.scan.provenance["scale"], done.noise_std, residual)):
         line[fact].append(value)
+    if taken := scan.provenance.get("taken_for"):
+        line["taken_for"] = taken
     line |= {"slices": line["slices"] + 1, "shape": list(done.scan.k_space.shape), "whitened": scan.noise is not None}
 
 

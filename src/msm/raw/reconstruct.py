@@ -72,11 +72,13 @@ class Volume:
         file: the raw file.
         shape: H and W on the file's grid.
         slices: where each slice lies, in order.
+        taken_for: what the file was taken for, where it does not say itself.
     """
 
     file: Path
     shape: tuple[int, int]
     slices: list[Geometry]
+    taken_for: str | None = None
 
 
 def survey(read: ReadThrough, maps: Path | None = None) -> dict[str, Volume]:
@@ -120,7 +122,8 @@ def _volumes(file: Path, read: ReadThrough, maps: Path | None) -> dict[str, Volu
         check_calibration(scan)
         read.remark(file, remarks(scan))
         height, width = scan.k_space.shape[-2:]
-        volume = volumes.setdefault(volume_name(scan, file, read.files), Volume(file, (height, width), []))
+        volume = Volume(file, (height, width), [], scan.provenance.get("taken_for"))
+        volume = volumes.setdefault(volume_name(scan, file, read.files), volume)
         if volume.shape != (height, width):
             raise DataError(f"{file}: {scan.name} is {height}×{width}, slices before it {volume.shape}; save it apart")
         volume.slices.append(Geometry.of(scan))
@@ -211,6 +214,8 @@ def open_writers(
     writers, how, maps = {}, {**identity.samples(config), **weights}, config.setting.coil_maps
     for name, volume in volumes.items():
         about = {"file": volume.file.name, "sha256": digest(volume.file), **how}
+        if volume.taken_for:
+            about["taken_for"] = volume.taken_for
         if maps is not None:
             about["coil_maps_sha256"] = digest(maps_file(volume.file, maps))
         path = config.setting.save_dir / f"{name}.h5"

@@ -73,11 +73,12 @@ def normalise(scan: Scan) -> Scan:
         scan: k-space in the file's units.
 
     Raises:
-        DataError: if the image is black.
+        DataError: if the image is black, or too bright to be computed with.
     """
-    magnitude = sum_of_squares(
-        torch.fft.ifft2(scan.k_space, norm="ortho")
-    ).sqrt()  # where its pixels lie does not matter
+    # Where its pixels lie does not matter.
+    magnitude = sum_of_squares(torch.fft.ifft2(scan.k_space, norm="ortho")).sqrt()
+    if not magnitude.isfinite().all():
+        raise DataError(f"{scan.name}: its values, squared, are too large for single precision; scale them down")
     bright = float(np.quantile(magnitude.numpy(), BRIGHT))
     if not bright > 0:
         raise DataError(f"{scan.name}: the image is black, all that was measured is zero; leave this slice out")
