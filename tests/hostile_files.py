@@ -5,6 +5,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
+from dataset_files import good_m4raw, good_skm_tea, write_cc359, write_cmrxrecon, write_skm_tea
 from raw_files import (
     COILS,
     NX,
@@ -69,6 +70,15 @@ def unwritten(path):
     with h5py.File(path, "r+") as file:
         del file["kspace"]
         file.create_dataset("kspace", (10**6, 15, 320, 320), np.complex64, chunks=(1, 1, 320, 320))
+    return path
+
+
+def unwritten5(path):
+    """Likewise, of SKM-TEA's axes."""
+    with h5py.File(path, "r+") as file:
+        del file["kspace"]
+        size, chunk = (10**6, 320, 320, 4, 15), (1, 320, 320, 1, 1)
+        file.create_dataset("kspace", size, np.complex64, chunks=chunk)
     return path
 
 
@@ -255,6 +265,45 @@ HOSTILE = {
     "no acquisitions": (no_acquisitions, "dataset/data holds no acquisitions; convert"),
     "other channels": (other_channels, "2 channels × 16 samples where the scan has 3 channels; convert"),
     "only noise": (lambda path: good_ismrmrd(path, flags=["ACQ_IS_NOISE_MEASUREMENT"]), "is an image line; convert"),
+    "echoes of coils": (
+        lambda path: write_skm_tea(path / "a.h5", noise((3, 2, 4, 10, 8))),
+        "SKM-TEA's .* has shape .* the axes are swapped",
+    ),
+    "SKM-TEA of reals": (
+        lambda path: edited(good_skm_tea(path), "kspace", np.ones((3, 10, 8, 2, 4))),
+        "float64, expected complex.*save",
+    ),
+    "maps elsewhere": (lambda path: elsewhere(good_skm_tea(path), "maps"), "maps is missing.*make"),
+    "real maps": (
+        lambda path: edited(good_skm_tea(path), "maps", np.ones((3, 10, 8, 4, 1))),
+        r"maps is float64 .* expected complex \(3, 10, 8, 4, 1\); remove",
+    ),
+    "unwritten SKM-TEA": (lambda path: unwritten5(good_skm_tea(path)), "kspace claims 4.92e.13 bytes.* copy or make"),
+    "odd CC359": (
+        lambda path: edited(write_cc359(path / "a.h5", noise((3, 2, 10, 8))), "kspace", np.ones((3, 10, 8, 3))),
+        r"float64 \(3, 10, 8, 3\), expected real \(slices, H, W, 2 × coils\)",
+    ),
+    "CC359 of 20 coils": (lambda path: write_cc359(path / "a.npy", noise((3, 20, 10, 8))), "the axes are swapped"),
+    "CC359 of NaN": (
+        lambda path: write_cc359(path / "a.npy", changed(noise((3, 2, 10, 8)), (1, 0, 3), np.nan)),
+        "slice 1: 8 values are not finite; set",
+    ),
+    "npy of 10^12 reals": (
+        lambda path: npy_header(path, (10**4, 10**4, 10**4, 2), "<f4"),
+        "not readable.*make it again",
+    ),
+    "M4Raw bomb": (
+        lambda path: edited(good_m4raw(path), "ismrmrd_header", BOMB),
+        "a document type or entities.*convert",
+    ),
+    "CMRxRecon of 2 axes too many": (
+        lambda path: write_cmrxrecon(path / "a.mat", "kspace_full", noise((10, 8, 3, 2, 2, 2, 2)).numpy()),
+        r"kspace_full has shape .* expected \(kx, ky, coils, slices, frames\); save",
+    ),
+    "CMRxRecon in another order": (
+        lambda path: write_cmrxrecon(path / "a.mat", "kspace_full", noise((2, 3, 10, 8)).numpy()),
+        "kspace_full has shape .* the axes are swapped",
+    ),
     "no split": (
         lambda path: write_ismrmrd(
             path / "a.h5", header(NX, NY, NZ), [{"data": noise((1, 6)), "y": y, "z": 1, "center": 1} for y in range(NY)]

@@ -1,12 +1,14 @@
 """`msm import-weights`: published weights, plain or in a checkpoint, as a folder to sample with."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from networks import SETTINGS, busy_weights
-from runs import msm, write_config
+from published_layout import published
+from runs import PHOTOS, msm, write_config
 
 from msm.denoiser import PartialDenoiser
 from msm.masks import BoxMasks, CartesianMasks
@@ -147,3 +149,31 @@ def test_another_network_needs_a_config(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "tensors do not fit" in told and "(taken for the published one of" in told
     assert "; give --config, whose network block it fits" in told and not (tmp_path / "out").exists()
+
+
+def test_their_files_from_first_to_last(tmp_path, monkeypatch):
+    """Each step of the page on migration with their YAML and their .pt as they lie there, on a small network.
+
+    At full size: tests/test_full_size.py.
+    """
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path, **PHOTOS)
+    Path("data").symlink_to("photos")
+    Path("pretrained_models").mkdir()
+    torch.save(busy_weights(SMALL), "pretrained_models/ffhq_msm_p04_noise0_0_img128.pt")
+    network = f"network={json.dumps(SMALL)}"
+    few = [network, "data.image_size=16", "sample.steps=2", "sample.count=1"]
+    runs = {
+        "train/ffhq_msm_p04_noise0_0_img128": ["train.images=2"],
+        "generation/ffhq_msm_p04_noise0_0_img128": [],
+        "inverseproblem/ffhq_BOX_msm_p04_img128_EPS": ["inverse_problem.hole=8"],
+        "inverseproblem/ffhq_SR4_msm_p04_img128_EPS": [],
+    }
+    for name, more in runs.items():
+        Path("theirs.yaml").write_text(published(name))
+        command, folder = "train" if name.startswith("train/") else "sample", Path(name)
+        assert msm(command, "theirs.yaml", *few, *more, f"setting.save_dir={folder}") == 0
+        assert (folder / ("weights" if command == "train" else "images.npy")).exists()
+    trained = "setting.pretrained_model_dir=train/ffhq_msm_p04_noise0_0_img128"
+    assert msm("sample", "theirs.yaml", *few, trained, "setting.save_dir=ours") == 0
+    assert msm("evaluate", "ours") == 0 and "published" in Path("ours/records.jsonl").read_text()

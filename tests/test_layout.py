@@ -24,6 +24,7 @@ ROOMS = {  # what a folder may import
     "raw": {"sample", "output", "data", "config", *GROUND},
     "evaluate": {"sample", "output", "data", "config", *GROUND},
     "report": {"evaluate", "output", "data", "config", *GROUND},
+    "interop": GROUND,
     "runs": {"train", "raw", "evaluate", "sample", "output", "data", "config", *GROUND},
 }
 ROOMS["cli"] = {*ROOMS}

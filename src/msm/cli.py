@@ -20,16 +20,25 @@ from .system.places import bundled_configs, bundled_models, config_file, is_conf
 from .system.signals import EXIT_CODE
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which newer versions of Typer carry inside
+
+
+def names_of_the_package(begun: str) -> list[str]:
+    """Completions of a config's name that is begun; none of nothing, where a shell shows the files that are there."""
+    return [name for name in (*bundled_configs(), *bundled_models()) if begun and name.startswith(begun)]
+
+
 ConfigFile = Annotated[
     Path,
     typer.Argument(
-        metavar="CONFIG", help="YAML file, folder of a run, or a name that `msm configs` lists", show_default=False
+        metavar="CONFIG",
+        help="YAML file, folder of a run, or a name that `msm configs` lists",
+        show_default=False,
+        autocompletion=names_of_the_package,
     ),
 ]
 Overrides = Annotated[
@@ -67,7 +76,10 @@ def options(
 
 @app.command()
 def configs(
-    name: Annotated[str | None, typer.Argument(help="the one to print; not given: all are listed")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="the one to print; not given: all are listed", autocompletion=names_of_the_package),
+    ] = None,
 ) -> None:
     """List the configs and models that come with the package, or print one to begin with.
 
@@ -113,9 +125,9 @@ def acquire(
     """Write a measurement store: simulate acquisitions of images, or import raw k-space.
 
     The first argument decides. A config: the images in its setting.dataset_dir are measured, one mask, one noise draw
-    each, for ever. Anything else is raw k-space (fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every slice
-    gets coil maps and a noise level, and STORE.manifest.jsonl says what each file gave. The same command again goes on.
-    Files that cannot be used are skipped, and named; the exit code is then 3.
+    each, for ever. Anything else is raw k-space (Siemens .dat; fastMRI and ISMRMRD .h5, .mrd; .npy, .mat, .cfl): every
+    slice gets coil maps and a noise level, and STORE.manifest.jsonl says what each file gave. The same command again
+    goes on. Files that cannot be used are skipped, and named; the exit code is then 3.
 
     Example: msm acquire demo/brain -o stores/brain.h5 setting.dataset_dir=SLICES
 
@@ -201,8 +213,8 @@ def sample(config: ConfigFile, overrides: Overrides = None, force: Force = False
 
     Writes PNGs, a grid and the raw arrays to setting.save_dir and, where the truth is known, metrics.csv.
 
-    With data.kind=raw, setting.dataset_dir is a file of raw k-space (fastMRI, ISMRMRD, BART, NumPy, MATLAB) or a folder
-    of them. Each slice is reconstructed from what the scanner measured: mean and standard deviation over
+    With data.kind=raw, setting.dataset_dir is a file of raw k-space (Siemens, ISMRMRD, fastMRI, BART, NumPy, MATLAB),
+    or a folder of them. Each slice is reconstructed from what the scanner measured: mean and standard deviation over
     sample.samples posterior samples, as HDF5, NIfTI and PNG for each volume. The same command again goes on. Files of
     a folder that cannot be used are skipped, and named; the exit code is then 3.
 

@@ -144,6 +144,13 @@ class Draw(Proximal):
 def preset_data_step(name: str, *, mri: bool = False) -> DataStep:
     """The data step that goes with `Sampler.preset(name, mri=mri, inverse_problem=True)`.
 
+    Args:
+        name: "paper", "published" or "best".
+        mri: whether z is k-space of several coils.
+
+    Returns:
+        `GradientStep` as published, or the `Draw` that measured best here.
+
     Raises:
         ValueError: if there is no such preset.
     """

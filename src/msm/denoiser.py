@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .conjugate_gradient import solve_penalised
 from .error_covariance import ErrorModel, ErrorSpectrum
 from .errors import DataError
+from .hub import Pretrained
 from .masks import FAMILIES, Masks
 from .mri_prior import ImagePrior, PhasedParts
 from .network import ADMNetwork, StoredNetwork, read_tensors
@@ -162,7 +163,7 @@ class Sense:
 PARAMETRISATIONS: dict[str, type[Epsilon | EDM | Sense]] = {"epsilon": Epsilon, "edm": EDM, "sense": Sense}
 
 
-class PartialDenoiser(nn.Module):
+class PartialDenoiser(Pretrained, nn.Module):
     """D_θ: from the measured entries of a noisy iterate to their conditional mean (SPEC §2).
 
     Args:

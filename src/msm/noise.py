@@ -164,8 +164,10 @@ def _outside_the_coils(item: Measurement, columns: Tensor, counted: Tensor) -> t
     residual = torch.empty_like(b)
     for rows in torch.arange(height).split(ROWS):
         a = (maps[:, rows].movedim(1, 0)[:, :, None] * waves).flatten(1, 2)  # (rows, coils · columns, W)
-        q = torch.linalg.qr(a).Q  # W directions even where maps are zero: as many are taken off as are counted
-        residual[rows] = b[rows] - q @ (q.mH @ b[rows])
+        factors, scales = torch.geqrf(a)  # W directions even where maps are zero: as many are taken off as are counted
+        turned = torch.ormqr(factors, scales, b[rows], transpose=True)
+        turned[:, :width] = 0
+        residual[rows] = torch.ormqr(factors, scales, turned)
     free = counted.sum() * (b.shape[1] - width)  # complex components of noise that are left
     power = torch.fft.fft(residual, dim=0, norm="ortho")[counted].abs().square().sum()
     rho = (power / (2 * free)).sqrt()

@@ -10,6 +10,7 @@ from raw_files import centred_fft, noise
 
 from msm.data.acquire import simulate_scan
 from msm.errors import DataError
+from msm.raw import coil_maps
 from msm.raw.coil_maps import calibration_region, compress, espirit_maps, outside_span
 from msm.raw.readers import import_scans
 from msm.raw.scan import Scan
@@ -109,7 +110,7 @@ def smooth_coils(count, height=64, width=64):
 @pytest.mark.parametrize("lines", [6, 7, 8, 10, 11])
 @pytest.mark.parametrize(("coils", "offset", "along"), [(4, 0, 2), (8, 2, 2), (4, 0, 1)])
 def test_maps_of_few_lines(lines, coils, offset, along):
-    """Of 64 × 8 points, of which sigpy takes a square of 8 × 8, ESPIRiT's maps were zero throughout."""
+    """Of 64 × 8 points, of which others take a square of 8 × 8, ESPIRiT's maps were zero throughout."""
     image, true, k_space = smooth_coils(coils)
     k_space = k_space + 0.002 * noise(k_space.shape)
     kept = torch.zeros(64, dtype=torch.bool)
@@ -143,6 +144,87 @@ def test_maps_of_simulated_coils(disc):
     assert covered.sum() > 0.97 * inside.sum()
     correlation = (true.conj() * maps).sum(0).abs()[covered]  # 1 if equal up to a phase
     assert correlation.mean() > 0.999 and correlation.min() > 0.99
+
+
+def sigpy_maps(k_space, width):
+    """The reference, on the grid of k-space itself."""
+    app = pytest.importorskip("sigpy.mri.app").EspiritCalib(k_space.numpy(), width, output_eigenvalue=True)
+    app.show_pbar = False
+    with np.errstate(all="ignore"):  # where the first coil sees nothing its phase is 0/0
+        maps, eigenvalue = map(torch.from_numpy, app.run())
+    return maps, eigenvalue.squeeze(0)
+
+
+def unlike(maps, other):
+    """How far maps lie apart at most, whatever their phases at each pixel."""
+    turned = other * torch.polar(torch.ones(maps.shape[1:]), (maps * other.conj()).sum(0).angle())
+    return (maps - turned).abs().max()
+
+
+@pytest.mark.parametrize(
+    ("coils", "size", "kept"), [(2, (48, 48), None), (8, (61, 90), None), (8, (64, 64), 5), (40, (64, 57), None)]
+)
+def test_maps_are_those_of_sigpy(coils, size, kept):
+    """To 1e-3 where both are sure of an object; few, many and compressed coils, odd sides."""
+    image, _, k_space = smooth_coils(coils, *size)
+    scan = scan_of(middle(24, 24, size), k_space + 0.002 * noise(k_space.shape))
+    scan = scan if kept is None else compress(scan, kept)
+    reference, eigenvalue = sigpy_maps(scan.k_space, 24)
+    maps, inside = espirit_maps(scan), (eigenvalue > 0.951) & (abs(image) > 0)
+    assert inside.sum() > 0.95 * (abs(image) > 0).sum()
+    assert unlike(maps[:, inside], reference[:, inside]) < 1e-3
+    assert ((maps.abs().sum(0) > 0) != (eigenvalue > 0.95)).float().mean() < 1e-3
+
+
+def test_real_maps_are_those_of_sigpy():
+    """Inside the head: on the scan's own grid, of which ours is coarser and interpolated."""
+    if not (SHARED / "brain_8ch_R8.npy").is_file():
+        pytest.skip(f"{SHARED} is absent")
+    (scan,) = import_scans([SHARED / "brain_8ch_R8.npy"])
+    reference, eigenvalue = sigpy_maps(scan.k_space, 24)
+    maps, inside = espirit_maps(scan), eigenvalue > 0.951
+    assert (maps.abs().sum(0) > 0)[inside].float().mean() > 0.998
+    correlation = (reference.conj() * maps).sum(0).abs()[inside & (maps.abs().sum(0) > 0)]
+    assert correlation.min() > 0.999 and correlation.mean() > 0.9999
+
+
+def test_strongest_eigenvectors():
+    """Of eigenvalues as close as .95 and 1, and of the zero matrix, which has none."""
+    basis, _ = torch.linalg.qr(noise((50, 6, 6)))
+    values = torch.linspace(0.2, 1, 50)[:, None] * torch.tensor([1, 0.95, 0.7, 0.1, 0, 0])
+    matrices = torch.cat([basis @ (values[..., None] * basis.mH), torch.zeros(1, 6, 6)])
+    vectors, found = coil_maps._strongest_eigenvector(matrices)
+    assert (found[:50] - values[:, 0]).abs().max() < 1e-5 and found[50] == 0 and not vectors[:, 50].any()
+    assert ((vectors[:, :50].T * basis[..., 0].conj()).sum(1).abs() - 1).abs().max() < 1e-5
+
+
+def test_memory_is_bounded_and_bits_are_not_changed_by_it(disc, monkeypatch):
+    """A row of the grid at a time, or all pixels at once: the same maps, and as often as they are made."""
+    _, k_space, _ = disc
+    scan, sizes, original = scan_of(middle(SIZE, 24), k_space), [], coil_maps._strongest_eigenvector
+
+    def counting(matrices):
+        sizes.append(len(matrices))
+        return original(matrices)
+
+    monkeypatch.setattr(coil_maps, "_strongest_eigenvector", counting)
+    whole = espirit_maps(scan)
+    assert sizes == [SIZE**2] and torch.equal(whole, espirit_maps(scan))
+    sizes.clear()
+    monkeypatch.setattr(coil_maps, "CHUNK_BYTES", 1)
+    by_rows = espirit_maps(scan)
+    assert sizes == [SIZE] * SIZE
+    torch.testing.assert_close(by_rows, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_maps_are_made_where_the_data_lie(disc):
+    _, k_space, _ = disc
+    scan = scan_of(middle(SIZE, 24), k_space)
+    moved = replace(scan, k_space=scan.k_space.cuda(), mask=scan.mask.cuda())
+    maps = espirit_maps(moved)
+    assert maps.is_cuda and unlike(maps.cpu(), espirit_maps(scan)) < 1e-3
+    assert torch.equal(maps, espirit_maps(moved))
 
 
 def test_only_the_calibration_region_is_read(disc):
@@ -202,7 +284,6 @@ def test_compression_keeps_the_span_and_white_noise():
 
 def test_real_maps_agree_with_stored_ones():
     """Computed with the defaults of sigpy from the same scan."""
-    pytest.importorskip("sigpy")
     if not (SHARED / "brain_8ch_espirit_maps.npz").is_file():
         pytest.skip(f"{SHARED} is absent")
     (scan,) = import_scans([SHARED / "brain_8ch_R8.npy"])

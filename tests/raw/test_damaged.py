@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from dataset_files import DATASETS
 from hostile_files import HOSTILE
 from raw_files import GOOD, read
+from twix_files import TWIX
 
 from msm.errors import DataError
+
+GOOD = GOOD | DATASETS | TWIX
 
 
 @pytest.mark.parametrize("case", HOSTILE)

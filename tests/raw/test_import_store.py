@@ -17,7 +17,9 @@ from msm.data.store import MeasurementStore
 from msm.errors import ConfigError
 from msm.raw import import_store as raw_store
 from msm.raw.prepare import prepare
+from msm.raw.read_through import ReadThrough
 from msm.raw.readers import import_scans, left_out, raw_files
+from msm.raw.reconstruct import survey
 from msm.runs import inputs
 from msm.system.files import digest
 
@@ -53,6 +55,17 @@ def test_store_and_manifest(tmp_path, monkeypatch, capsys):
         assert found == pytest.approx([made.scan.provenance["scale"], made.noise_std, made.residual], rel=1e-4)
         assert line["sha256"] == digest(Path(files[i // 2])) and line["slices"] == 2 and line["shape"] == [4, 32, 24]
     assert "4 slices of 32×24 from 4 coils" in capsys.readouterr().out
+
+
+def test_what_a_file_was_taken_for_is_told_and_kept(tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a.npy", undersampled(disc("a")[0]).numpy())
+    assert run(monkeypatch, "acquire", f"{tmp_path}/a.npy", "-o", f"{tmp_path}/all.h5") == 0
+    told = f"note: {tmp_path}/a.npy: taken for k-space (coils, H, W), H the readout, measured where it is not zero"
+    assert told in " ".join("".join(capsys.readouterr()).split())
+    (line,) = map(json.loads, (tmp_path / "all.manifest.jsonl").read_text().splitlines())
+    assert line["taken_for"].startswith("taken for k-space (coils, H, W)")
+    read = ReadThrough([tmp_path / "a.npy"])
+    assert survey(read)["a"].taken_for == line["taken_for"] and line["taken_for"] in next(iter(read.remarks))
 
 
 def test_a_store_is_neither_made_again_nor_replaced(tmp_path, monkeypatch, capsys):

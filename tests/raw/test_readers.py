@@ -233,16 +233,25 @@ def test_a_centre_that_is_not_where_the_header_says_is_refused(tmp_path):
         read(path)
 
 
-def test_an_array_that_ends_unevenly_is_padded(tmp_path):
+@pytest.mark.parametrize("kind", ["npy", "mat", "cfl"])
+def test_an_array_that_ends_unevenly_is_padded(tmp_path, kind):
     """Partial Fourier along both axes, saved without its empty part: every sample goes where it belongs."""
     whole = peaked(64, 48)
-    np.save(tmp_path / "a.npy", whole[:, :44, 8:].numpy())
-    (scan,) = import_scans([tmp_path / "a.npy"])
+    part, path = whole[:, :44, 8:].numpy(), tmp_path / f"a.{kind}"
+    if kind == "npy":
+        np.save(path, part)
+    elif kind == "mat":
+        write_mat73(path, "kdata", part)
+    else:
+        write_cfl(path, part.transpose(1, 2, 0), (44, 40, 1, 1))
+    (scan,) = import_scans([path])
     measured = torch.zeros(1, 64, 48, dtype=torch.bool)
     measured[:, :44, 8:] = True
-    assert torch.equal(scan.mask, measured) and read(tmp_path / "a.npy")[0].provenance["centre"] == [32, 16]
+    assert torch.equal(scan.mask, measured) and read(path)[0].provenance["centre"] == [32, 16]
     close(scan.k_space / scan.provenance["scale"], torch.where(measured, whole, 0))
-    (line,) = remarks(scan)
+    taken, line = remarks(scan)
+    axes = "(slices, coils, H, W)" if kind == "cfl" else "(coils, H, W)"
+    assert taken.startswith(f"taken for k-space {axes}, H the readout") and "middle" not in taken
     assert "44 × 40 has its centre at row 32, column 16" in line and "padded to 64 × 48" in line
 
 
@@ -250,7 +259,8 @@ def test_an_array_that_ends_unevenly_is_padded(tmp_path):
 def test_a_peak_beside_the_middle_is_a_phase(tmp_path, shift):
     np.save(tmp_path / "a.npy", peaked(row=16 + shift).numpy())
     (scan,) = import_scans([tmp_path / "a.npy"])
-    assert scan.mask.shape == (1, 32, 40) and scan.mask.all() and not remarks(scan)
+    assert scan.mask.shape == (1, 32, 40) and scan.mask.all() and len(remarks(scan)) == 1
+    assert remarks(scan)[0].endswith("read with its centre in the middle")
 
 
 # ---- volumes: split along what was measured whole
@@ -418,6 +428,12 @@ def test_ismrmrd_calibration_lines(write, mode):
 
 
 # ---- scale, size, store
+
+
+def test_values_too_large_to_be_squared_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", noise((COILS, H, W)).numpy() * np.float32(1e30))
+    with pytest.raises(DataError, match="a:0: its values, squared, are too large for single precision; scale"):
+        list(import_scans([tmp_path / "a.npy"]))
 
 
 def test_scale_can_be_undone():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import msm
-from msm.system.console import fail, note, progress, say, table, track, warn
+from msm.system.console import Cost, fail, note, progress, say, table, track, warn
 
 SOURCE = Path(msm.__file__).parent
 SCRIPT = """
@@ -67,6 +67,29 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(clock, capsys):
     assert lines[0] == "training: 50% · 2 images · 2 h 46 min left"
     assert lines[-1] == "training: 75% · 499 images · 1 h 23 min left"
     assert 20 < len(lines) < 45 and not any("\x1b" in line or "\r" in line for line in lines)
+
+
+def test_what_a_run_takes_is_said_after_its_second_step(clock, capsys):
+    """Not by the first, which loads and compiles, nor by steps that an earlier run did."""
+    looked = []
+
+    def memory():
+        looked.append(clock[0])
+        return "1.5 GB of memory"
+
+    with progress("sampling", 1000, cost=Cost(4, memory)) as advance:
+        advance(200)  # kept
+        clock[0] += 20
+        advance(4)
+        for _ in range(9):
+            clock[0] += 0.4
+            advance(4)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "sampling: about 1 min from here, 1.5 GB of memory, measured on one step"
+    assert len(lines) == 2 and looked == [20, 20.4]
+    with progress("sampling", 4, cost=Cost(4, memory)) as advance:
+        advance(4)
+    assert capsys.readouterr().out == "sampling: 100%\n"
 
 
 def test_a_table_marks_the_best_with_or_without_a_terminal(capsys):

@@ -1,10 +1,6 @@
-"""What comes with the package is found by name, in a wheel too; a run's folder is config and weights in one."""
+"""What comes with the package is found by name; a run's folder is config and weights in one."""
 
-import os
 import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +11,6 @@ from msm.config.load import load_config
 from msm.denoiser import PartialDenoiser
 from msm.errors import ConfigError
 from msm.system.places import bundled_configs, bundled_models, config_file, is_config, purpose
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", [*bundled_configs(), *bundled_models()])
@@ -96,24 +90,3 @@ def test_a_network_without_the_record_of_a_denoiser(tmp_path, capsys):
     (save_weights(tmp_path / "w") / "denoiser.json").unlink()
     assert msm("sample", config, f"setting.pretrained_model_dir={tmp_path}/w", f"setting.save_dir={tmp_path}/o") == 2
     assert "denoiser.json: not the record of a denoiser" in capsys.readouterr().err
-
-
-def test_a_wheel_holds_configs_and_models(tmp_path):
-    pytest.importorskip("setuptools", "77")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    unbuilt = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=unbuilt)
-    build = "from setuptools import build_meta; build_meta.build_wheel('.')"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", build], check=True, cwd=tmp_path, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    shutil.rmtree(tmp_path / "src")
-    code = "import msm; from msm.system.places import *; from pathlib import Path\n"
-    code += "print(msm.__file__, *bundled_configs(), *bundled_models()); config_file(Path('bundled:scan'))\n"
-    code += "msm.PartialDenoiser.load('bundled:faces_refined')"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    where, *names = done.stdout.split()
-    assert where.startswith(str(tmp_path / "installed")) and names == [*bundled_configs(), *bundled_models()]

@@ -20,6 +20,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +33,7 @@ from ..errors import DataError
 from ..measurement import Measurement
 from ..system.files import obstacle, whole
 from .hdf5 import check_lengths, new_hdf5, open_hdf5, readable
+from .lzf import chunk_of
 
 FORMAT, VERSION = "msm-measurements", 1
 TRUTH_FORMAT = "msm-truth"
@@ -69,6 +71,17 @@ def check_target(path: Path) -> None:
 Writer = TypeVar("Writer", bound="_Writer")
 
 
+@dataclass
+class _Field:
+    """A dataset that grows, what its items are, how many it has, and how many it has room for."""
+
+    dataset: h5py.Dataset
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    filled: int = 0
+    room: int = 0
+
+
 class _Writer:
     """An HDF5 file that grows item by item and appears when it is complete."""
 
@@ -86,7 +99,9 @@ class _Writer:
             temporary = stack.enter_context(whole(self.path))
             self.file, self._check_room = stack.enter_context(new_hdf5(temporary, self.path))
             self.file.attrs.update(self._about)
-            self.file.create_dataset("name", (0,), h5py.string_dtype(), maxshape=(None,), chunks=(1024,))
+            self._fields: dict[str, _Field] = {}
+            self._names: list[str] = []
+            self._numbers: dict[str, list[np.ndarray]] = {}
             self._open = stack.pop_all()
         return self
 
@@ -94,33 +109,50 @@ class _Writer:
         if error[0] is not None:
             return self._open.__exit__(*error)
         with self._open:
+            for field in self._fields.values():
+                field.dataset.resize(field.filled, axis=0)
+            length = {"maxshape": (None,), "chunks": (1024,)}
+            self.file.create_dataset("name", data=self._names, dtype=h5py.string_dtype(), **length)
+            for name, numbers in self._numbers.items():
+                self.file.create_dataset(name, data=np.stack(numbers), fletcher32=True, **length)
             self.file.attrs["provenance"] = json.dumps(self.provenance)
             self.file.attrs["sha256"] = _digest(self.file)
         return None
 
     def _append(self, name: str, **fields: Any) -> None:
-        """Add one item, of each field as one chunk: random access reads that item only."""
-        for field, item in {"name": np.array(name, dtype=object), **fields}.items():
-            if item is not None:
-                array = np.asarray(item)
-                self._grown(field, array.shape, array.dtype, 1)[-1] = array
+        """Add one item, of each field as one chunk: random access reads that item only. Numbers are kept to the end."""
+        self._names.append(name)
+        for field, array in ((field, np.asarray(item)) for field, item in fields.items() if item is not None):
+            if not array.shape:
+                self._numbers.setdefault(field, []).append(array)
+                continue
+            dataset, place = self._grown(field, array.shape, array.dtype, 1)
+            if field == "values" and array.dtype == np.complex64:
+                chunk, left_out = chunk_of(array, np.asarray(fields["mask"])[0])
+                dataset.id.write_direct_chunk((place, *[0] * array.ndim), chunk, left_out)
+            else:
+                dataset[place] = array
         self._check_room()
 
-    def _grown(self, field: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> h5py.Dataset:
-        """The dataset of a field with room for so many more items; it is made for the first."""
-        if field not in self.file:
-            packed = {"compression": "lzf", "shuffle": True} if field in COMPRESSED else {}
-            chunks = (1, *shape) if shape else (1024,)  # fletcher32: a flipped bit is an error, not another pixel
-            self.file.create_dataset(
-                field, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunks, fletcher32=True, **packed
+    def _grown(self, name: str, shape: tuple[int, ...], dtype: np.dtype, count: int) -> tuple[h5py.Dataset, int]:
+        """The dataset of a field with room for so many more items, and where these begin; made for the first one."""
+        if name not in self._fields:
+            shuffle = dtype.kind != "c"  # complex values are packed better without
+            packed = {"compression": "lzf", "shuffle": shuffle} if name in COMPRESSED else {}
+            made = self.file.create_dataset(  # fletcher32: a flipped bit is an error, not another pixel
+                name, (0, *shape), dtype, maxshape=(None, *shape), chunks=(1, *shape), fletcher32=True, **packed
             )
-        dataset = self.file[field]
-        if dataset.shape[1:] != shape or dataset.dtype != dtype:
-            before = f"of those before {dataset.dtype} {dataset.shape[1:]}"
+            self._fields[name] = _Field(made, shape, dtype)
+        field = self._fields[name]
+        if (field.shape, field.dtype) != (shape, dtype):
+            before = f"of those before {field.dtype} {field.shape}"
             remedy = "put items of one shape into a store"
-            raise DataError(f"{self.path}: {field} of one item is {dtype} {shape}, {before}: {remedy}")
-        dataset.resize(len(dataset) + count, axis=0)
-        return dataset
+            raise DataError(f"{self.path}: {name} of one item is {dtype} {shape}, {before}: {remedy}")
+        place, field.filled = field.filled, field.filled + count
+        if field.filled > field.room:  # one at a time, growing takes longer than writing
+            field.room = max(field.filled, 2 * field.room)
+            field.dataset.resize(field.room, axis=0)
+        return field.dataset, place
 
 
 class StoreWriter(_Writer):
@@ -147,7 +179,8 @@ class StoreWriter(_Writer):
             maps: (coils, H, W), complex, or None for photos.
             noise_std: ρ per real component.
         """
-        self._append(name, values=torch.where(mask, values, 0), mask=mask, maps=maps, noise_std=np.float32(noise_std))
+        values = values if values.is_complex() else torch.where(mask, values, 0)  # those are left out by chunk_of
+        self._append(name, values=values, mask=mask, maps=maps, noise_std=np.float32(noise_std))
 
     def extend(self, path: Path) -> None:
         """Add all items of another store; chunks are copied as they lie there.
@@ -159,14 +192,15 @@ class StoreWriter(_Writer):
             DataError: if it is no such file, or its items have another shape.
         """
         with open_hdf5(path, FORMAT, AXES) as other:
-            for name, noise_std in zip(other["name"], other["noise_std"]):
-                self._append(name.decode(), noise_std=noise_std)
+            self._names.extend(name.decode() for name in other["name"][:])
+            self._numbers.setdefault("noise_std", []).extend(other["noise_std"][:])
             for field in (name for name in ("values", "mask", "maps") if name in other):
                 source = other[field]
-                dataset = self._grown(field, source.shape[1:], source.dtype, len(source))
-                for i in range(-len(source), 0):
-                    filters, chunk = source.id.read_direct_chunk((len(source) + i, 0, 0, 0))
-                    dataset.id.write_direct_chunk((len(dataset) + i, 0, 0, 0), chunk, filters)
+                dataset, place = self._grown(field, source.shape[1:], source.dtype, len(source))
+                for i in range(len(source)):
+                    filters, chunk = source.id.read_direct_chunk((i, 0, 0, 0))
+                    dataset.id.write_direct_chunk((place + i, 0, 0, 0), chunk, filters)
+                    self._check_room()
 
 
 class TruthWriter(_Writer):

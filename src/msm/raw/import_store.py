@@ -27,14 +27,14 @@ from ..system.console import track
 from ..system.files import digest, write_text
 from .prepare import check_calibration, prepare
 from .read_through import ReadThrough, remarks
-from .readers import import_scans
+from .readers import import_scans, scans_as_they_are
 from .readers.given_maps import maps_file
 from .scan import Scan
 
 SMALLEST = 8  # side of an item, as of data.image_size
 MULTIPLE = 16  # of which the sides are if no size is given: networks of up to five levels take them
 FACTS = ("scale", "noise_std", "maps_residual")  # of each slice, in the manifest
-VERSION = 3  # of what `_import_file` does: parts of other versions are not used
+VERSION = 4  # of what `_import_file` does: parts of other versions are not used
 
 Result = TypeVar("Result")
 
@@ -72,7 +72,8 @@ def import_store(
         workers: processes; each takes some 0.9 GB.
 
     Returns:
-        the lines of the manifest: file, sha256, slices, shape, and a list of scale, noise_std and maps_residual.
+        the lines of the manifest: file, sha256, slices, shape, a list of scale, noise_std and maps_residual, and
+        taken_for, what a file was taken for that does not say itself.
 
     Raises:
         DataError: if no file can be used, or one does not go with the others. All are read through before the first
@@ -203,6 +204,8 @@ def _add(writer: StoreWriter, scan: Scan, job: _Job, line: dict[str, Any]) -> No
     residual = None if math.isnan(done.residual) else done.residual
     for fact, value in zip(FACTS, (done.scan.provenance["scale"], done.noise_std, residual)):
         line[fact].append(value)
+    if taken := scan.provenance.get("taken_for"):
+        line["taken_for"] = taken
     line |= {"slices": line["slices"] + 1, "shape": list(done.scan.k_space.shape), "whitened": scan.noise is not None}
 
 
@@ -210,7 +213,7 @@ def _smallest(file: Path, maps: Path | None) -> tuple[int, int, int, list[str]] 
     """Coils, least height and least width of a file's slices, and remarks on them; or what is bad."""
     shapes, texts = [], {}
     try:
-        for scan in import_scans([file], maps):
+        for scan in scans_as_they_are(file, maps):
             check_calibration(scan)
             shapes.append(scan.k_space.shape)
             texts.update(dict.fromkeys(remarks(scan)))

@@ -9,8 +9,8 @@ from torch import Tensor
 from ..errors import DataError
 from ..measurement import Measurement
 from ..noise import estimate_noise, noise_covariance, whitening
-from .coil_maps import calibration_region, compress, espirit_app, espirit_maps, outside_span, unit
-from .scan import Scan, fft1c, fit, ifft1c, normalise, resize, resize_image
+from .coil_maps import calibration_region, compress, espirit_maps, outside_span, unit
+from .scan import Scan, fft1c, fit, ifft1c, normalise, resize
 
 HIGH_RESIDUAL = 0.05  # share of the calibration region's energy outside of the maps' span that is worth a warning
 NOISE_ROWS = 16  # rows of the image that the noise level is estimated from
@@ -92,13 +92,14 @@ def noise_level(scan: Scan, maps: Tensor) -> float:
     coils, height, width = k_space.shape
     if is_grid and (lines.all() or (not _has_gaps(lines) and coils * columns.sum() > width)):
         rows = min(height, NOISE_ROWS if lines.all() else PARTIAL_NOISE_ROWS)
-        k_space = resize_image(k_space, rows, -2)
+        step = max(1, int(columns.sum()) * coils // (2 * width))
+        few = columns.nonzero()[::step, 0]
+        middle = resize(ifft1c(k_space[..., few], -2), rows, -2)
         if not lines.all():  # no signal may leak from the echo's cut to other frequencies
             taper = torch.hann_window(rows)[:, None]
-            k_space = fft1c(ifft1c(k_space, -2) * (taper / taper.square().mean().sqrt()), -2)
-        step = max(1, int(columns.sum()) * coils // (2 * width))
-        chosen = torch.zeros_like(columns)
-        chosen[columns.nonzero()[::step, 0]] = True
+            middle = middle * (taper / taper.square().mean().sqrt())
+        k_space, chosen = k_space.new_zeros(coils, rows, width), torch.zeros_like(columns)
+        k_space[..., few], chosen[few] = fft1c(middle, -2), True
         same = height // 2 + (torch.arange(rows) - rows // 2) * height // rows  # of the same frequency
         maps, mask = resize(maps, rows, -2), (lines[same, None] & chosen)[None]
     try:
@@ -136,7 +137,6 @@ def prewhiten(scan: Scan) -> Scan:
 
 
 def check_calibration(scan: Scan) -> None:
-    """Raise DataError, or MissingPackage without sigpy, if coil maps are needed and cannot be estimated."""
+    """Raise DataError if coil maps are needed and cannot be estimated."""
     if len(scan.k_space) > 1 and scan.maps is None:
-        espirit_app()
         calibration_region(scan)

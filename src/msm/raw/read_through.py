@@ -68,6 +68,8 @@ class ReadThrough:
 def remarks(scan: Scan) -> list[str]:
     """What was taken for granted of a slice, a line each."""
     found, about = [], scan.provenance
+    if taken := about.get("taken_for"):
+        found.append(taken if about.get("ends_unevenly") else f"{taken}; read with its centre in the middle")
     if old := about.get("ends_unevenly"):
         row, column = about["centre"]
         ends = f"k-space of {old[0]} × {old[1]} has its centre at row {row}, column {column}, not in its middle"

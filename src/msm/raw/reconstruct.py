@@ -27,7 +27,7 @@ from ..system.processes import processes
 from .geometry import Geometry, affine
 from .prepare import Prepared, check_calibration, prepare
 from .read_through import ReadThrough, remarks
-from .readers import import_scans
+from .readers import import_scans, scans_as_they_are
 from .readers.given_maps import maps_file
 from .scan import Scan, padded_size, unfit
 from .volume_files import VolumeWriter, outputs
@@ -72,11 +72,13 @@ class Volume:
         file: the raw file.
         shape: H and W on the file's grid.
         slices: where each slice lies, in order.
+        taken_for: what the file was taken for, where it does not say itself.
     """
 
     file: Path
     shape: tuple[int, int]
     slices: list[Geometry]
+    taken_for: str | None = None
 
 
 def survey(read: ReadThrough, maps: Path | None = None) -> dict[str, Volume]:
@@ -116,11 +118,12 @@ def _check_outputs(volumes: dict[str, Volume]) -> None:
 def _volumes(file: Path, read: ReadThrough, maps: Path | None) -> dict[str, Volume]:
     """The volumes of one file."""
     volumes: dict[str, Volume] = {}
-    for scan in import_scans([file], maps):
+    for scan in scans_as_they_are(file, maps):
         check_calibration(scan)
         read.remark(file, remarks(scan))
         height, width = scan.k_space.shape[-2:]
-        volume = volumes.setdefault(volume_name(scan, file, read.files), Volume(file, (height, width), []))
+        volume = Volume(file, (height, width), [], scan.provenance.get("taken_for"))
+        volume = volumes.setdefault(volume_name(scan, file, read.files), volume)
         if volume.shape != (height, width):
             raise DataError(f"{file}: {scan.name} is {height}×{width}, slices before it {volume.shape}; save it apart")
         volume.slices.append(Geometry.of(scan))
@@ -158,9 +161,14 @@ def check_slices(
     left = dict.fromkeys(v.file for name, v in volumes.items() if writers[name].left)
     for file in track(left, "coil maps", total=len(left)):
         read.attempt(file, partial(work, file))
+    _drop_bad(read, volumes, writers)
+    return warnings
+
+
+def _drop_bad(read: ReadThrough, volumes: dict[str, Volume], writers: dict[str, VolumeWriter]) -> None:
+    """Take out the volumes of files that cannot be used."""
     for name in [name for name, volume in volumes.items() if volume.file in read.bad]:
         del volumes[name], writers[name]
-    return warnings
 
 
 def scans_of(read: ReadThrough, volumes: dict[str, Volume], maps: Path | None) -> Iterator[tuple[str, Scan]]:
@@ -206,6 +214,8 @@ def open_writers(
     writers, how, maps = {}, {**identity.samples(config), **weights}, config.setting.coil_maps
     for name, volume in volumes.items():
         about = {"file": volume.file.name, "sha256": digest(volume.file), **how}
+        if volume.taken_for:
+            about["taken_for"] = volume.taken_for
         if maps is not None:
             about["coil_maps_sha256"] = digest(maps_file(volume.file, maps))
         path = config.setting.save_dir / f"{name}.h5"
@@ -231,15 +241,15 @@ def reconstruct_volumes(
     Args:
         denoiser: trained partial denoiser.
         read: the raw files.
-        volumes: from `survey`.
+        volumes: from `survey`; those of files that fail now are taken out, and their finished slices stay kept.
         writers: from `open_writers`.
         config: setting, data, network, sample and inverse_problem blocks.
         advance: told how many sampler steps were done.
 
     Raises:
-        DataError: if a file cannot be used.
+        DataError: if no file can be used.
     """
-    counts, settings = dict.fromkeys(volumes, 0), config.sample
+    settings = config.sample
     draw = partial(
         sample_scan,
         denoiser,
@@ -248,17 +258,27 @@ def reconstruct_volumes(
         batch_size=settings.batch_size,
         advance=advance,
     )
-    for number, (name, scan) in enumerate(scans_of(read, volumes, config.setting.coil_maps)):
-        index, writer, volume = counts[name], writers[name], volumes[name]
-        counts[name] += 1
-        if index in writer.left:
-            prepared = prepare(scan, padded_size(scan, denoiser.divisor))
-            first = settings.seed + number * settings.samples  # `number` counts the slices of all files
-            samples = draw(prepared, seeds=range(first, first + settings.samples))
-            if processes().is_main_process:
-                _write(writer, index, prepared, samples)
-        if counts[name] == len(volume.slices) and processes().is_main_process:
-            writer.finish(affine(volume.shape, volume.slices), volume.slices[0].voxel_mm)
+
+    def work(own: dict[str, Volume], first: int) -> None:
+        counts = dict.fromkeys(own, 0)
+        for number, (name, scan) in enumerate(scans_of(read, own, config.setting.coil_maps), first):
+            index, writer, volume = counts[name], writers[name], own[name]
+            counts[name] += 1
+            if index in writer.left:
+                prepared = prepare(scan, padded_size(scan, denoiser.divisor))
+                seed = settings.seed + number * settings.samples  # `number` counts the slices of all files
+                samples = draw(prepared, seeds=range(seed, seed + settings.samples))
+                if processes().is_main_process:
+                    _write(writer, index, prepared, samples)
+            if counts[name] == len(volume.slices) and processes().is_main_process:
+                writer.finish(affine(volume.shape, volume.slices), volume.slices[0].voxel_mm)
+
+    first = 0
+    for file in dict.fromkeys(volume.file for volume in volumes.values()):
+        own = {name: volume for name, volume in volumes.items() if volume.file == file}
+        read.attempt(file, partial(work, own, first))
+        first += sum(len(volume.slices) for volume in own.values())
+    _drop_bad(read, volumes, writers)
 
 
 def _write(writer: VolumeWriter, number: int, prepared: Prepared, samples: Tensor) -> None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..transforms import ifft2c
 
 BRIGHT = 0.9995  # this quantile of the magnitude is taken for its maximum: spikes and a few wild pixels do not count
 BRIGHT_LEVEL = 0.9  # and is put here, which leaves room for the pixels above it
@@ -74,14 +73,23 @@ def normalise(scan: Scan) -> Scan:
         scan: k-space in the file's units.
 
     Raises:
-        DataError: if the image is black.
+        DataError: if the image is black, or too bright to be computed with.
     """
-    magnitude = ifft2c(scan.k_space).abs().square().sum(0).sqrt()
+    # Where its pixels lie does not matter.
+    magnitude = sum_of_squares(torch.fft.ifft2(scan.k_space, norm="ortho")).sqrt()
+    if not magnitude.isfinite().all():
+        raise DataError(f"{scan.name}: its values, squared, are too large for single precision; scale them down")
     bright = float(np.quantile(magnitude.numpy(), BRIGHT))
     if not bright > 0:
         raise DataError(f"{scan.name}: the image is black, all that was measured is zero; leave this slice out")
     scale = BRIGHT_LEVEL / bright
     return scan.map(lambda values: values * scale, scale=scale)
+
+
+def sum_of_squares(values: Tensor) -> Tensor:
+    """Σ_c |v_c|² (H, W) of complex values (coils, H, W); a quarter of the time of `abs`, and no copy."""
+    parts = torch.view_as_real(values).flatten(1).square().sum(0).view(*values.shape[1:], 2)
+    return parts[..., 0] + parts[..., 1]
 
 
 def centred(scan: Scan) -> Scan:
@@ -126,13 +134,18 @@ def fit(scan: Scan, size: tuple[int, int]) -> Scan:
     mask = scan.mask[0]
     by = ["image" if torch.equal(mask.all(i), mask.any(i)) else "k-space" for i in (0, 1)]
     factor = math.prod((new / old) ** 0.5 for old, new, kind in zip(mask.shape, size, by) if kind == "k-space")
-    return _resized(scan, size, by).map(lambda values: values * factor, fit={"from": list(mask.shape), "by": by})
+    done = {"fit": {"from": list(mask.shape), "by": by}}
+    if mask.shape == tuple(size):
+        return scan.map(lambda values: values, **done)
+    return _resized(scan, size, by).map(lambda values: values * factor, **done)
 
 
 def _resized(scan: Scan, size: tuple[int, int], by: list[str]) -> Scan:
     """The arrays and voxels of `fit`, without its factor."""
     k_space, mask, maps, voxel, stretch = scan.k_space, scan.mask, scan.maps, scan.voxel_mm, [1.0, 1.0]
     for axis, kind in zip((-2, -1), by):
+        if k_space.shape[axis] == size[axis]:
+            continue
         if kind == "image":
             k_space = resize_image(k_space, size[axis], axis)
             maps = maps if maps is None else resize(maps, size[axis], axis)
@@ -188,11 +201,12 @@ def resize_image(k_space: Tensor, size: int, axis: int) -> Tensor:
 
 def interpolated(images: Tensor, size: int, axis: int) -> Tensor:
     """Images (coils, H, W) on a grid of another size along axis -2 or -1, same field of view; n // 2 stays there."""
-    old = images.shape[axis]
-    place = old // 2 + (torch.arange(size) - size // 2) * (old / size)
-    low = place.floor().long()
-    share = (place - low).unsqueeze(-1) if axis == -2 else place - low
-    return images.index_select(axis, low % old) * (1 - share) + images.index_select(axis, (low + 1) % old) * share
+    old, parts = images.shape[axis], torch.view_as_real(images) if images.is_complex() else images[..., None]
+    place = old // 2 + (torch.arange(size, device=images.device) - size // 2) * (old / size)
+    low, axis = place.floor().long(), axis - 1
+    share = (place - low)[(...,) + (None,) * (-1 - axis)]
+    parts = torch.lerp(parts.index_select(axis, low % old), parts.index_select(axis, (low + 1) % old), share)
+    return torch.view_as_complex(parts) if images.is_complex() else parts[..., 0]
 
 
 def fft1c(x: Tensor, axis: int) -> Tensor:

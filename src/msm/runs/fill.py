@@ -9,7 +9,7 @@ from ..output.files import write_array, write_arrays
 from ..output.run_folder import COMPARISON, MEASURED, SAMPLES, are_there, file_names, new_results
 from ..sample.draw import filled_samples
 from ..system.console import progress, say
-from ..system.processes import processes
+from ..system.processes import cost_of, processes
 from .inputs import masked_test_items
 from .kept import kept_parts
 
@@ -24,7 +24,8 @@ def run_filling(config: Config, denoiser: PartialDenoiser, *, force: bool = Fals
     parts = kept_parts(config, denoiser, names, [photos.values, photos.mask, noise_std])
     if are_there(folder, parts.identity, force=force):
         return
-    with progress("filling in", len(names) * settings.samples * settings.steps, shared=True) as advance:
+    total, cost = len(names) * settings.samples * settings.steps, cost_of(settings.batch_size)
+    with progress("filling in", total, shared=True, cost=cost) as advance:
         inputs, samples = filled_samples(denoiser, photos, settings, advance, parts.keep)
     if not processes().is_main_process:
         return

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from ..config.load import Config
 from ..config.sampled import DrawConfig
 from ..data.store import MeasurementStore, check_target
@@ -13,12 +15,12 @@ from ..raw.prepare import HIGH_RESIDUAL
 from ..raw.read_through import ReadThrough
 from ..raw.readers import left_out, raw_files
 from ..raw.reconstruct import check_slices, open_writers, reconstruct_volumes, survey
-from ..raw.volume_files import nifti_image
-from ..system.console import note, progress, say, warn
+from ..raw.volume_files import VolumeWriter, nifti_image
+from ..system.console import note, progress, say, table, warn
 from ..system.files import digest
 from ..system.lock import alone
 from ..system.places import weights_folder
-from ..system.processes import processes
+from ..system.processes import cost_of, processes
 from .inputs import check_new, data_folder
 
 SKIPPED = 3  # exit code: done, but files that could not be used were skipped
@@ -87,7 +89,7 @@ def run_raw(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -
     Raises:
         DataError: if no file can be used.
         SystemExit: code 3, at the end, if some could not.
-        MissingPackage: if nibabel or sigpy is missing.
+        MissingPackage: if nibabel is missing.
         ConfigError: if setting.dataset_dir is missing, or setting.save_dir holds results of other settings.
     """
     settings, folder = config.sample, config.setting.save_dir
@@ -107,15 +109,40 @@ def run_raw(config: Config, denoiser: PartialDenoiser, *, force: bool = False) -
         warn(line)
     if processes().is_main_process:
         record_run(config, folder)
-    left = sum(len(writer.left) for writer in writers.values())
-    with progress("reconstructing", left * settings.samples * settings.steps, shared=True) as advance:
+    left, before = sum(len(writer.left) for writer in writers.values()), {n for n, w in writers.items() if w.finished}
+    total, cost = left * settings.samples * settings.steps, cost_of(settings.batch_size)
+    with progress("reconstructing", total, shared=True, cost=cost) as advance:
         reconstruct_volumes(denoiser, read, volumes, writers, config, advance)
     if not processes().is_main_process:
         return
-    for name, writer in writers.items():
-        residual = writer.facts()["maps_residual"]
-        outside = f"{residual.min():.1%} to {residual.max():.1%} of the calibration energy outside of the coil maps"
-        files = ".h5, .nii, _std.nii" if settings.samples > 1 else ".h5, .nii"
-        outside = outside if residual.max() >= 0 else "no calibration region to judge the coil maps by"
-        say(f"{folder / name}{files}, and PNGs in {name}/: {len(residual)} slices, {outside}")
+    _tell(folder, ".h5, .nii, _std.nii" if settings.samples > 1 else ".h5, .nii", writers, before, read)
     _end(read)
+
+
+def _tell(folder: Path, files: str, writers: dict[str, VolumeWriter], before: set[str], read: ReadThrough) -> None:
+    """What became of each scan: of one in a line, of several in a table."""
+    rows = [_row(name, writer, name in before) for name, writer in writers.items()]
+    if len(read.files) > 1:
+        table(f"{folder}: of each scan NAME{files}, and PNGs in NAME/", [*rows, *map(_skipped, read.bad)])
+        return
+    for name, row in zip(writers, rows):
+        said = f"{row['Slices']} slices, outside of the coil maps {row['Outside']} of the calibration energy"
+        say(f"{folder / name}{files}, and PNGs in {name}/: {said}")
+
+
+def _row(name: str, writer: VolumeWriter, before: bool) -> dict[str, str]:
+    """A volume: how many slices, the noise in the file's units, and what the coil maps do not explain."""
+    facts = writer.facts()
+    residual, noise = facts["maps_residual"], facts["noise_std"] / facts["scale"]
+    outside = f"{residual.min():.1%} to {residual.max():.1%}" if residual.max() >= 0 else "an unknown share"
+    return _cells(name, str(len(residual)), f"{np.median(noise):.3g}", outside, "was there" if before else "done")
+
+
+def _skipped(file: Path) -> dict[str, str]:
+    """A file that gave none, there."""
+    return _cells(file.name, "", "", "", "skipped")
+
+
+def _cells(*values: str) -> dict[str, str]:
+    """A row; outside of the coil maps is that share of the calibration energy."""
+    return dict(zip(("Scan", "Slices", "Noise", "Outside", "Result"), values))

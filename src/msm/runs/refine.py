@@ -36,7 +36,7 @@ from ..system.files import fingerprint, whole_folder
 from ..system.lock import alone
 from ..system.manifest import read_json, write_listed
 from ..system.places import WEIGHTS
-from ..system.processes import arithmetic, processes
+from ..system.processes import arithmetic, cost_of, processes
 from ..train.batches import validation_count
 from ..train.completed import Completed
 from ..train.trainer import Trainer
@@ -215,7 +215,8 @@ class _Run:
         total = len(self.data) * settings.samples
         parts = Parts(self.place(number), fingerprint([self.identity, json.dumps(versions())], denoiser.tensors()))
         label = f"round {number}, E-step"
-        with progress(label, total * sampler.steps, shared=True) as advance, arithmetic(sample.mixed_precision):
+        bar = progress(label, total * sampler.steps, shared=True, cost=cost_of(sample.batch_size))
+        with bar as advance, arithmetic(sample.mixed_precision):
             complete(
                 denoiser,
                 self.data,

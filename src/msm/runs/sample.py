@@ -28,7 +28,7 @@ from ..sample.draw import posterior_samples, prior_samples
 from ..sample.observe import coil_maps, observe
 from ..system.console import note, progress, say, table, warn
 from ..system.lock import alone
-from ..system.processes import arithmetic, processes
+from ..system.processes import arithmetic, cost_of, processes
 from .fill import run_filling
 from .inputs import seen_in_training, test_items
 from .kept import kept_parts
@@ -72,7 +72,8 @@ def run_generation(config: Config, denoiser: PartialDenoiser, *, force: bool = F
     parts = kept_parts(config, denoiser, [], [] if maps is None else [maps])
     if are_there(folder, parts.identity, force=force):
         return
-    with progress("generating", settings.count * settings.steps, shared=True) as advance:
+    total, cost = settings.count * settings.steps, cost_of(settings.batch_size)
+    with progress("generating", total, shared=True, cost=cost) as advance:
         images = prior_samples(denoiser, config.data, settings, maps, advance, parts.keep)
     if not processes().is_main_process:
         return
@@ -91,7 +92,8 @@ def run_reconstruction(config: Config, denoiser: PartialDenoiser, *, force: bool
     parts = kept_parts(config, denoiser, names, [t for item in items for t in (item.image, item.maps) if t is not None])
     if are_there(folder, parts.identity, force=force):
         return
-    with progress("reconstructing", len(items) * settings.samples * settings.steps, shared=True) as advance:
+    total, cost = len(items) * settings.samples * settings.steps, cost_of(settings.batch_size)
+    with progress("reconstructing", total, shared=True, cost=cost) as advance:
         inputs, samples = posterior_samples(denoiser, items, config, advance, parts.keep)
     if not processes().is_main_process:
         return

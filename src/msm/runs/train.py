@@ -46,6 +46,7 @@ def _train(config: Config, folder: Path) -> bool:
     if denoiser.masks is None:
         denoiser.masks = masks_seen(store, mirrored=config.train.augment)
     denoiser.masks = denoiser.masks.resized((store.shape[1], store.shape[2]))
+    denoiser.record["measurements"] = {"count": len(data), "noise_std": data.largest_noise_std}
 
     def on_checkpoint(images: int) -> Tensor | None:
         """A few images generated with the coil maps of the store's first item."""

@@ -156,6 +156,9 @@ def samples_of(
 
     Returns:
         (len(seeds), C, H, W), on the CPU.
+
+    Raises:
+        DataError: on every process, if values are not finite.
     """
     given = measurement.to(denoiser.schedule.device)
 
@@ -164,10 +167,10 @@ def samples_of(
         chosen = [seeds[n] for n in numbers]
         told: Callback = lambda *_: advance(len(numbers))  # noqa: E731
         z = reconstruct(denoiser, repeated, seeds=chosen, sampler=sampler, data_step=data_step, callback=told)
-        return finite(given.transform.adjoint(z).cpu())
+        return given.transform.adjoint(z).cpu()
 
     drawn = keep(draw, lambda numbers: advance(len(numbers) * sampler.steps))
-    return _plausible(torch.cat(shared_out(len(seeds), batch_size, drawn)))
+    return _plausible(finite(torch.cat(shared_out(len(seeds), batch_size, drawn))))  # every process sees it
 
 
 def prior_samples(

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol, TypeVar
 
@@ -84,16 +85,59 @@ class _Pace:
         if not self.total or not self.begun < self.done < self.total:
             return ""
         rest = (monotonic() - self.started) * (self.total - self.done) / (self.done - self.begun)
-        units = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 0, ""))
-        for size, unit, small, part in units:
-            if rest >= size:
-                behind = f" {rest % size / small:.0f} {part}" if small else ""
-                return f"{rest // size:.0f} {unit}{behind} left"
-        return f"{rest:.0f} s left"
+        return f"{duration(rest)} left"
+
+
+def duration(seconds: float) -> str:
+    """A time in words."""
+    units = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 0, ""))
+    for size, unit, small, part in units:
+        if seconds >= size:
+            behind = f" {seconds % size / small:.0f} {part}" if small else ""
+            return f"{seconds // size:.0f} {unit}{behind}"
+    return f"{seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How it is measured what a run takes.
+
+    Args:
+        batch: images that take a step together; more steps than these at once are those that an earlier run did.
+        memory: waits for the device, and says what memory is taken.
+    """
+
+    batch: int
+    memory: Callable[[], str]
+
+
+class _Forecast:
+    """What a run takes, told after its second step: the first one also loads, compiles and fills caches."""
+
+    def __init__(self, label: str, pace: _Pace, cost: "Cost"):
+        self.label, self.pace, self.cost, self.steps, self.since = label, pace, cost, 0, 0.0
+
+    def __call__(self, steps: int) -> None:
+        """Note steps that are done together."""
+        if self.steps == 2 or self.pace.total is None or not 0 < steps <= self.cost.batch:
+            return
+        self.steps += 1
+        memory = self.cost.memory()  # first: it waits for the device
+        if self.steps == 2:
+            rest = (monotonic() - self.since) / steps * (self.pace.total - self.pace.done)
+            say(f"{self.label}: about {duration(rest)} from here, {memory}, measured on one step")
+        self.since = monotonic()
 
 
 @contextmanager
-def progress(label: str, total: int | None, *, shared: bool = False, begun: int = 0) -> Iterator[Advance]:
+def progress(
+    label: str,
+    total: int | None,
+    *,
+    shared: bool = False,
+    begun: int = 0,
+    cost: Cost | None = None,
+) -> Iterator[Advance]:
     """A progress bar with the time left; gives the function that moves it on.
 
     Where there is no terminal, as in the log of a job, it is a line now and then: after half a minute, rarer as the
@@ -104,6 +148,7 @@ def progress(label: str, total: int | None, *, shared: bool = False, begun: int 
         total: number of steps, None if it is not known.
         shared: whether the processes share the steps out, so that this one moves it on by its own.
         begun: steps that were done earlier.
+        cost: given: after the second step a line says how long the rest takes, and how much memory.
     """
     if not _is_first():
         yield lambda steps, note="": None
@@ -113,10 +158,13 @@ def progress(label: str, total: int | None, *, shared: bool = False, begun: int 
     if shared and total is not None:
         total = -(-total // int(os.environ.get("WORLD_SIZE", "1")))
     console, pace = Console(), _Pace(total, begun)
+    forecast = None if cost is None else _Forecast(label, pace, cost)
     with (_bar if console.is_terminal or console.is_jupyter else _lines)(label, pace) as show:
 
         def advance(steps: int, note: str = "") -> None:
             pace.done += steps
+            if forecast is not None:
+                forecast(steps)
             show(note)
 
         yield advance

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+import resource
+import sys
 
 from ..errors import one_line
 
@@ -23,6 +25,11 @@ def physical_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def most_memory() -> int:
+    """Bytes of memory that this process has taken at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def shortage(error: Exception) -> str | None:

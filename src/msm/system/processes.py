@@ -11,8 +11,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from ..errors import ConfigError
-from .console import note, warn
-from .memory import out_of_memory
+from .console import Cost, note, warn
+from .memory import most_memory, out_of_memory
 
 Result = TypeVar("Result")
 
@@ -42,6 +42,22 @@ def arithmetic(precision: str) -> AbstractContextManager[object]:
     """Autocast of networks to a precision, where the device has it."""
     low = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(processes().device.type, low, enabled=usable(precision) != "no")
+
+
+def cost_of(batch: int) -> Cost:
+    """How a progress bar measures what a run takes whose steps are those of so many images."""
+    return Cost(batch, _memory_taken)
+
+
+def _memory_taken() -> str:
+    """The most memory that this process has taken so far, of the machine and of a GPU, once the device is idle."""
+    taken = f"{most_memory() / 1e9:.1f} GB of memory"
+    device = processes().device
+    if device.type != "cuda":
+        return taken
+    torch.cuda.synchronize(device)
+    reserved, there = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
+    return f"{reserved / 1e9:.1f} of {there / 1e9:.0f} GB of GPU memory and {taken}"
 
 
 def shared_out(total: int, size: int, work: Callable[[range], Result]) -> list[Result]:

@@ -25,7 +25,7 @@ from ..losses import noiseless_loss
 from ..network import StoredNetwork
 from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
-from ..system.processes import processes, usable
+from ..system.processes import cost_of, processes, usable
 from ..system.signals import Stop, Stopped, deaf, stop_asked
 from .batches import Batch, TrainingItems, held_out, validation_count
 from .checkpoints import Checkpoints
@@ -152,7 +152,8 @@ class Trainer:
         self.denoiser.train()
         images, shown = self.settings.images, "–"
         seen = min(self.step * self.settings.batch_size, images)
-        with closing(log), progress("training", images, begun=seen) as advance, stop_asked() as stop:
+        bar = progress("training", images, begun=seen, cost=cost_of(self.settings.batch_size))
+        with closing(log), bar as advance, stop_asked() as stop:
             for batch in self._loader():
                 with _within_memory(self.settings):
                     sums += self._optimise(batch)

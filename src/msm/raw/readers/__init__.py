@@ -1,8 +1,10 @@
 """Readers of raw k-space by file type.
 
-    .h5 .hdf5 .mrd   fastMRI (kspace, ismrmrd_header) or ISMRMRD (dataset/xml, dataset/data)
-    .npy             (H, W), (coils, H, W) or (slices, coils, H, W)
-    .mat             the variable kdata, kspace or data, likewise; versions 5 to 7.3
+    .h5 .hdf5 .mrd   fastMRI and M4Raw (kspace, ismrmrd_header), ISMRMRD (dataset/xml, dataset/data),
+                     SKM-TEA (kspace of five axes, maps), CC359 (kspace of real numbers)
+    .npy             (H, W), (coils, H, W) or (slices, coils, H, W); CC359 (real numbers)
+    .mat             the variable kdata, kspace or data, likewise, or CMRxRecon's; versions 5 to 7.3
+    .dat             Siemens twix: VB, VD, VE, XA
     .cfl .hdr        BART: read, phase 1, phase 2, coils, …, slices
 
 No reader trusts a size that the file's data do not justify, runs anything, or follows a link out of the file.
@@ -13,17 +15,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ...data.hdf5 import open_hdf5
+import h5py
+
+from ...data.hdf5 import open_hdf5, own_dataset
 from ...errors import DataError, MsmError, is_damage
 from ...system.files import check_name
 from ...system.places import is_run
 from ..scan import Scan, centred, normalise
 from .arrays import mat_scans, npy_scans
 from .bart import bart_scans
+from .cc359 import cc359_scans
 from .fastmri import fastmri_scans
 from .given_maps import with_maps
 from .guards import check_centre
 from .ismrmrd import ismrmrd_scans
+from .skm_tea import skm_tea_scans
+from .twix import twix_scans
 
 
 def raw_files(paths: Sequence[Path]) -> list[Path]:
@@ -84,6 +91,20 @@ def import_scans(paths: Iterable[Path], maps: Path | None = None) -> Iterator[Sc
         yield from scans if maps is None else with_maps(scans, path, maps)
 
 
+def scans_as_they_are(path: Path, maps: Path | None) -> Iterator[Scan]:
+    """Slices of one raw file as of `import_scans`, but in the file's units: what a first reading needs, in less time.
+
+    Args:
+        path: the file.
+        maps: as of `import_scans`.
+
+    Raises:
+        DataError: if a file cannot be used.
+    """
+    scans = map(centred, read_scans(path))
+    return scans if maps is None else with_maps(scans, path, maps)
+
+
 def read_scans(path: Path) -> Iterator[Scan]:
     """Slices of one raw file in the file's units.
 
@@ -108,7 +129,20 @@ def read_scans(path: Path) -> Iterator[Scan]:
 
 def _hdf5_scans(path: Path) -> Iterator[Scan]:
     with open_hdf5(path) as file:
-        return fastmri_scans(path) if "kspace" in file else ismrmrd_scans(path)
+        if "kspace" not in file:
+            return ismrmrd_scans(path)
+        data = None if "ismrmrd_header" in file else own_dataset(path, file, "kspace")
+        if data is not None and data.dtype.kind == "f" and data.ndim == 4:
+            return _open_scans(path, cc359_scans)
+        if data is not None and data.dtype.kind == "c" and data.ndim == 5:
+            return _open_scans(path, skm_tea_scans)
+        return fastmri_scans(path)
+
+
+def _open_scans(path: Path, reader: Callable[[Path, h5py.Dataset], Iterator[Scan]]) -> Iterator[Scan]:
+    """What a reader makes of the dataset kspace, the file being open as long."""
+    with open_hdf5(path) as file:
+        yield from reader(path, own_dataset(path, file, "kspace"))
 
 
 READERS: dict[str, Callable[[Path], Iterator[Scan]]] = {
@@ -116,4 +150,5 @@ READERS: dict[str, Callable[[Path], Iterator[Scan]]] = {
     ".npy": npy_scans,
     ".mat": mat_scans,
     **dict.fromkeys((".cfl", ".hdr"), bart_scans),
+    ".dat": twix_scans,
 }

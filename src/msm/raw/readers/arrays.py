@@ -4,41 +4,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from ..scan import Scan
-from .guards import _check_array, _measured, _tensor
-from .matlab import read_mat
+from .cc359 import cc359_scans
+from .cmrxrecon import NAMES, cmrxrecon_scans, in_cmrxrecon_order
+from .guards import _check_array, _guess_mask, _measured, _tensor
+from .matlab import open_mat
 
 MAT_NAMES = ("kdata", "kspace", "data")
-FULL_LINE = 0.95  # of a line's points are not zero: it was measured whole
+AXES = {2: "(H, W)", 3: "(coils, H, W)", 4: "(slices, coils, H, W)"}
 
 
 def npy_scans(path: Path) -> Iterator[Scan]:
     """Slices of a NumPy array, read slice by slice; pickled objects are refused."""
-    return _array_scans(path, "NumPy", np.lib.format.open_memmap(path, mode="r"))
+    array = np.lib.format.open_memmap(path, mode="r")
+    if array.dtype.kind == "f" and array.ndim == 4 and array.shape[-1] % 2 == 0:
+        return cc359_scans(path, array)
+    return _array_scans(path, "NumPy", array)
 
 
 def mat_scans(path: Path) -> Iterator[Scan]:
-    """Slices of a MATLAB file, versions 5 to 7.3: the first of kdata, kspace and data that it holds."""
-    return _array_scans(path, "MATLAB", read_mat(path, MAT_NAMES))
+    """Slices of a MATLAB file, versions 5 to 7.3: the first of kdata, kspace and data that it holds, or CMRxRecon's."""
+    with open_mat(path, MAT_NAMES + NAMES) as (name, array):
+        if in_cmrxrecon_order(name, array.shape):
+            yield from cmrxrecon_scans(path, name, array)
+        else:
+            yield from _array_scans(path, "MATLAB", array.at())
 
 
 def _array_scans(path: Path, kind: str, array: np.ndarray) -> Iterator[Scan]:
     """Slices of an array that no header explains."""
     _check_array(str(path), array, axes=(2, 3, 4), coil_axis=-3)
+    taken = f"taken for k-space {AXES[array.ndim]}, H the readout, measured where it is not zero"
+    about = {"format": kind, "file": path.name, "taken_for": f"{taken} (for other axes, transpose it and save it)"}
     array = array.reshape(-1, *array.shape[-3:]) if array.ndim > 2 else array[None, None]
     for i, part in enumerate(array):
         k_space = _tensor(f"{path}: slice {i}", part)
         mask = _measured(path, i, _guess_mask(k_space))
-        yield Scan(f"{path.stem}:{i}", k_space, mask, {"format": kind, "file": path.name, "slice": i})
-
-
-def _guess_mask(k_space: Tensor) -> Tensor:
-    """What was measured (1, H, W), where the file does not say: what is not exactly zero in all coils."""
-    mask = (k_space != 0).any(0, keepdim=True)
-    for axis in (1, 2):  # a few zeros in lines that are else full were measured too
-        share = mask.float().mean(axis, keepdim=True)
-        if ((share == 0) | (share > FULL_LINE)).all():
-            return (share > 0).expand(mask.shape)
-    return mask
+        yield Scan(f"{path.stem}:{i}", k_space, mask, about | {"slice": i})

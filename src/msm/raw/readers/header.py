@@ -28,6 +28,7 @@ class Header:
     trajectory: str
     calibration: str
     noise_bandwidth: float
+    vendor: str
 
     @property
     def voxel_mm(self) -> tuple[float, float, float] | None:
@@ -89,6 +90,7 @@ def _header(root: ET.Element, encoding: ET.Element) -> Header:
         (encoding.findtext("trajectory") or "cartesian").strip().lower(),
         (encoding.findtext("parallelImaging/calibrationMode") or "").strip().lower(),
         float(root.findtext("acquisitionSystemInformation/relativeReceiverNoiseBandwidth") or 1),
+        root.findtext("acquisitionSystemInformation/systemVendor") or "",
     )
 
 

@@ -1,4 +1,4 @@
-"""ISMRMRD files: an XML header and acquisitions, sorted into the k-space of slices.
+"""ISMRMRD files: an XML header and acquisitions.
 
     /dataset/xml    (1,)   the header
     /dataset/data   (N,)   acquisitions: head (counters, flags, geometry), traj, data (float32, channels × samples)
@@ -7,34 +7,18 @@ Source: Inati et al., Magn. Reson. Med. 77 (2017); https://ismrmrd.readthedocs.i
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
-from torch import Tensor
 
-from ...data.hdf5 import check_lengths, open_hdf5, own_dataset, refuse_claim
+from ...data.hdf5 import check_lengths, open_hdf5, own_dataset
 from ...errors import DataError
-from ..scan import Scan, resize, resize_image, split_axis, split_volume
-from .guards import _tensor
+from ..scan import Scan
+from .acquisitions import HEAD_FIELDS, Acquisitions
 from .header import Header, read_header
 
 READ_ROWS = 1024  # heads of acquisitions read at a time
-COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # each combination is an image of its own
-HEAD_FIELDS = (
-    *("flags", "idx", "active_channels", "number_of_samples", "center_sample", "discard_pre", "discard_post"),
-    *("encoding_space_ref", "sample_time_us", "position", "read_dir", "phase_dir", "slice_dir"),
-)
-NOISE, CALIBRATION, CALIBRATION_AND_IMAGING, REVERSE = (1 << (n - 1) for n in (19, 20, 21, 22))
-OTHER = sum(1 << (n - 1) for n in (23, 24, 26, 27, 28, 29, 30, 31))  # navigators, phase correction, dummies, …
-
-
-def remove_oversampling(k_space: Tensor, size: int) -> Tensor:
-    """Keep the middle `size` pixels of the image along the readout, of k-space (coils, readout, …)."""
-    return k_space if size >= k_space.shape[1] else resize_image(k_space, size, 1)
 
 
 def ismrmrd_scans(path: Path) -> Iterator[Scan]:
@@ -53,174 +37,17 @@ def ismrmrd_scans(path: Path) -> Iterator[Scan]:
         if header.trajectory != "cartesian":
             found = header.trajectory[:40]
             raise DataError(f"{path}: the trajectory is {found!r}, only cartesian is read; grid it first")
-        reader = _Reader(path, own_dataset(path, file["dataset"], "data"), header)
-        for number in range(len(reader.images)):
-            yield from reader.scans(number)
+        yield from _acquisitions(path, own_dataset(path, file["dataset"], "data"), header).scans()
 
 
-class _Reader:
-    """The acquisitions of a file: heads in memory, data read line by line."""
-
-    def __init__(self, path: Path, data: h5py.Dataset, header: Header):
-        self.path, self.header, self.is_volume = path, header, header.matrix[2] > 1
-        if data.ndim != 1 or data.dtype.names is None or not {"head", "data"} <= set(data.dtype.names):
-            raise DataError(f"{path}: dataset/data holds no acquisitions; convert the scan again")
-        check_lengths(path, data, "data")
-        self._data = data.fields("data")
-        rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
-        self.heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
-        if missing := [name for name in HEAD_FIELDS if name not in (self.heads.dtype.names or ())]:
-            raise DataError(f"{path}: acquisitions have no {', '.join(missing)}; convert the scan again")
-        flags = self.heads["flags"]
-        embedded = CALIBRATION_AND_IMAGING | (CALIBRATION if header.calibration == "embedded" else 0)
-        noise = flags & NOISE != 0
-        usable = ~noise & (flags & OTHER == 0) & (self.heads["encoding_space_ref"] == 0)
-        calibration = usable & (flags & CALIBRATION != 0) & (flags & embedded == 0)
-        self.calibration_lines = np.flatnonzero(calibration)
-        imaging = np.flatnonzero(usable & ~calibration)
-        if not len(imaging):
-            raise DataError(f"{path}: none of {len(flags)} acquisitions is an image line; convert the scan again")
-        self.left_out = len(flags) - len(imaging) - int(noise.sum()) - int(calibration.sum())
-        self.coils = int(self.heads["active_channels"][imaging[0]])
-        of_other_channels = noise & (self.heads["active_channels"] != self.coils)
-        self.noise_lines, self.noise_left_out = np.flatnonzero(noise & ~of_other_channels), int(of_other_channels.sum())
-        counters = np.stack([self.heads["idx"][name][imaging] for name in COUNTERS], 1)
-        self.keys, group = np.unique(counters, axis=0, return_inverse=True)
-        self.images = np.split(imaging[np.argsort(group, kind="stable")], np.cumsum(np.bincount(group.ravel()))[:-1])
-        samples = [self._line(int(line)) for line in self.noise_lines]
-        self.noise = torch.cat(samples, 1) if samples else None
-
-    def scans(self, number: int) -> Iterator[Scan]:
-        """The slices of image `number`: one, or those of a volume."""
-        lines, calibration = self.images[number], self.calibration_lines
-        calibration = calibration[self.heads["idx"]["slice"][calibration] == self.keys[number][0]]
-        # before memory is taken for a matrix that the lines do not justify
-        held = 8 * self.coils * int(self.heads["number_of_samples"][lines].astype(int).sum())
-        refuse_claim(f"{self.path}: a matrix of {self.header.matrix}", 8 * self.coils * prod(self.header.matrix), held)
-        size = self._size(lines)
-        axis = split_axis(*self._grid(lines, size)) if self.is_volume else 2
-        if axis is None:
-            raise DataError(
-                f"{self.path}: neither the readout nor the second phase encoding is measured whole, so the volume "
-                "cannot be split into slices; fill one of them first"
-            )
-        groups = [group for group in (lines, calibration) if len(group)]
-        for index, (own, *other) in enumerate(zip(*(self._slices(group, size, axis) for group in groups))):
-            scan = self._scan(number, index, axis, *own)
-            if other:
-                scan = replace(scan, calibration=replace(scan, k_space=other[0][0], mask=other[0][1]))
-            yield scan
-
-    def _scan(self, number: int, index: int, axis: int, k_space: Tensor, mask: Tensor) -> Scan:
-        """A slice with its name, geometry and provenance."""
-        lines, key = self.images[number], dict(zip(COUNTERS, self.keys[number].tolist()))
-        head, voxel = self.heads[lines[0]], self.header.voxel_mm
-        directions = tuple(tuple(head[name].tolist()) for name in ("read_dir", "phase_dir", "slice_dir"))
-        steps = np.stack([self.heads["idx"][f"kspace_encode_step_{i}"][lines] for i in (1, 2)], 1)
-        repeats = np.unique(steps, axis=0, return_counts=True)[1]
-        order = (0, 1, 2) if axis == 2 else (2, 1, 0)  # which of readout, phase, slice lie along H, W and across
-        provenance = {
-            "format": "ISMRMRD",
-            "file": self.path.name,
-            **key,
-            **({"plane": index} if self.is_volume else {}),
-            "position_mm": head["position"].tolist(),
-            "averages": [int(repeats.min()), int(repeats.max())],  # how often a line was measured
-            "oversampling_removed": self._size(lines) < self.header.matrix[0],
-            "lines_left_out": self.left_out,
-            "noise_lines_left_out": self.noise_left_out,
-        }
-        if self.noise is not None:  # the level of the noise in k-space follows from that in the noise scan by these
-            times = self.heads["sample_time_us"]
-            provenance |= {"dwell_us": float(times[lines[0]]), "noise_dwell_us": float(times[self.noise_lines[0]])}
-            provenance["noise_bandwidth"] = self.header.noise_bandwidth
-        varying = [name for i, name in enumerate(COUNTERS) if len(np.unique(self.keys[:, i])) > 1]
-        parts = [f"{name}{key[name]}" for name in varying if self.is_volume or name != "slice"]
-        name = ":".join([self.path.stem, *parts, str(index if self.is_volume else key["slice"])])
-        voxel = voxel and (voxel[order[0]], voxel[order[1]], voxel[order[2]])
-        axes = tuple(directions[i] for i in order) if all(map(any, directions)) else None
-        return Scan(name, k_space, mask, provenance, self.noise, voxel, axes)
-
-    def _wrong(self, line: int, what: str) -> DataError:
-        return DataError(f"{self.path}: acquisition {line}: {what}; convert the scan again")
-
-    def _line(self, line: int) -> Tensor:
-        """Samples of one acquisition (coils, samples), without those to be discarded, in order of k."""
-        head = self.heads[line]
-        values = np.asarray(self._data[line])
-        coils, count = int(head["active_channels"]), int(head["number_of_samples"])
-        if coils != self.coils or values.dtype != np.float32 or values.size != 2 * coils * count or not values.size:
-            found = f"{values.size} numbers ({values.dtype}) for {coils} channels × {count} samples"
-            raise self._wrong(line, f"{found} where the scan has {self.coils} channels")
-        samples = _tensor(f"{self.path}: acquisition {line}", values.view(np.complex64).reshape(coils, count))
-        samples = samples[:, head["discard_pre"] : count - head["discard_post"]]
-        return samples.flip(1) if head["flags"] & REVERSE else samples
-
-    def _extent(self, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First position on the readout's grid, and the one after the last, of each line."""
-        heads, nx = self.heads[lines], self.header.matrix[0]
-        total, center = heads["number_of_samples"].astype(int), heads["center_sample"].astype(int)
-        center[(center == 0) & (total == nx)] = nx // 2  # some converters leave it empty
-        reverse = heads["flags"] & REVERSE != 0
-        before, after = heads["discard_pre"].astype(int), heads["discard_post"].astype(int)
-        first = nx // 2 - center + np.where(reverse, after, before)  # the centre is counted in order of k
-        last = first + total - before - after
-        bad = np.flatnonzero((first < 0) | (last > nx) | (last <= first))
-        if len(bad):
-            found = f"{total[bad[0]]} samples with the centre at {center[bad[0]]}"
-            raise self._wrong(lines[bad[0]], f"{found} do not fit a readout of {nx}")
-        return first, last
-
-    def _size(self, lines: np.ndarray) -> int:
-        """Length of the readout that is kept: the oversampling goes if the readouts are whole."""
-        first, last = self._extent(lines)
-        whole = first.max() == 0 and last.min() == self.header.matrix[0]
-        return self.header.recon_x if whole else self.header.matrix[0]
-
-    def _position(self, step: str, lines: np.ndarray) -> np.ndarray:
-        """Positions of lines on the grid of a phase-encoding axis: "1" is y, "2" is z."""
-        size = self.header.matrix[int(step)]
-        found = self.heads["idx"][f"kspace_encode_step_{step}"][lines].astype(int)
-        position = found + self.header.shift(f"kspace_encoding_step_{step}", size)
-        bad = np.flatnonzero((position < 0) | (position >= size))
-        if len(bad):
-            what = f"kspace_encode_step_{step} = {found[bad[0]]} lies outside of a matrix of {size}"
-            raise self._wrong(lines[bad[0]], what)
-        return position
-
-    def _assemble(self, lines: np.ndarray, positions: np.ndarray, width: int) -> tuple[Tensor, Tensor]:
-        """Lines put side by side, repeated ones averaged: k-space (coils, nx, width) and mask (nx, width)."""
-        nx = self.header.matrix[0]
-        total = torch.zeros(self.coils, nx, width, dtype=torch.complex64)
-        count = torch.zeros(nx, width)
-        for line, position, first, last in zip(lines, positions, *self._extent(lines)):
-            total[:, first:last, position] += self._line(int(line))
-            count[first:last, position] += 1
-        return total / count.clamp(min=1), count > 0
-
-    def _slices(self, lines: np.ndarray, size: int, axis: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The slices that lines make: k-space (coils, H, W) and mask (1, H, W)."""
-        _, ny, nz = self.header.matrix
-        y, z = self._position("1", lines), self._position("2", lines)
-        if self.is_volume:
-
-            def plane(number: int) -> Tensor:
-                k_space, _ = self._assemble(lines[y == number], z[y == number], nz)
-                return remove_oversampling(k_space, size)
-
-            yield from split_volume(plane, *self._grid(lines, size), self.coils, axis)
-        else:
-            k_space, mask = self._assemble(lines, y, ny)
-            mask = resize(mask, size, 0)  # all rows are alike where oversampling goes
-            yield torch.where(mask, remove_oversampling(k_space, size), 0), mask[None]
-
-    def _grid(self, lines: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which samples of a readout (x) and which lines (y, z) of a volume were measured."""
-        _, ny, nz = self.header.matrix
-        first, last = self._extent(lines)
-        rows = np.ones(size, dtype=bool)
-        if size == self.header.matrix[0]:
-            rows[: first.max()], rows[last.min() :] = False, False
-        measured = np.zeros((ny, nz), dtype=bool)
-        measured[self._position("1", lines), self._position("2", lines)] = True
-        return rows, measured
+def _acquisitions(path: Path, data: h5py.Dataset, header: Header) -> Acquisitions:
+    """The heads of all acquisitions, and how to read their data."""
+    if data.ndim != 1 or data.dtype.names is None or not {"head", "data"} <= set(data.dtype.names):
+        raise DataError(f"{path}: dataset/data holds no acquisitions; convert the scan again")
+    check_lengths(path, data, "data")
+    rows = [data.fields("head")[i : i + READ_ROWS] for i in range(0, len(data), READ_ROWS)]
+    heads = np.concatenate(rows) if rows else np.empty(0, data.dtype["head"])
+    if missing := [name for name in HEAD_FIELDS if name not in (heads.dtype.names or ())]:
+        raise DataError(f"{path}: acquisitions have no {', '.join(missing)}; convert the scan again")
+    values = data.fields("data")
+    return Acquisitions(path, header, heads, lambda line: np.asarray(values[line]), {"format": "ISMRMRD"})

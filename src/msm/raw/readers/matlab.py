@@ -8,6 +8,7 @@ Source: MATLAB MAT-File Format, MathWorks; the tests write their files by scipy 
 
 import zlib
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -21,24 +22,62 @@ MATRIX, COMPRESSED = 14, 15
 COMPLEX_FLAG = 0x800
 NUMBERS = {1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
 NUMERIC_CLASSES = range(6, 16)  # double, single, integers: no cells, structures, objects, text, sparse matrices
+PAIR = ("real", "imag")
 WITHOUT_SIZES = range(16, 256)  # function handles and opaque objects (string, table, datetime): laid out in another way
 
 
-def read_mat(path: Path, names: tuple[str, ...]) -> np.ndarray:
-    """The first of some variables that a file holds.
+class MatArray:
+    """A numeric array of a MATLAB file, axes as MATLAB has them.
+
+    Args:
+        stored: the array with its axes in reverse, as HDF5 has it; complex numbers may be pairs of real and imag.
+    """
+
+    def __init__(self, stored: np.ndarray | h5py.Dataset):
+        self._stored = stored
+        self.shape = stored.shape[::-1]
+        self.is_pairs = stored.dtype.names == PAIR
+        self.dtype = np.dtype(np.complex128) if self.is_pairs else stored.dtype
+
+    def at(self, *place: int) -> np.ndarray:
+        """What lies at some indices of the last axes; of version 7.3, nothing else is read."""
+        part = self._stored[place[::-1]]
+        return (part["real"] + 1j * part["imag"] if self.is_pairs else part).T
+
+
+@contextmanager
+def open_mat(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, MatArray]]:
+    """The first of some variables that a file holds, with its name.
 
     Args:
         path: the file.
         names: the variables, in order of preference.
 
-    Returns:
-        the array, real or complex, axes as MATLAB has them.
-
     Raises:
         DataError: if there is none, or it is no numeric array.
     """
-    if h5py.is_hdf5(path):
-        return _read_hdf5(path, names)
+    if not h5py.is_hdf5(path):
+        yield _read_old(path, names)
+        return
+    with open_hdf5(path) as file:
+        name = _first_of(path, names, [name for name in file if not name.startswith("#")])
+        own = isinstance(file.get(name, getlink=True), h5py.HardLink)
+        if own and file.get(name, getclass=True) is h5py.Group:  # a structure
+            raise _no_array(path, name)
+        data = own_dataset(path, file, name)
+        if data.dtype.names != PAIR and data.dtype.kind not in "fiuc":
+            raise _no_array(path, name)
+        yield name, MatArray(data)
+
+
+def read_mat(path: Path, names: tuple[str, ...]) -> np.ndarray:
+    """The array of `open_mat`, whole."""
+    with open_mat(path, names) as (_, array):
+        return array.at()
+
+
+def _read_old(path: Path, names: tuple[str, ...]) -> tuple[str, MatArray]:
+    """The same of versions 5 to 7."""
     content = path.read_bytes()
     if content[:7] != b"MATLAB " or content[126:128] != b"IM":
         raise DataError(f"{path}: not a little-endian MATLAB file of versions 5 to 7.3; save {names[0]} with -v7")
@@ -51,22 +90,7 @@ def read_mat(path: Path, names: tuple[str, ...]) -> np.ndarray:
         raise _no_array(path, name)
     real, *imaginary = (_numbers(*part) for part in parts)
     array = real + 1j * imaginary[0] if flags & COMPLEX_FLAG else real
-    return array.reshape(shape, order="F")
-
-
-def _read_hdf5(path: Path, names: tuple[str, ...]) -> np.ndarray:
-    """The same of version 7.3, where complex numbers are pairs of real and imag."""
-    with open_hdf5(path) as file:
-        name = _first_of(path, names, [name for name in file if not name.startswith("#")])
-        own = isinstance(file.get(name, getlink=True), h5py.HardLink)
-        if own and file.get(name, getclass=True) is h5py.Group:  # a structure
-            raise _no_array(path, name)
-        data = own_dataset(path, file, name)
-        if data.dtype.names == ("real", "imag"):
-            return (data["real"] + 1j * data["imag"]).T
-        if data.dtype.kind not in "fiuc":
-            raise _no_array(path, name)
-        return data[()].T
+    return name, MatArray(array.reshape(shape[::-1]))
 
 
 def _first_of(path: Path, names: tuple[str, ...], held: Collection[str]) -> str:

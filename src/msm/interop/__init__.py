@@ -1,0 +1,1 @@
+"""Trained models in the hands of other libraries."""
