@@ -1,9 +1,9 @@
-"""The house was rebuilt at 5de4a62 without changing a number: the command line gives the arrays of before.
+"""The command line gives the arrays of before: `tests/vectors/same_bits.npz`, written by this file.
 
-`tests/vectors/same_bits.npz` was written by this file at that commit:
+    PYTHONPATH=src python tests/test_same_bits.py tests/vectors/same_bits.npz
 
-    git worktree add before 5de4a62
-    PYTHONPATH=before/src python tests/test_same_bits.py tests/vectors/same_bits.npz
+The house was rebuilt without changing a number. The record was written anew for two repairs: coil maps in PyTorch (only
+raw/… differs), and the data step's normal map in one dimension (slices/best, by 5e-7 of its largest value).
 
 On the kind of machine it was written on the bits are compared, elsewhere (other processors, other PyTorch) the values.
 """
