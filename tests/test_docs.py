@@ -3,7 +3,7 @@
 import importlib
 import io
 import re
-import shlex
+import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,6 +16,11 @@ from runs import msm
 from msm.config.schema import Config
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+from pages import TUTORIALS, notebook, parts  # noqa: E402
+from pages import run as run_tutorial  # noqa: E402
+
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "src").rglob("*.md")])
 SOURCES = sorted(file for folder in ("src", "benchmarks") for file in (ROOT / folder).rglob("*.py"))
@@ -66,7 +71,9 @@ def a_raw_scan(folder: Path) -> None:
 
 GIVEN = {"docs/how-to/raw_scans.md": a_raw_scan}
 ELSEWHERE = {"docs/how-to/evaluate.md"}  # in tests/report/test_page.py, on evaluated runs
-WITH_PYTHON = [page for page in PAGES if "```python" in page.read_text() and name(page) not in ELSEWHERE]
+WITH_PYTHON = [
+    page for page in PAGES if "```python" in page.read_text() and name(page) not in ELSEWHERE and page not in TUTORIALS
+]
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
@@ -87,24 +94,46 @@ def test_python_blocks_run(page, folder):
 
 SMALL = {
     "train": ["train.images=16", "train.warmup_images=0", "train.checkpoint_images=16"],
+    "refine": ["refine.images=16", "refine.steps=2"],
     "sample": ["sample.steps=2"],
 }
 
 
-@pytest.mark.parametrize(("page", "number"), [("photos", 6), ("old_photos", 3)])
-def test_the_commands_of_the_tutorials_run(tmp_path, monkeypatch, page, number):
-    """Word by word, with less training and fewer steps."""
+@pytest.mark.parametrize("page", TUTORIALS, ids=name)
+def test_tutorials_run(tmp_path, monkeypatch, page):
+    """Word by word, with less training and fewer steps: Python prints what the page says, its pictures are made."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / f"docs/tutorials/{page}.md").read_text()
-    given = dict(BLOCK.findall(text))
-    exec(given["python"], {})
-    Path(re.search(r"Save this as `(.*)`", text)[1]).write_text(given["yaml"])
-    commands = re.findall(r"^    msm ((?:.*\\\n)*.*)$", BLOCK.sub("", text), re.MULTILINE)
-    assert len(commands) == number
-    for words in (shlex.split(command.replace("\\\n", "")) for command in commands):
+    given = []
+
+    def command(words: list[str]) -> None:
+        given.append(words)
         assert msm(*words, *SMALL.get(words[0], [])) == 0
+
+    started = time.process_time()
+    run_tutorial(page, command)
+    assert time.process_time() - started < BUDGET
+    text = page.read_text()
+    assert len(given) == len(re.findall(r"^ +msm ", text, re.MULTILINE))
     for named in re.findall(r"`(runs/[\w/.]+)`", text):
         assert Path(named).exists(), named
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=name)
+def test_pictures_of_tutorials_are_small_and_used(page):
+    kept = {file for file in (page.parent / "images" / page.stem).rglob("*") if file.is_file()}
+    assert kept == {page.parent / "images" / page.stem / part.name for part in parts(page) if part.kind == "picture"}
+    assert all(file.stat().st_size <= 150_000 for file in kept)
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=name)
+def test_notebooks_hold_what_the_page_does(page):
+    """Code that Python accepts, but for the commands, and every command."""
+    cells = [cell.source for cell in notebook(page).cells if cell.cell_type == "code"]
+    for source in cells:
+        if not source.startswith(("!", "%%")):
+            compile(source, page.name, "exec")
+    commands = re.findall(r"^ +(msm .*)$", page.read_text(), re.MULTILINE)
+    assert [line[1:] for source in cells for line in source.splitlines() if line.startswith("!")] == commands
 
 
 def test_the_readme_begins_with_a_picture_and_is_short():

@@ -128,6 +128,12 @@ def test_the_tutorial_of_old_photos():
     assert f"({seconds['train']} seconds of training, {seconds['sample']} of" in " ".join(text.split())
 
 
+def test_tutorials_take_minutes():
+    for name, found in record("tutorials").items():
+        assert found["cpu_seconds"] <= 300  # on one core
+        assert f"*Takes {found['cpu_seconds']} seconds of one core " in page(f"docs/tutorials/{name}.md"), name
+
+
 def test_draws():
     sys.path.insert(0, str(ROOT / "benchmarks/studies"))
     from posterior_draws import row
