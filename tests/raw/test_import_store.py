@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,14 @@ def test_a_store_is_neither_made_again_nor_replaced(tmp_path, monkeypatch, capsy
         assert "is there already; choose another name" in capsys.readouterr().err
     assert store.read_bytes() == before
     assert run(monkeypatch, *words, "--coils", "2", "--force") == 0 and store.read_bytes() != before
+
+
+def test_coil_maps_need_no_sigpy(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", disc("a", 40, 50)[0].numpy())
+    for module in [name for name in sys.modules if name.partition(".")[0] == "sigpy"]:
+        monkeypatch.setitem(sys.modules, module, None)
+    assert run(monkeypatch, "acquire", f"{tmp_path}/a.npy", "-o", f"{tmp_path}/s.h5") == 0
+    assert MeasurementStore(tmp_path / "s.h5").is_mri
 
 
 def test_the_largest_size_that_pads_nothing(tmp_path, monkeypatch):
