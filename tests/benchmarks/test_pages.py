@@ -171,3 +171,23 @@ def test_refinement():
 def law(found):
     """KL in 10⁻³ nats a point, and the share of the variance."""
     return f"{1000 * found['kl']:.2g}, {found['variance']:.2f}" if found["kl"] > 1e-9 else f"0, {found['variance']:.2f}"
+
+
+def test_import():
+    rows, text = record("raw_import")["import"]["rows"], page("docs/studies/speed.md")
+    for name, label in (("without maps", "without maps"), ("with maps", "with maps"), ("maps", "coil maps alone")):
+        cells = []
+        for version in (rows[name]["before"], rows[name]["after"]):
+            median = version["processor_median_s"] / 10
+            cells += [f"{value:.3f}".removeprefix("0") for value in (version["processor_s_each"], median)]
+            cells.append(f"{version['gb_per_second']:.3f}".removeprefix("0"))
+        cells.append(f"{rows[name]['times']:.1f}")
+        assert f"| {' | '.join([label, *cells])} |" in text
+        assert rows[name]["times"] > 3
+    ratios = [
+        f"{rows[n]['before']['clock_s'] / rows[n]['after']['clock_s']:.1f}"
+        for n in ("without maps", "with maps", "maps")
+    ]
+    assert "{},\n{} and {}".format(*ratios) in text
+    peaks = [f"{rows['with maps'][version]['peak_gb']:.2f}".removeprefix("0") for version in ("after", "before")]
+    assert f"Peak memory is {peaks[0]} GB" in text and f"before it was {peaks[1]} GB" in text
