@@ -156,7 +156,7 @@ def test_completion(tmp_path):
     assert complete("msm", "train", "demo/") == ["demo/brain", "demo/faces"]
     assert complete("msm", "configs", "bundled:brain_") == ["bundled:brain_refined"]
     assert complete("msm", "train", "no") == complete("msm", "report", "ru") == []
-    home = os.environ | {"HOME": str(tmp_path)}
+    home = os.environ | {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     said = call(sys.executable, "-m", "msm", "--install-completion", "bash", env=home)
     assert said.startswith("bash completion installed in")
     assert "_MSM_COMPLETE=complete_bash" in (tmp_path / ".bash_completions" / "msm.sh").read_text()

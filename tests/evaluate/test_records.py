@@ -45,7 +45,7 @@ def observed(folder, items):
 
 
 def test_records_of_mri_are_what_direct_calls_say(runs):
-    folder, items = runs / "mri", list(slices(runs / "brains", "test", 0, 64, 8, 0))
+    folder, items = runs / "mri", list(slices(runs / "brains", "test", 0, 128, 8, 0))
     samples = torch.from_numpy(np.load(folder / "samples.npy"))
     truth, seen = torch.stack([item.image for item in items[:2]]), observed(folder, items[:2])
     one, mean = of_method(folder, "MSM, one sample"), of_method(folder, "MSM, mean of 3")
@@ -93,7 +93,7 @@ def test_the_gallery_names_the_kind_of_its_arrays(runs):
 
 
 def test_classical_methods_are_tuned_on_other_images(runs):
-    folder, items = runs / "mri", list(slices(runs / "brains", "test", 0, 64, 8, 0))
+    folder, items = runs / "mri", list(slices(runs / "brains", "test", 0, 128, 8, 0))
     truth, seen, apart = (torch.stack([i.image for i in items[:2]]), observed(folder, items[:2]), items[2:])
     given = (observed(folder, apart), torch.stack([item.image for item in apart]))
     settings = {name: choose(MRI[name], *given) for name in ("CG-SENSE", "TV")}

@@ -23,6 +23,7 @@ from ..system.places import weights_folder
 from ..system.processes import cost_of, processes
 from .inputs import check_new, data_folder
 
+UNKNOWN = "not known"  # share of the calibration energy, where there is no such region
 SKIPPED = 3  # exit code: done, but files that could not be used were skipped
 
 
@@ -126,15 +127,16 @@ def _tell(folder: Path, files: str, writers: dict[str, VolumeWriter], before: se
         table(f"{folder}: of each scan NAME{files}, and PNGs in NAME/", [*rows, *map(_skipped, read.bad)])
         return
     for name, row in zip(writers, rows):
-        said = f"{row['Slices']} slices, outside of the coil maps {row['Outside']} of the calibration energy"
-        say(f"{folder / name}{files}, and PNGs in {name}/: {said}")
+        outside = f"outside of the coil maps {row['Outside']} of the calibration energy"
+        judged = "no calibration region to judge the coil maps by" if row["Outside"] == UNKNOWN else outside
+        say(f"{folder / name}{files}, and PNGs in {name}/: {row['Slices']} slices, {judged}")
 
 
 def _row(name: str, writer: VolumeWriter, before: bool) -> dict[str, str]:
     """A volume: how many slices, the noise in the file's units, and what the coil maps do not explain."""
     facts = writer.facts()
     residual, noise = facts["maps_residual"], facts["noise_std"] / facts["scale"]
-    outside = f"{residual.min():.1%} to {residual.max():.1%}" if residual.max() >= 0 else "an unknown share"
+    outside = f"{residual.min():.1%} to {residual.max():.1%}" if residual.max() >= 0 else UNKNOWN
     return _cells(name, str(len(residual)), f"{np.median(noise):.3g}", outside, "was there" if before else "done")
 
 
