@@ -2,9 +2,10 @@
 
     python benchmarks/studies/held_out.py SLICES PHOTOS KNEE.mat OUT --group calibration like unlike
 
-SLICES and PHOTOS: folders of test images; KNEE.mat: a fully sampled scan of a knee. Every scan has 64 px, 8 simulated
-coils with known maps, R = 4 with 5 of 64 columns in the middle, noise 0.01, and is reconstructed by the bundled brain
-model with preset best, but 5 steps of 3 masks: 8 samples. Three of some 15 lines outside of the middle are held out.
+SLICES and PHOTOS: folders of test images; KNEE.mat: a fully sampled scan of a knee. Every scan has 128 px, 8 simulated
+coils with known maps, R = 4 with 10 of 128 columns in the middle, noise 0.01, and is reconstructed by
+`bundled:brain_refined` with preset best, but 20 levels: 8 samples. Three of some 30 lines outside of the middle are held
+out.
 
     calibration   40 test slices, from which the limits come (`LIMITS` in msm.evaluate.held_out)
     like          20 other test slices
@@ -27,9 +28,9 @@ from scipy.io import loadmat
 from skimage import data as pictures
 from torch import Tensor
 
-import msm
 from msm import CartesianMasks, PartialDenoiser, Sampler, preset_data_step
 from msm.data.acquire import acquire, simulate_scan
+from msm.data.decode import Rules
 from msm.data.images import load_image
 from msm.evaluate.classical import MRI
 from msm.evaluate.held_out import LIMITS, WORDS, Judge, words_of
@@ -40,18 +41,18 @@ from msm.system.files import write_text
 from msm.system.processes import arithmetic
 from msm.transforms import ifft2c
 
-SIZE, COILS, MIDDLE, NOISE, SAMPLES, STEPS, DRAWS = 64, 8, 5, 0.01, 8, 5, 3
+SIZE, COILS, MIDDLE, NOISE, SAMPLES, LEVELS = 128, 8, 10, 0.01, 8, 20
 CALIBRATION, LIKE = 40, 20
 
 
 def magnitude(file: Path) -> Tensor:
-    """A picture as a magnitude image (64, 64) of maximum 1."""
-    image = (load_image(file, SIZE, 1)[0] + 1) / 2
+    """A picture as a magnitude image (SIZE, SIZE) of maximum 1."""
+    image = (load_image(file, SIZE, Rules(1))[0] + 1) / 2
     return image / image.max()
 
 
 def smaller(image: Tensor) -> Tensor:
-    """An image (H, W) at 64 px, its maximum 1."""
+    """An image (H, W) at SIZE px, its maximum 1."""
     small = torch.nn.functional.interpolate(image[None, None].float(), size=(SIZE, SIZE), mode="area")[0, 0]
     return small / small.max()
 
@@ -91,24 +92,27 @@ def judged(denoiser: PartialDenoiser, name: str, image: Tensor) -> dict[str, obj
     """What is found of one simulated scan."""
     source = simulate_scan(name, image, COILS, seed=0)
     measured = acquire(source, CartesianMasks(SIZE, 4, MIDDLE), NOISE, seed=0)
-    shares = of_k_space(replace(measured, noise_std=NOISE), (SIZE, MIDDLE), name)
+    first = (SIZE - MIDDLE) // 2
+    middle = slice(None), slice(first, first + MIDDLE)
+    shares = of_k_space(replace(measured, noise_std=NOISE), middle, name)
     preset = Sampler.preset("best", mri=True, inverse_problem=True)
     with arithmetic("bf16"):
         samples = samples_of(
             denoiser,
             shares.seen,
             seeds=range(SAMPLES),
-            sampler=replace(preset, steps=STEPS, draws=DRAWS),
+            sampler=replace(preset, steps=LEVELS, draws=1),
             data_step=preset_data_step("best", mri=True),
         )
     tv, _ = classical(shares, MRI["TV"])
     judge, truth = Judge(shares, tv), source.image.abs()
-    p = judge.mean_of(samples)
+    p, residual = judge.mean_of(samples), judge.residual(samples)
+    assert p.dispersion is not None and p.covered is not None and residual is not None
     wrong, of_tv = ((image.abs() - truth).square().sum() for image in (samples.mean(0), tv[0]))
     return {
         "against_tv": round(p.against_tv.value, 4),
         "dispersion": round(p.dispersion.value, 4),
-        "residual": round(judge.residual(samples), 4),
+        "residual": round(residual, 4),
         "covered": round(p.covered.value, 4),
         "image_against_tv": round(float(wrong / of_tv), 4),
         "held_out": judge.entries,
@@ -146,7 +150,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--group", nargs="+", choices=["calibration", "like", "unlike"], required=True)
     options = parser.parse_args()
-    denoiser = PartialDenoiser.load(Path(msm.__file__).parent / "assets" / "brain").eval()
+    denoiser = PartialDenoiser.load("bundled:brain_refined").eval()
     for group, name, image in scans(options):
         found = json.loads(options.out.read_text()) if options.out.exists() else {}
         if name in found.get(group, {}):
