@@ -4,8 +4,8 @@
 
 SLICES and PHOTOS: folders of test images; KNEE.mat: a fully sampled scan of a knee. Every scan has 128 px, 8 simulated
 coils with known maps, R = 4 with 10 of 128 columns in the middle, noise 0.01, and is reconstructed by
-`bundled:brain_refined` with preset best, but 20 levels: 8 samples. Three of some 30 lines outside of the middle are held
-out.
+`bundled:brain_refined` with preset best, but 20 levels: 8 samples. Three of some 30 lines outside of the middle are
+held out.
 
     calibration   40 test slices, from which the limits come (`LIMITS` in msm.evaluate.held_out)
     like          20 other test slices

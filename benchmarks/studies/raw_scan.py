@@ -1,7 +1,7 @@
 """Reconstruction of real raw k-space by a trained model, against classical methods. Writes JSON and figures.
 
-    python benchmarks/studies/raw_scan.py choose FILE OUT --weights FOLDER --samples 2
-    python benchmarks/studies/raw_scan.py held-out FILE OUT --weights FOLDER --likelihood-weight W
+    python benchmarks/studies/raw_scan.py choose FILE OUT --weights FOLDER --samples 4
+    python benchmarks/studies/raw_scan.py held-out FILE OUT --weights FOLDER --step S --likelihood-weight W
     python benchmarks/studies/raw_scan.py retrospective FILE... OUT --weights FOLDER --acceleration 2 4
     python benchmarks/studies/raw_scan.py phase FILE... OUT
 
@@ -13,7 +13,8 @@ fully sampled centre (`msm.raw.hold_out`, as `msm evaluate` has it) is kept from
 images: |prediction - measured|² over |measured|², summed over these points and the coils. The noise of these points
 alone gives the floor.
 
-choose: the same with another tenth of the points, those of held-out hidden too, for several likelihood weights W.
+choose: the same with another tenth of the points, those of held-out hidden too, for either data step and several
+likelihood weights W.
 
 retrospective: fully sampled scans of one coil. Columns are left out (a centre of 8 % is kept) and the full scan's own
 image is the reference: convention plain, of magnitudes on the reference's scale.
@@ -36,7 +37,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msm import CartesianMasks, MultiCoil, PartialDenoiser, Proximal, Sampler
+from msm import CartesianMasks, Draw, MultiCoil, PartialDenoiser, Proximal, Sampler
 from msm.config.build import make_denoiser
 from msm.config.load import load_config
 from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation
@@ -54,7 +55,9 @@ from msm.system.processes import arithmetic
 
 CG_GRID = list(itertools.product((1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1), (4, 7, 10, 15, 30, 60)))
 WAVELET_GRID = list(itertools.product((5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2), ("haar", "db4", "sym8")))
-VARIATION_GRID = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+CALLS = 60  # a sample
+WEIGHTS, STEPS = (1, 2, 4, 8), ("draw", "proximal")
+VARIATION_GRID = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
 def classical(y: Tensor, mask: Tensor, maps: Tensor):
@@ -81,18 +84,28 @@ def best_of(found, score):
     return best
 
 
-def samples_of(options, prepared: Prepared, weight: float) -> tuple[Tensor, float]:
-    """Posterior samples (K, 1, H, W) by the trained model at a likelihood weight, and the seconds they took."""
-    config = load_config(options.weights)
+def method(options, step: str, weight: float) -> tuple[Sampler, Proximal]:
+    """Sampler and data step: preset `best`, or estimates by the maximiser with as many calls."""
+    if step == "draw":
+        return Sampler.preset("best", mri=True, inverse_problem=True), Draw(20, weight)
+    iterations = max(6, load_config(options.weights).diffusion.sense_iterations)
+    return Sampler(20, 3, 0.85, grid="log"), Proximal(iterations, weight)
+
+
+def samples_of(options, prepared: Prepared, step: str, weight: float) -> tuple[Tensor, float]:
+    """Posterior samples (K, 1, H, W) by the trained model with a data step, and the seconds they took."""
     denoiser = PartialDenoiser.load(options.weights).eval()
+    sampler, data_step = method(options, step, weight)
+    if denoiser.masks is not None:
+        sampler = sampler.fitted(denoiser.masks)
     start = time.perf_counter()
     with arithmetic("bf16"):
         samples = sample_scan(
             denoiser,
             prepared,
             seeds=range(options.samples),
-            sampler=Sampler(options.steps, options.draws, options.eta, grid=options.grid),
-            data_step=Proximal(max(6, config.diffusion.sense_iterations), weight),
+            sampler=sampler,
+            data_step=data_step,
             batch_size=options.batch_size,
         )
     return samples, round(time.perf_counter() - start, 1)
@@ -107,10 +120,16 @@ def start_of_network(options, prepared: Prepared) -> Tensor:
     return phase * m_0
 
 
-def prepared_scan(file: Path) -> Prepared:
-    """The one slice of a file on a network's grid."""
+def prepared_scan(file: Path, multiple: int) -> Prepared:
+    """The one slice of a file on a network's grid, of sides that are multiples of what its down-sampling needs."""
     (scan,) = import_scans([file])
-    return prepare(scan, padded_size(scan, 8))
+    return prepare(scan, padded_size(scan, multiple))
+
+
+def the_scan(options) -> Prepared:
+    """The one file, on the grid of the trained network."""
+    (file,) = options.files
+    return prepared_scan(file, PartialDenoiser.load(options.weights).divisor)
 
 
 def given(prepared: Prepared, seen: Measurement) -> Prepared:
@@ -130,30 +149,28 @@ def prediction_error(measurement: Measurement, held: Tensor) -> Callable[[Tensor
 
 
 def choose(options) -> None:
-    """The likelihood weight that predicts another tenth of the points best; those of `held-out` are hidden too."""
-    (file,) = options.files
-    prepared = prepared_scan(file)
+    """How step and likelihood weight predict another tenth of the points; those of `held-out` are hidden too."""
+    prepared = the_scan(options)
     shares = hold_out(prepared)
-    seen = given(prepared, shares.less)
-    error, found = prediction_error(shares.measurement, shares.tuning), {}
-    for weight in (1, 2, 4, 8, 16):
-        samples, _ = samples_of(options, seen, weight)
+    seen, error = given(prepared, shares.less), prediction_error(shares.measurement, shares.tuning)
+    found: dict[str, dict[str, float]] = {}
+    for step, weight in itertools.product(STEPS, WEIGHTS):
+        samples, _ = samples_of(options, seen, step, weight)
         one, mean = sum(map(error, samples[:, None])) / len(samples), error(samples.mean(0, keepdim=True))
-        found[weight] = {"one sample": round(one, 4), f"mean of {len(samples)}": round(mean, 4)}
-    save(options, f"{file.stem}, likelihood weight on other points", found)
+        found[f"{step}, {weight}"] = {"one sample": round(one, 4), f"mean of {len(samples)}": round(mean, 4)}
+        save(options, f"{options.files[0].stem}, step and likelihood weight on other points", found)
 
 
 def held_out(options) -> None:
     """Predict every tenth measured point off the centre of an undersampled scan."""
-    (file,) = options.files
-    prepared = prepared_scan(file)
+    prepared = the_scan(options)
     scan, maps = prepared.scan, prepared.maps
     shares = hold_out(prepared)
     held = shares.judged[0, 0]
     seen, error = given(prepared, shares.seen), prediction_error(shares.measurement, shares.judged)
     floor = float(2 * prepared.noise_std**2 / scan.k_space[:, held].abs().square().mean())
     best = best_of(classical(seen.scan.k_space, seen.scan.mask, maps), error)
-    samples, seconds = samples_of(options, seen, options.likelihood_weight)
+    samples, seconds = samples_of(options, seen, options.step, options.likelihood_weight)
     mean = samples.mean(0, keepdim=True)
     record = {name: {"error": round(v, 4), "setting": s} for name, (v, s, _) in best.items()}
     record |= {
@@ -168,12 +185,12 @@ def held_out(options) -> None:
             "maps_residual": round(prepared.residual, 5),
         },
     }
-    save(options, file.stem, record)
+    save(options, options.files[0].stem, record)
     columns = [Column(name, unfit(image, scan), [f"error {value:.3f}"]) for name, (value, _, image) in best.items()]
     columns.append(Column(f"MSM, mean of {len(samples)}", unfit(mean, scan), [f"error {error(mean):.3f}"]))
     columns.append(Column("MSM, one sample", unfit(samples[:1], scan), [""]))
     columns.append(Column("std. deviation", spread(unfit(samples, scan)[None]), [""], is_map=True))
-    write_comparison(picture(options, file.stem), "8-coil scan, held-out points predicted", [""], columns)
+    write_comparison(picture(options, options.files[0].stem), "8-coil scan, held-out points predicted", [""], columns)
 
 
 def retrospective(options) -> None:
@@ -184,7 +201,7 @@ def retrospective(options) -> None:
 
 def undersampled(options, file: Path, acceleration: float) -> None:
     """Leave columns out of one fully sampled scan."""
-    full = prepared_scan(file)
+    full = prepared_scan(file, PartialDenoiser.load(options.weights).divisor)
     scan, maps = full.scan, full.maps
     reference = MultiCoil(maps[None]).adjoint(scan.k_space[None])
     size = scan.mask.shape[-2:]
@@ -197,7 +214,7 @@ def undersampled(options, file: Path, acceleration: float) -> None:
         return {name: round(value[0], 4) for name, value in values.items()}
 
     best = best_of(classical(seen.k_space, mask, maps), lambda image: -scores(image)["psnr"])
-    samples, seconds = samples_of(options, replace(full, scan=seen), options.likelihood_weight)
+    samples, seconds = samples_of(options, replace(full, scan=seen), options.step, options.likelihood_weight)
     mean = samples.mean(0, keepdim=True)
     record = {name: {**scores(image), "setting": s} for name, (_, s, image) in best.items()}
     record |= {
@@ -222,7 +239,7 @@ def undersampled(options, file: Path, acceleration: float) -> None:
 def phase(options) -> None:
     """Share of the power in the imaginary part, against the width of the phase's low-pass filter."""
     for file in options.files:
-        prepared = prepared_scan(file)
+        prepared = prepared_scan(file, 8)
         scan, transform = prepared.scan, MultiCoil(prepared.maps[None])
         image = l1_wavelet(
             scan.k_space[None], scan.mask[None], transform, regularisation=2e-3, iterations=100, wavelet="sym8"
@@ -237,8 +254,8 @@ def phase(options) -> None:
 
 def sampler(options) -> dict[str, object]:
     """The sampler's settings, for the record."""
-    chosen = {name: getattr(options, name) for name in ("steps", "draws", "eta", "grid", "likelihood_weight")}
-    return {"calls": options.steps * options.draws, **chosen}
+    chosen = {name: getattr(options, name) for name in ("step", "likelihood_weight")}
+    return {"calls": CALLS, **chosen}
 
 
 def picture(options, name: str) -> Path:
@@ -260,10 +277,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="all but phase: the trained model")
     parser.add_argument("--acceleration", type=float, nargs="+", default=[2, 4])
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--eta", type=float, default=0.85)
-    parser.add_argument("--grid", choices=["time", "log"], default="log")
+    parser.add_argument("--step", choices=STEPS, default="draw")
     parser.add_argument("--likelihood-weight", type=float, default=1)
     parser.add_argument("--batch-size", type=int, default=2)
     options = parser.parse_args()
