@@ -16,6 +16,7 @@ from math import sqrt
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from msm import Draw, Measurement, Problem, Proximal, VPSchedule, measure_error
 from msm.error_covariance import ErrorModel
@@ -84,7 +85,7 @@ def operators(size, generator):
     return {"mask": Undersampling(mask.view(1, 1, *size)), "blur": Convolution((kernel / kernel.sum())[None, None])}
 
 
-def law(field, operator, noise_std, y, steps, data_step, error):
+def law(field, operator, noise_std, y, steps, data_step, error) -> tuple[Tensor, Tensor]:
     """Mean (d,) and covariance of the samples that `steps` levels give."""
     d = len(field.values)
     units = torch.eye(d, dtype=torch.float64).view(-1, 1, *field.size)
@@ -129,7 +130,7 @@ def compared(mean, covariance, true_mean, true_covariance):
 
 
 def main() -> None:
-    results = {}
+    results: dict[str, dict[str, dict]] = {}
     for name, size, length in (("AR(1), 64", (1, 64), 8.0), ("16 x 16", (16, 16), 3.0)):
         field, generator = Field(size, length), torch.Generator().manual_seed(0)
         samples = field.sample(MEASURED, generator)

@@ -19,6 +19,7 @@ from math import sqrt
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from msm import (
     Draw,
@@ -148,7 +149,8 @@ def gibbs(law, matrix, y, generator):
     """
     count = len(y)
     x, v = torch.zeros(count, D, dtype=torch.float64), law.prior_variances((count, D), generator)
-    total, squares, states = torch.zeros_like(x), torch.zeros_like(x), []
+    total, squares = torch.zeros_like(x), torch.zeros_like(x)
+    states: list[Tensor] = []
     for sweep in range(SWEEPS):
         if law.kept < 1:
             _by_entry(law, matrix, y, x, v, generator)
@@ -271,7 +273,7 @@ def main() -> None:
                 for setting in settings if len(settings) > 1 else ():
                     far = distance(drawn(apart, setting, 10**6), mean[apart], deviation[apart]).mean().item()
                     tried[setting] = far if far == far else float("inf")
-                best = min(tried, key=tried.get) if tried else settings[0]
+                best = min(tried, key=tried.__getitem__) if tried else settings[0]
                 samples = drawn(slice(0, PROBLEMS), best, 0)
                 found = row(samples, x[:PROBLEMS], mean[:PROBLEMS], deviation[:PROBLEMS])
                 report[f"{method}, {calls} calls"] = {"setting": best, **found}
