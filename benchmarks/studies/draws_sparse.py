@@ -10,10 +10,10 @@ Reported over 32 problems: how often intervals of 39 samples hold the truth, wit
 the root-mean-square distance of the samples' mean from the Gibbs mean, in units of the posterior's deviation.
 """
 
+import argparse
 import itertools
 import json
 import math
-import sys
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -247,6 +247,9 @@ def coverage(samples, truth):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
     torch.set_num_threads(1)
     results = {}
     for name in ("Laplace", "Bernoulli-Laplace", "Student"):
@@ -278,7 +281,7 @@ def main() -> None:
                 found = row(samples, x[:PROBLEMS], mean[:PROBLEMS], deviation[:PROBLEMS])
                 report[f"{method}, {calls} calls"] = {"setting": best, **found}
                 print(name, method, calls, report[f"{method}, {calls} calls"], flush=True)
-                write_text(Path(sys.argv[1]), json.dumps(results, indent=1) + "\n")
+                write_text(out, json.dumps(results, indent=1) + "\n")
 
 
 def row(samples, truth, mean, deviation):

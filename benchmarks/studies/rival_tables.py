@@ -1,5 +1,6 @@
 """Write the tables of docs/studies/rivals.md anew, from docs/studies/results/rivals.json. Takes no arguments."""
 
+import argparse
 import json
 
 from rivals import METHODS, MSM, NOISY, RECORDS, SHARES, picture
@@ -91,4 +92,5 @@ def with_tables(page: str, records: dict) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     write_text(PAGE, with_tables(PAGE.read_text(), json.loads(RECORDS.read_text())))

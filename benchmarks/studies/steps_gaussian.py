@@ -154,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", nargs="?", type=Path)
     options = parser.parse_args()
+    torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     result: dict = {"generate": {}, "posterior": {}}
     for field in ("exponential, length 4 px", "power 1/f²"):
@@ -175,5 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_default_dtype(torch.float64)
     main()
