@@ -53,6 +53,7 @@ def spectrum(values: Tensor, mask: Tensor, noise_std: float) -> Tensor:
 def of_slice(file: Path) -> Tensor:
     """The spectrum of a slice, scanned as training simulates it."""
     source = simulate_scan(file.stem, magnitude(file), COILS, 0, PHASE_DETAIL)
+    assert source.maps is not None
     k_space = MultiCoil(source.maps[None]).forward(source.image[None])[0]
     return spectrum(k_space, torch.ones(SIZE, SIZE, dtype=torch.bool), 0.0)
 
