@@ -8,7 +8,6 @@ Two things that are compared run in turn (A B A B …); of each both minimum and
 """
 
 import argparse
-import copy
 import json
 import math
 import multiprocessing
@@ -21,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ from msm import (
     BoxMasks,
     CartesianMasks,
     Identity,
+    Masks,
     Measurement,
     MeasurementStore,
     MultiCoil,
@@ -44,13 +45,26 @@ from msm import (
 from msm.config.trained import TrainConfig
 from msm.data.store import StoreWriter
 from msm.denoiser import PARAMETRISATIONS
+from msm.sampling import Score
 from msm.system.memory import keep_memory
+from msm.transforms import Transform
 
 RECORDS = Path(__file__).parents[2] / "docs/studies/results/cost.json"
 RUN = 4  # steps of the runs whose steps are compared with network calls
 ON_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if ON_GPU else "cpu")
-PUBLISHED = {  # SPEC §8
+
+
+class Published(TypedDict):
+    """A full-size network; 0 coils: of photos."""
+
+    image_size: int
+    in_channels: int
+    channel_mult: tuple[int, ...]
+    coils: int
+
+
+PUBLISHED: dict[str, Published] = {  # SPEC §8
     "ffhq_128": {"image_size": 128, "in_channels": 3, "channel_mult": (1, 1, 2, 3, 4), "coils": 0},
     "fastmri_256": {"image_size": 256, "in_channels": 2, "channel_mult": (1, 1, 2, 2, 4, 4), "coils": 8},
 }
@@ -65,7 +79,7 @@ class Case:
     batch: int = 8
     draws: int = 3
     parametrisation: str = "epsilon"
-    score: str = "average"
+    score: Score = "average"
     acceleration: int = 4
 
 
@@ -148,13 +162,15 @@ def unit_maps(batch: int, coils: int, size: int) -> torch.Tensor:
 def sampler(case: Case, network: nn.Module, steps: int = 2) -> Callable[[], torch.Tensor]:
     """A run of some steps: its last one draws no noise, so one step would be too few to tell what a step costs."""
     denoiser = PartialDenoiser(network, VPSchedule(), PARAMETRISATIONS[case.parametrisation]()).to(DEVICE).eval()
-    transform, masks, shape = Identity(), BoxMasks(case.size), (3, case.size, case.size)
+    transform: Transform = Identity()
+    masks: Masks = BoxMasks(case.size)
+    shape = (3, case.size, case.size)
     if case.coils:
         transform = MultiCoil(unit_maps(case.batch, case.coils, case.size))
         masks = CartesianMasks(case.size, case.acceleration, case.size * 5 // 64)
         shape = (case.coils, case.size, case.size)
-    options = {"transform": transform, "masks": masks, "sampler": Sampler(steps, case.draws, score=case.score)}
-    return lambda: generate(denoiser, shape, seeds=range(case.batch), **options)
+    how, seeds = Sampler(steps, case.draws, score=case.score), range(case.batch)
+    return lambda: generate(denoiser, shape, seeds=seeds, transform=transform, masks=masks, sampler=how)
 
 
 def network_calls(case: Case, network: nn.Module, calls: int) -> Callable[[], None]:
@@ -295,10 +311,18 @@ def matmul_flops(dtype: torch.dtype) -> float:
 def published(name: str, precision: str, batch_size: int, compiled: bool, pairs: int) -> dict:
     """A full-size network: calls, the sampler around them, a training step; and the memory of both."""
     torch.manual_seed(0)
-    nothing, settings = resident_mb(), copy.deepcopy(PUBLISHED[name])
-    case = Case(settings["image_size"], settings.pop("coils"), batch_size, draws=1)
-    options = {"num_channels": 128, "num_res_blocks": 2, "attention_resolutions": (32, 16, 8), "num_head_channels": 64}
-    network = ADMNetwork(**settings, **options).to(DEVICE).eval()
+    nothing, of = resident_mb(), PUBLISHED[name]
+    case = Case(of["image_size"], of["coils"], batch_size, draws=1)
+    network = ADMNetwork(
+        image_size=of["image_size"],
+        in_channels=of["in_channels"],
+        num_channels=128,
+        num_res_blocks=2,
+        channel_mult=of["channel_mult"],
+        attention_resolutions=(32, 16, 8),
+        num_head_channels=64,
+    )
+    network = network.to(DEVICE).eval()
     half = precision != "float32"
     if half and ON_GPU:
         network.to(memory_format=torch.channels_last)

@@ -25,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -57,6 +58,7 @@ def write_files(folder: Path, count: int) -> None:
     y, x = torch.meshgrid(*[torch.linspace(-1, 1, SIZE)] * 2, indexing="ij")
     disc = ((x / 0.7) ** 2 + (y / 0.8) ** 2 < 1) * (0.8 + 0.2 * torch.cos(9 * x) * torch.sin(7 * y))
     source = simulate_scan("disc", disc, COILS, seed=0)
+    assert source.maps is not None
     k_space = MultiCoil(source.maps[None]).forward(source.image[None])[0].numpy()
     kept = (np.arange(SIZE) % 3 == 0) | (abs(np.arange(SIZE) - SIZE // 2) < 12)
     rng = np.random.default_rng(0)
@@ -127,7 +129,7 @@ def work_on(row: str, folder: Path) -> dict[str, float]:
     return found | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
 
 
-ROWS = {
+ROWS: dict[str, Callable[..., None]] = {
     "h5py": read,
     "without maps": without_maps,
     "with maps": with_maps,

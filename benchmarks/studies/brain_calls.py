@@ -67,8 +67,8 @@ def measure(denoiser, items, config) -> dict:
 def linear_start(denoiser, items, config) -> dict:
     """Scores of what `best` starts from, before any network call."""
     seen = observe(items, config.inverse_problem, config.data)
-    step = make_data_step(config.sample.data_step).of(seen, denoiser.prior)
-    x_hat = seen.transform.adjoint(step(torch.zeros_like(seen.y), config.sample.warm_start))
+    step = make_data_step(config.sample.data_step).of(seen, denoiser.error)
+    x_hat = seen.transform.adjoint(step(torch.zeros_like(seen.y), config.sample.warm_start, torch.zeros_like))
     found = image_metrics(x_hat, torch.stack([item.image for item in items]), convention="plain")
     return {"psnr": rounded(found["psnr"]), "ssim": rounded(found["ssim"])}
 
@@ -130,7 +130,7 @@ def main() -> None:
                 denoiser = PartialDenoiser.load(WEIGHTS).eval()
                 found = slices(options.folder, "test", 0, config.data.image_size, config.data.coils, config.data.seed)
                 items = list(itertools.islice(found, 0, 64, 8))
-            if config.sample.warm_start:
+            if preset == "best":
                 records["linear start of best"] = linear_start(denoiser, items, config)
             done[key] = measure(denoiser, items, config)
             print(preset, key, json.dumps(done[key]), flush=True)

@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     family, result, started = BoxMasks(SIZE, DROP), {}, time.process_time()
     for name, truth in covariances().items():
@@ -217,5 +218,4 @@ def rounded(result):
 
 
 if __name__ == "__main__":
-    torch.set_default_dtype(torch.float64)
     main()

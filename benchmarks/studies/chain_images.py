@@ -31,14 +31,13 @@ from msm import BoxMasks, Identity, Masks, PartialDenoiser, Sampler, generate
 from msm.config.load import Config, dump_config, load_config
 from msm.evaluate.bootstrap import of_sets
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
-from msm.masks import Chain
 from msm.runs.inputs import sources
 from msm.sample.kept_batches import Parts
-from msm.sampling import Level, combine
+from msm.sampling import Level, Score, combine
 from msm.system.files import fingerprint, write_text
 from msm.system.memory import keep_memory
 
-SETS = {  # network, score, network calls a step
+SETS: dict[str, tuple[str, Score, int]] = {  # network, score, network calls a step
     "average, measured masks": ("measured", "average", 3),
     "average, sub-masks too": ("submasks", "average", 3),
     "chain, sub-masks too": ("submasks", "chain", 3),
@@ -56,6 +55,7 @@ def load(run: Path, draws: int) -> tuple[Config, PartialDenoiser, Masks]:
     denoiser = PartialDenoiser.load(run / "weights").eval()
     if draws == 1:
         denoiser.masks = BoxMasks(config.data.image_size, 0.0)
+    assert denoiser.masks is not None  # runs of boxes hold their law
     return config, denoiser, denoiser.masks
 
 
@@ -73,7 +73,7 @@ def start_process() -> None:
     keep_memory()
 
 
-def draw(run: Path, score: str, draws: int, calls: int, folder: Path, seeds: range) -> tuple[Tensor, Tensor]:
+def draw(run: Path, score: Score, draws: int, calls: int, folder: Path, seeds: range) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) of the preset `best`, one from each seed, and the CPU seconds they took; kept in a folder."""
     config, denoiser, _ = compiled(run, draws)
     shape = (config.data.channels, config.data.image_size, config.data.image_size)
@@ -89,7 +89,7 @@ def draw(run: Path, score: str, draws: int, calls: int, folder: Path, seeds: ran
 
 
 @torch.no_grad()
-def one_step(run: Path, score: str, draws: int, photos: Tensor) -> dict[str, dict[float, float]]:
+def one_step(run: Path, score: Score, draws: int, photos: Tensor) -> dict[str, dict[float, float]]:
     """What ẑ of some noisy photos is like, by noise level.
 
     "error of one": mean squared error per pixel of a step. "error of mean": of the mean ẑ of steps with other masks,
@@ -109,9 +109,13 @@ def one_step(run: Path, score: str, draws: int, photos: Tensor) -> dict[str, dic
         steps = []
         for _ in range(REPEATS if draws > 1 else 1):
             u = torch.rand(len(chosen), draws, masks.variates, generator=for_masks)
-            chain = masks.chain(u[:, 0]) if score == "chain" else Chain(masks.draw(u, covering=True), torch.ones(draws))
-            z_hat = combine(denoiser, z, torch.zeros_like(z), chain, Identity(), level)
-            steps.append(z_hat / chain.masks.sum(1).clamp(min=1) if score == "average" else z_hat)
+            if score == "chain":
+                chain = masks.chain(u[:, 0])
+                drawn, weights = chain.masks, chain.weights[:, None, None, None]
+            else:
+                drawn = masks.draw(u, covering=True)
+                weights = 1 / drawn.sum(1, keepdim=True).clamp(min=1)
+            steps.append(combine(denoiser, z, torch.zeros_like(z), drawn, weights, Identity(), level))
         each = torch.stack(steps)
         along = (each.mean(0) - average).flatten(1) @ directions
         found["error of one"][sigma] = round((each - chosen).square().mean().item(), 5)

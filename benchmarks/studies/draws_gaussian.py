@@ -9,13 +9,14 @@ through the levels of the log grid. Reported: KL divergence from the true poster
 total variances. C_t: true; measured by `measure_error` on samples of the field; assumed, σ_t².
 """
 
+import argparse
 import json
-import sys
 from itertools import pairwise
 from math import sqrt
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from msm import Draw, Measurement, Problem, Proximal, VPSchedule, measure_error
 from msm.error_covariance import ErrorModel
@@ -84,7 +85,7 @@ def operators(size, generator):
     return {"mask": Undersampling(mask.view(1, 1, *size)), "blur": Convolution((kernel / kernel.sum())[None, None])}
 
 
-def law(field, operator, noise_std, y, steps, data_step, error):
+def law(field, operator, noise_std, y, steps, data_step, error) -> tuple[Tensor, Tensor]:
     """Mean (d,) and covariance of the samples that `steps` levels give."""
     d = len(field.values)
     units = torch.eye(d, dtype=torch.float64).view(-1, 1, *field.size)
@@ -129,7 +130,10 @@ def compared(mean, covariance, true_mean, true_covariance):
 
 
 def main() -> None:
-    results = {}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
+    results: dict[str, dict[str, dict]] = {}
     for name, size, length in (("AR(1), 64", (1, 64), 8.0), ("16 x 16", (16, 16), 3.0)):
         field, generator = Field(size, length), torch.Generator().manual_seed(0)
         samples = field.sample(MEASURED, generator)
@@ -153,7 +157,7 @@ def main() -> None:
                     found = {n: compared(*law(field, operator, noise_std, y, n, step, error), *truth) for n in LEVELS}
                     results.setdefault(name, {}).setdefault(f"{of_name}, noise {noise_std}", {})[row] = found
                     print(name, of_name, noise_std, row, found, flush=True)
-    write_text(Path(sys.argv[1]), json.dumps(results, indent=1) + "\n")
+    write_text(out, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

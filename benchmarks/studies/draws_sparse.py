@@ -10,15 +10,16 @@ Reported over 32 problems: how often intervals of 39 samples hold the truth, wit
 the root-mean-square distance of the samples' mean from the Gibbs mean, in units of the posterior's deviation.
 """
 
+import argparse
 import itertools
 import json
 import math
-import sys
 from functools import partial
 from math import sqrt
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from msm import (
     Draw,
@@ -148,7 +149,8 @@ def gibbs(law, matrix, y, generator):
     """
     count = len(y)
     x, v = torch.zeros(count, D, dtype=torch.float64), law.prior_variances((count, D), generator)
-    total, squares, states = torch.zeros_like(x), torch.zeros_like(x), []
+    total, squares = torch.zeros_like(x), torch.zeros_like(x)
+    states: list[Tensor] = []
     for sweep in range(SWEEPS):
         if law.kept < 1:
             _by_entry(law, matrix, y, x, v, generator)
@@ -245,6 +247,9 @@ def coverage(samples, truth):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
     torch.set_num_threads(1)
     results = {}
     for name in ("Laplace", "Bernoulli-Laplace", "Student"):
@@ -271,12 +276,12 @@ def main() -> None:
                 for setting in settings if len(settings) > 1 else ():
                     far = distance(drawn(apart, setting, 10**6), mean[apart], deviation[apart]).mean().item()
                     tried[setting] = far if far == far else float("inf")
-                best = min(tried, key=tried.get) if tried else settings[0]
+                best = min(tried, key=tried.__getitem__) if tried else settings[0]
                 samples = drawn(slice(0, PROBLEMS), best, 0)
                 found = row(samples, x[:PROBLEMS], mean[:PROBLEMS], deviation[:PROBLEMS])
                 report[f"{method}, {calls} calls"] = {"setting": best, **found}
                 print(name, method, calls, report[f"{method}, {calls} calls"], flush=True)
-                write_text(Path(sys.argv[1]), json.dumps(results, indent=1) + "\n")
+                write_text(out, json.dumps(results, indent=1) + "\n")
 
 
 def row(samples, truth, mean, deviation):

@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -102,7 +103,7 @@ def prepare(photos: Path, folder: Path) -> None:
                 if number < HELD_OUT and copy == "black":
                     continue
                 (folder / name).mkdir(parents=True, exist_ok=True)
-                pixels = np.dstack([np.where(there, np.array(photo), hidden), mask])
+                pixels = np.dstack([np.where(there, np.array(photo), hidden), np.array(mask)])
                 Image.fromarray(pixels, "RGBA").save(folder / name / f"{path.stem}.png")
         if number < HELD_OUT:
             (folder / "truth").mkdir(parents=True, exist_ok=True)
@@ -154,9 +155,10 @@ def judged(folder: Path, kind: str, truth: torch.Tensor) -> tuple[dict[str, obje
     found["biharmonic_seconds"] = round(seconds / len(truth), 2)
     for name, values_ in scores.items():
         e, d = mean(values_), difference(values_, scores["biharmonic"])
-        found[name] = {"psnr": [round(x, 2) for x in (e.value, *e.bounds)], "of_each": [round(v, 2) for v in values_]}
+        told = {"psnr": [round(x, 2) for x in (e.value, *e.bounds)], "of_each": [round(v, 2) for v in values_]}
         if name != "biharmonic":
-            found[name]["above_biharmonic"] = [round(x, 2) for x in (d.value, *d.bounds)]
+            told["above_biharmonic"] = [round(x, 2) for x in (d.value, *d.bounds)]
+        found[name] = told
     deviation = samples.std(1).mean(1, keepdim=True)
     columns = [Column("measured", values), Column("biharmonic", smooth), Column("MSM, mean of 4", samples.mean(1))]
     columns += [Column("truth", truth), Column("std. deviation", deviation, is_map=True)]
@@ -201,7 +203,8 @@ def main() -> None:
     parser.add_argument("step", choices=["prepare", "train", "fill", "judge"])
     parser.add_argument("paths", type=Path, nargs="+")
     options = parser.parse_args()
-    {"prepare": prepare, "train": train, "fill": fill, "judge": judge}[options.step](*options.paths)
+    steps: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "fill": fill, "judge": judge}
+    steps[options.step](*options.paths)
 
 
 if __name__ == "__main__":

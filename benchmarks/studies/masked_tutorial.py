@@ -41,7 +41,7 @@ def run_page(folder: Path) -> dict[str, float]:
     os.chdir(folder)
     exec(given["python"], {})
     Path("old.yaml").write_text(given["yaml"])
-    seconds = {}
+    seconds: dict[str, float] = {}
     for command in COMMAND.findall(BLOCK.sub("", text))[:2]:
         words, before = shlex.split(command.replace("\\\n", "")), os.times()
         subprocess.run([sys.executable, "-m", "msm", *words], check=True)

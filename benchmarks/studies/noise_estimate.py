@@ -101,7 +101,7 @@ def real_scan(k_space: Path, maps_file: Path) -> dict[str, object]:
     for share in (0.4, 0.2, 0.1, 0.05, 0.025):
         power = edge_samples(values, mask, share).abs().square().median(1).values
         shares[f"{share:g}"] = (power.mean() / (2 * np.log(2))).sqrt().item()
-    white_values, white_maps, _ = whiten(scan.values, scan.maps, whitening(covariance))
+    white_values, white_maps, _ = whiten(scan.values, maps, whitening(covariance))
     white, white_error = estimate_noise(Measurement(white_values, scan.mask, white_maps))
     off = correlation[~torch.eye(len(values), dtype=torch.bool)]
     return {

@@ -21,6 +21,7 @@ import torch
 
 from msm import PartialDenoiser
 from msm.config.load import load_config
+from msm.config.measured import CartesianMaskConfig
 from msm.data.images import photos, slices
 from msm.evaluate.metrics import image_metrics
 from msm.sample.draw import posterior_samples
@@ -33,6 +34,7 @@ def reconstruct(folder: Path, images_folder: Path, count: int, noise: float, acc
     config = load_config(folder / "config.yaml")
     data = config.data
     if data.is_mri:
+        assert isinstance(data.mask, CartesianMaskConfig)
         mask = f"{{kind: cartesian, acceleration: {acceleration}, center: {data.mask.center}}}"
         problem = f"{{operator: undersampling, mask: {mask}, noise_std: {noise}}}"
         found = slices(images_folder, "test", 0, data.image_size, data.coils, data.seed)

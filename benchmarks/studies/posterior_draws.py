@@ -22,13 +22,15 @@ import torch
 import msm
 from msm import Draw, PartialDenoiser, Problem, Proximal, Sampler, preset_data_step, reconstruct
 from msm.config.load import load_config
+from msm.config.measured import CartesianMaskConfig
 from msm.data.images import photos, slices
 from msm.data_step import DataStep
 from msm.evaluate.bootstrap import Estimate, mean
 from msm.evaluate.calibration import foreground, rank_counts, spread_and_error
 from msm.evaluate.metrics import psnr
+from msm.operators import Undersampling
 from msm.sample.observe import observe
-from msm.schedule import VPSchedule
+from msm.schedule import Grid, VPSchedule
 from msm.system.files import write_text
 from msm.system.processes import arithmetic
 
@@ -40,6 +42,7 @@ TASKS = {  # CENTER is that of the training
     "faces-hole": ("faces", "{operator: box, hole: 32, noise_std: 0.01}"),
     "faces-x4": ("faces", "{operator: super_resolution, factor: 4, noise_std: 0.01}"),
 }
+GRIDS: dict[str, Grid] = {"time": "time", "log": "log"}
 MEANS = (1, 4, 8, 39)
 
 
@@ -82,7 +85,7 @@ def method_of(name: str, mri: bool) -> Method:
     step, factor = Draw(int(given.pop("cg", iterations))), given.pop("factor", 1.0)
     if given:
         raise SystemExit(f"{name}: unknown {', '.join(given)}")
-    sampler = Sampler(steps=steps, draws=draws, grid=grid, warm_start=warm)
+    sampler = Sampler(steps=steps, draws=draws, grid=GRIDS[grid], warm_start=warm)
     return Method(sampler, step, error, factor, times)
 
 
@@ -145,8 +148,10 @@ def main() -> None:
     weights = args.weights or ASSETS / assets
     data = load_config(weights).data
     if mri:
+        assert isinstance(data.mask, CartesianMaskConfig)
         asked = asked.replace("CENTER", str(data.mask.center))
-    config = load_config(weights, [f"inverse_problem={asked}"])
+    problem = load_config(weights, [f"inverse_problem={asked}"]).inverse_problem
+    assert problem is not None
     held_out = 35 if args.split == "test" or not mri else 0
     if mri:
         source = slices(args.folder, "train", 0, data.image_size, data.coils, data.seed, 0.0)  # the folder is the split
@@ -158,13 +163,13 @@ def main() -> None:
         records, started = [], time.process_time()
         denoiser = prepared(PartialDenoiser.load(weights).eval(), method, args.fast)
         for item in items:
-            problem = observe([item], config.inverse_problem, data)
+            seen = observe([item], problem, data)
             with arithmetic("bf16" if args.fast else "no"):
-                samples = sample(denoiser, problem, args.samples, method)[None]
+                samples = sample(denoiser, seen, args.samples, method)[None]
             truth = item.image[None]
-            where = foreground(problem.input) if mri else None
-            if args.task == "faces-hole":
-                where = ~problem.operator.mask
+            where = foreground(seen.input) if mri else None
+            if isinstance(seen.operator, Undersampling) and not mri:
+                where = ~seen.operator.mask
             records.append({"name": item.name, **scores(samples, truth, where)})
             print(f"{args.task} | {name} | {item.name}", records[-1]["psnr"], flush=True)
         seconds = (time.process_time() - started) / len(items) / args.samples

@@ -37,7 +37,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msm import CartesianMasks, Draw, MultiCoil, PartialDenoiser, Proximal, Sampler
+from msm import CartesianMasks, Draw, MultiCoil, PartialDenoiser, Proximal, Sampler, Sense
 from msm.config.build import make_denoiser
 from msm.config.load import load_config
 from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation
@@ -76,7 +76,7 @@ def classical(y: Tensor, mask: Tensor, maps: Tensor):
 
 def best_of(found, score):
     """The best setting of each method: name -> (score, setting, image)."""
-    best = {}
+    best: dict[str, tuple[float, list, Tensor]] = {}
     for name, setting, image in found:
         value = score(image)
         if name not in best or value < best[name][0]:
@@ -116,6 +116,7 @@ def start_of_network(options, prepared: Prepared) -> Tensor:
     scan, maps, noise_std = prepared.scan, prepared.maps, prepared.noise_std
     diffusion = load_config(options.weights).diffusion.model_copy(update={"parametrisation": "sense"})
     sense, sigma = make_denoiser(nn.Identity(), diffusion).parametrisation, torch.full((1, 1, 1, 1), noise_std)
+    assert isinstance(sense, Sense)
     phase, m_0 = sense.linear_estimate(scan.k_space[None], scan.mask[None], sigma, MultiCoil(maps[None]))
     return phase * m_0
 
@@ -205,7 +206,7 @@ def undersampled(options, file: Path, acceleration: float) -> None:
     scan, maps = full.scan, full.maps
     reference = MultiCoil(maps[None]).adjoint(scan.k_space[None])
     size = scan.mask.shape[-2:]
-    family = CartesianMasks(tuple(size), acceleration, round(0.08 * size[1]))
+    family = CartesianMasks((size[0], size[1]), acceleration, round(0.08 * size[1]))
     mask = family.sample(1, torch.Generator().manual_seed(0))[0] & scan.mask
     seen = replace(scan, mask=mask, k_space=torch.where(mask, scan.k_space, 0))
 

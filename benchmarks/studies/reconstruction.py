@@ -81,7 +81,7 @@ def classical(items, tuning, config) -> dict[str, dict]:
     """What is given, and the classical methods of MRI, each at the setting that is best on the tuning images."""
     seen, apart = (observe(group, config.inverse_problem, config.data) for group in (items, tuning))
     truth, truth_apart = (torch.stack([item.image for item in group]) for group in (items, tuning))
-    found = {"zero-filled": {"one": scores(seen.input, truth)}}
+    found: dict[str, dict] = {"zero-filled": {"one": scores(seen.input, truth)}}
     for name, method in MRI.items():
         best = tune(partial(method.run, apart), method.grid, truth_apart, partial(psnr, convention="plain"))
         found[name] = {"setting": best, "one": scores(method.run(seen, best), truth)}
@@ -107,7 +107,7 @@ def generated(denoiser, config, items) -> dict:
     real = torch.stack([item.image for item in items])
     found = of_sets(wavelet_distance, wavelet_features(images), wavelet_features(real))
     calls = config.sample.steps * config.sample.draws
-    return {"calls": calls, "distance": round(found.value, 2), "interval": [round(found.low, 2), round(found.high, 2)]}
+    return {"calls": calls, "distance": round(found.value, 2), "interval": [round(end, 2) for end in found.bounds]}
 
 
 def cell(found: dict[str, list[float]]) -> str:

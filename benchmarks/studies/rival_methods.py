@@ -122,6 +122,7 @@ def ambient_loss(masks: Masks, keep: float, generator: Generator) -> Loss:
         white = noise if isinstance(transform, Identity) else noise[:, :1]  # in the image, of one channel for MRI
         z_t = (s + sigma * transform.forward(white)) * (1 + sigma**2).rsqrt()
         x_hat = image(denoiser, z_t, sub, t, transform)
+        assert isinstance(denoiser.parametrisation, Bounded | Inpainting)
         weight = denoiser.parametrisation.error_weight(sigma, sub)
         return mean_square(torch.where(mask, s - transform.forward(x_hat), 0) * weight.sqrt())
 

@@ -34,7 +34,7 @@ from rival_methods import (
     ssdu_image,
     ssdu_loss,
 )
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torchvision.utils import make_grid, save_image
 
 from msm import (
@@ -64,6 +64,7 @@ from msm.config.measured import (
     CartesianMaskConfig,
     SuperResolutionProblem,
     UndersamplingProblem,
+    VariableDensityMaskConfig,
 )
 from msm.data.acquire import Source
 from msm.evaluate.bootstrap import mean, of_sets
@@ -71,6 +72,7 @@ from msm.evaluate.calibration import foreground, intervals, rank_counts, residua
 from msm.evaluate.classical import MRI, fitting, tune
 from msm.evaluate.metrics import image_metrics, psnr
 from msm.evaluate.perceptual import wavelet_distance, wavelet_features
+from msm.operators import Undersampling
 from msm.runs.inputs import sources
 from msm.runs.weights import new_denoiser
 from msm.sample.observe import coil_maps, observe
@@ -94,7 +96,7 @@ PROBLEMS = {  # of each kind of data
 # Training
 
 
-def make_rival(kind: str, network: ADMNetwork, config: Config) -> PartialDenoiser:
+def make_rival(kind: str, network: nn.Module, config: Config) -> PartialDenoiser:
     """The denoiser that a kind of network trains: MSM's own, or one whose loss reaches beyond its input."""
     denoiser = make_denoiser(network, config.diffusion)
     if kind in ("ambient", "ssdu"):
@@ -114,6 +116,7 @@ def ambient_masks(config: Config) -> tuple[AnyMask, float]:
         further = mask.model_copy(update={"drop": mask.drop + mask.grid**-2})
         kept = [BoxMasks(config.data.image_size, each.drop, each.grid).kept for each in (mask, further)]
         return further, kept[1] / kept[0]
+    assert isinstance(mask, CartesianMaskConfig | VariableDensityMaskConfig)
     return mask.model_copy(update={"acceleration": mask.acceleration + 1}), mask.acceleration / (mask.acceleration + 1)
 
 
@@ -135,8 +138,10 @@ def rival_loss(kind: str, config: Config) -> Callable[..., Tensor]:
 
 def train(kind: str, config: Config) -> None:
     """Train a network as `msm train` does; the same command again goes on from the newest checkpoint."""
-    folder, settings = config.setting.save_dir, config.train
-    denoiser, store = new_denoiser(config), MeasurementStore(config.setting.dataset_dir)
+    folder, settings, measured = config.setting.save_dir, config.train, config.setting.dataset_dir
+    if measured is None:
+        raise SystemExit("no measurements: give setting.dataset_dir=STORE, what `msm acquire` wrote")
+    denoiser, store = new_denoiser(config), MeasurementStore(measured)
     loss = make_loss(settings, store.largest_noise_std)
     if kind in ("ambient", "ssdu"):
         loss = rival_loss(kind, config)
@@ -195,6 +200,11 @@ class ImageSpace:
     mri: bool
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.shape[-2], self.shape[-1]
+
+    @property
     def transform(self) -> Transform:
         """T of one coil that sees everything, for MRI."""
         return MultiCoil(torch.ones(1, *self.shape, dtype=torch.complex64)) if self.mri else Identity()
@@ -202,7 +212,7 @@ class ImageSpace:
     @property
     def masks(self) -> Masks:
         """The family of the one mask that keeps everything."""
-        return make_masks(CartesianMaskConfig(acceleration=1), (self.shape[-2], self.shape[-1]))
+        return make_masks(CartesianMaskConfig(acceleration=1), self.size)
 
     def process(self, seeds: range, grid: Grid = "time") -> ReverseProcess:
         """Levels and noise of a reverse process."""
@@ -218,7 +228,7 @@ def image_space(seen: Problem) -> ImageSpace:
 def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen: Problem, setting: tuple):
     """A posterior sample by the oracle and a sampler of `rival_methods`."""
     space = image_space(seen)
-    whole = torch.ones(len(seen.y), 1, *space.shape[-2:], dtype=torch.bool)
+    whole = torch.ones(len(seen.y), 1, *space.size, dtype=torch.bool)
     process, physics = space.process(range(len(seen.y))), Physics(seen.operator, seen.transform)
     posterior_mean = image_mean(denoiser, whole, space.transform)
     return sampler(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
@@ -227,7 +237,7 @@ def oracle_sample(sampler: Callable[..., Tensor], config: Config, denoiser, seen
 def ambient_sample(config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     """A posterior sample by A-DPS: every image has one further-corrupted mask, at all levels."""
     space = image_space(seen)
-    mask = make_masks(ambient_masks(config)[0], space.shape[-2:]).sample(len(seen.y), Generator().manual_seed(0))
+    mask = make_masks(ambient_masks(config)[0], space.size).sample(len(seen.y), Generator().manual_seed(0))
     process, physics = space.process(range(len(seen.y))), Physics(seen.operator, seen.transform)
     posterior_mean = image_mean(denoiser, mask, seen.transform)
     return dps(posterior_mean, seen.y, physics, process.start()[0], process, *setting)
@@ -236,10 +246,11 @@ def ambient_sample(config: Config, denoiser, seen: Problem, setting: tuple) -> T
 def msm_samples(number: int, whole: bool, config: Config, denoiser, seen: Problem) -> Tensor:
     """Samples (B, number, C, H, W) by MSM's maximiser, once `best`, with the masks of training, or the whole."""
     space, count = image_space(seen), len(seen.y)
-    masks = space.masks if whole else make_masks(config.data.mask, space.shape[-2:])
+    masks = space.masks if whole else make_masks(config.data.mask, space.size)
     draws = 1 if whole else 3 if space.mri else 2
-    of_kind = {"grid": "log", "warm_start": 1.0} if space.mri else {}
-    sampler, step = Sampler(steps=CALLS // draws, draws=draws, **of_kind), Proximal(20 if space.mri else 6)
+    sampler, step = Sampler(steps=CALLS // draws, draws=draws), Proximal(20 if space.mri else 6)
+    if space.mri:
+        sampler = replace(sampler, grid="log", warm_start=1.0)
     samples = []
     for first in range(0, number * count, count):
         seeds = range(first, first + count)
@@ -253,15 +264,21 @@ def msm_sample(number: int, whole: bool, config: Config, denoiser, seen: Problem
     return msm_samples(number, whole, config, denoiser, seen).mean(1)
 
 
+def measured_mask(seen: Problem) -> Tensor:
+    """Which entries of y were measured (B or 1, 1, H, W)."""
+    assert isinstance(seen.operator, Undersampling)
+    return seen.operator.mask
+
+
 def linear(iterations: int, config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
     """Phase-constrained SENSE; by 4 iterations it is what all networks of MRI start from."""
     sense, sigma = Bounded(iterations=iterations), torch.full((len(seen.y), 1, 1, 1), setting[0])
-    phase, m_0 = sense.linear_estimate(seen.y, seen.operator.mask, sigma, seen.transform)
+    phase, m_0 = sense.linear_estimate(seen.y, measured_mask(seen), sigma, seen.transform)
     return phase * m_0
 
 
 def ssdu(config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
-    return ssdu_image(denoiser, seen.y, seen.operator.mask, seen.transform)
+    return ssdu_image(denoiser, seen.y, measured_mask(seen), seen.transform)
 
 
 def shown(config: Config, denoiser, seen: Problem, setting: tuple) -> Tensor:
@@ -369,15 +386,16 @@ def calibrate(folder: Path, run: Path, count: int, records: Path) -> None:
     items = list(itertools.islice(sources(config.data, folder, "test"), count))
     seen, x = observe(items, posed(problem, config), config.data), truth(items)
     samples = msm_samples(SAMPLES, False, config, denoiser, seen)
-    where = foreground(seen.input) if config.data.is_mri else ~seen.operator.mask.expand(count, -1, -1, -1)
+    mask = measured_mask(seen)
+    where = foreground(seen.input) if config.data.is_mri else ~mask.expand(count, -1, -1, -1)
     found = intervals(rank_counts(samples, x, where).sum(0).tolist())
     announced, actual = (torch.tensor(errors) for errors in zip(*spread_and_error(samples, x, where)))
-    measured = (seen.operator, seen.transform, seen.noise_std, seen.operator.mask)
+    residuals = residual_ratio(samples[:, 0], seen.y, seen.operator, seen.transform, NOISE_STD, mask)
     entry = {
         "count": count,
         "samples": SAMPLES,
         "coverage": {f"{c.expected:.2f}": round(c.observed, 4) for c in found if round(c.expected, 4) in SHARES},
-        "residual": round(sum(residual_ratio(samples[:, 0], seen.y, *measured)) / count, 4),
+        "residual": round(sum(residuals) / count, 4),
         "announced_over_actual_error": round((announced.square().sum() / actual.square().sum()).sqrt().item(), 4),
     }
     record(records, data_kind(config), {"calibration": {problem: entry}})
@@ -409,7 +427,7 @@ def oracle_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, 
 
 def msm_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, transform: Transform, seeds: range):
     """Images of MSM by its preset `best`."""
-    masks = make_masks(config.data.mask, space.shape[-2:])
+    masks = make_masks(config.data.mask, space.size)
     shape = transform.maps.shape[1:] if isinstance(transform, MultiCoil) else space.shape
     best = Sampler.preset("best")
     sampler = replace(best, steps=CALLS // best.draws)
@@ -420,7 +438,7 @@ def msm_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, tra
 
 def ambient_images(config: Config, denoiser: PartialDenoiser, space: ImageSpace, transform: Transform, seeds: range):
     """Images of Ambient diffusion: ancestral steps in image space, each image with one further-corrupted mask."""
-    mask = make_masks(ambient_masks(config)[0], space.shape[-2:]).sample(len(seeds), Generator().manual_seed(seeds[0]))
+    mask = make_masks(ambient_masks(config)[0], space.size).sample(len(seeds), Generator().manual_seed(seeds[0]))
     posterior_mean = image_mean(denoiser, mask, transform)
     process = space.process(seeds, "log")
     x, _ = process.start()

@@ -21,9 +21,10 @@ from chain_gaussian import SIZE, Sampler, covariances, ddim_factors, distances, 
 from torch import Tensor
 
 from msm import BoxMasks, VPSchedule
+from msm.schedule import Grid
 from msm.system.files import write_text
 
-RUNS = {  # name: steps, grid, order, eta
+RUNS: dict[str, tuple[int, Grid, int, float]] = {  # name: steps, grid, order, eta
     "published": (200, "time", 1, 1.0),
     "time": (20, "time", 1, 1.0),
     "log": (20, "log", 1, 1.0),
@@ -31,9 +32,21 @@ RUNS = {  # name: steps, grid, order, eta
     "log, order 2 (best)": (20, "log", 2, 1.0),
     "log, order 2, η = 0": (20, "log", 2, 0.0),
 }
+POSTERIORS: tuple[tuple[int, Grid, float | None, float, bool], ...] = (  # steps, grid, start, eta, DDIM
+    (200, "time", None, 0.85, False),
+    (20, "time", None, 0.85, False),
+    (20, "log", None, 0.85, False),
+    (20, "log", 1.0, 0.85, False),
+    (20, "log", 1.0, 1.0, False),
+    (20, "log", 0.1, 0.85, False),
+    (200, "log", 1.0, 0.85, False),
+    (200, "log", 1.0, 1.0, False),
+    (20, "log", 1.0, 1.0, True),
+    (200, "log", 1.0, 1.0, True),
+)
 
 
-def levels(steps: int, grid: str, start: float | None = None) -> list[float]:
+def levels(steps: int, grid: Grid, start: float | None = None) -> list[float]:
     schedule = VPSchedule()
     return [0.0, *schedule.alpha_bar(schedule.grid(steps, grid, start)).double().tolist()[::-1], 1.0]
 
@@ -46,7 +59,7 @@ def ahead(above: float, a: float, below: float) -> float:
     return log(sigma[1] / sigma[2]) / log(sigma[0] / sigma[1]) / 2
 
 
-def generated(truth: Tensor, steps: int, grid: str, order: int, eta: float, exact: bool) -> Tensor:
+def generated(truth: Tensor, steps: int, grid: Grid, order: int, eta: float, exact: bool) -> Tensor:
     """Covariance of what `generate` draws; at second order of the state (z, sum of the ŝ, ẑ of the step before)."""
     sampler = Sampler(truth, BoxMasks(SIZE), 1, eta, steps, 0)
     sampler.alpha_bars = alpha_bars = levels(steps, grid)
@@ -104,7 +117,9 @@ class Posterior:
         ridge = self.noise_std**2 * (torch.linalg.inv(prior) + self.eye / sigma**2)
         return torch.linalg.solve(self.h.T @ self.h + ridge, self.h.T)
 
-    def sampled(self, prior: Tensor | None, steps: int, grid: str, start: float | None, eta: float, ddim: bool = False):
+    def sampled(
+        self, prior: Tensor | None, steps: int, grid: Grid, start: float | None, eta: float, ddim: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Mean and covariance of the samples; without a prior the step is the published one, γ = 2.
 
         ddim: whether an update is a DDIM step from ẑ, in place of that of SPEC §6.
@@ -139,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", nargs="?", type=Path)
     options = parser.parse_args()
+    torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     result: dict = {"generate": {}, "posterior": {}}
     for field in ("exponential, length 4 px", "power 1/f²"):
@@ -151,18 +167,7 @@ def main() -> None:
     published = posterior.sampled(None, 200, "time", None, 0.85)
     result["posterior"]["published, 200 steps"] = posterior.distance(*published)
     for name, prior in posterior.priors.items():
-        for steps, grid, start, eta, ddim in (
-            (200, "time", None, 0.85, False),
-            (20, "time", None, 0.85, False),
-            (20, "log", None, 0.85, False),
-            (20, "log", 1.0, 0.85, False),
-            (20, "log", 1.0, 1.0, False),
-            (20, "log", 0.1, 0.85, False),
-            (200, "log", 1.0, 0.85, False),
-            (200, "log", 1.0, 1.0, False),
-            (20, "log", 1.0, 1.0, True),
-            (200, "log", 1.0, 1.0, True),
-        ):
+        for steps, grid, start, eta, ddim in POSTERIORS:
             key = f"{name}, {steps} steps, {grid}, start {start or 'noise'}, η = {eta:g}{', DDIM' if ddim else ''}"
             result["posterior"][key] = posterior.distance(*posterior.sampled(prior, steps, grid, start, eta, ddim))
     print(json.dumps(rounded(result["posterior"]), indent=1, ensure_ascii=False))
@@ -171,5 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    torch.set_default_dtype(torch.float64)
     main()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from msm import PartialDenoiser
+from msm import ADMNetwork, PartialDenoiser
 from msm.config.load import dump_asked, load_config
 from msm.system.manifest import write_listed
 
@@ -24,6 +24,7 @@ def main() -> None:
     options = parser.parse_args()
     denoiser = PartialDenoiser.load(options.run / "weights")
     denoiser.save(options.folder)
+    assert isinstance(denoiser.network, ADMNetwork)
     denoiser.network.save(options.folder, dtype=torch.float16)
     config = load_config(options.run / "config.yaml")
     name = options.folder.name

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -37,6 +38,16 @@ from msm.evaluate.rounds import Standing
 Standing.worse_than = lambda self, before: None
 main()
 """
+
+
+class Life(TypedDict):
+    """What a life of the run "killed" left."""
+
+    seconds: float
+    into_a_write: float | None
+    damaged: int
+    newest: int
+    half_written: list[str]
 
 
 def start(root: Path, name: str, images: int, refine: bool = False) -> subprocess.Popen:
@@ -64,7 +75,7 @@ def newest(run: Path) -> int:
     return max((int(p.name) for p in (run / "checkpoints").glob("*") if p.name.isdigit()), default=0)
 
 
-def kill(root: Path, images: int, wait: float, writing: float | None, refine: bool) -> dict[str, object] | None:
+def kill(root: Path, images: int, wait: float, writing: float | None, refine: bool) -> Life | None:
     """One life of the run "killed", ended so many seconds after its start, or then into a write; None if it ended."""
     run = root / "killed"
     before = time.time()
@@ -111,7 +122,7 @@ def main() -> None:
         if options.refine:
             said = start(root, "model", 48).communicate()[0]
             assert (root / "model" / "weights").is_dir(), said
-        lives = []
+        lives: list[Life] = []
         while len(lives) < options.kills:
             wait, writing = round(moments.uniform(0, options.life), 3), round(moments.uniform(0, 0.05), 4)
             into = len(lives) % 2 and not options.refine

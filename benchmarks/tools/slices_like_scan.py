@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from raw_scan import prepared_scan
 from torch import Tensor
 
 from msm import MultiCoil
@@ -23,6 +22,9 @@ from msm.data.acquire import simulate_scan
 from msm.data.decode import Rules
 from msm.data.images import load_image
 from msm.raw.hold_out import hold_out
+from msm.raw.prepare import prepare
+from msm.raw.readers import import_scans
+from msm.raw.scan import padded_size
 
 SIZE, COILS, PHASE_DETAIL = 192, 8, 0.4  # as in scan/brain_2d_R8
 MIDDLE = (0.05, 0.15)
@@ -53,13 +55,15 @@ def spectrum(values: Tensor, mask: Tensor, noise_std: float) -> Tensor:
 def of_slice(file: Path) -> Tensor:
     """The spectrum of a slice, scanned as training simulates it."""
     source = simulate_scan(file.stem, magnitude(file), COILS, 0, PHASE_DETAIL)
+    assert source.maps is not None
     k_space = MultiCoil(source.maps[None]).forward(source.image[None])[0]
     return spectrum(k_space, torch.ones(SIZE, SIZE, dtype=torch.bool), 0.0)
 
 
-def low_pass(files: list[Path], scan: Path) -> Tensor:
+def low_pass(files: list[Path], scan_file: Path) -> Tensor:
     """Gain (BANDS,) of the amplitude, at most 1."""
-    prepared = prepared_scan(scan, 8)
+    (scan,) = import_scans([scan_file])
+    prepared = prepare(scan, padded_size(scan, 8))
     seen = hold_out(prepared).seen
     real = spectrum(seen.values[0], seen.mask[0, 0], prepared.noise_std)
     simulated = torch.stack([of_slice(file) for file in files[:: len(files) // COMPARED]]).mean(0)
