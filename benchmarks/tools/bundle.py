@@ -1,4 +1,4 @@
-"""Put a trained run into the package: half-precision weights, and its config with preset `best`.
+"""Put a trained run into the package: half-precision weights, and its config with preset `best`, or its own sampler.
 
     python benchmarks/tools/bundle.py runs/brain src/msm/assets/brain "Brains at 64 px, 8 coils, R = 4" --samples 4
 
@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("about", help="what the model is for; `msm configs` lists it")
     parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--own-sampler", action="store_true", help="keep the sampler of the run's config")
     options = parser.parse_args()
     denoiser = PartialDenoiser.load(options.run / "weights")
     denoiser.save(options.folder)
@@ -32,8 +33,9 @@ def main() -> None:
     setting = config.setting.model_copy(update={**places, "dataset_dir": None})
     bounded = config.diffusion.parametrisation == "sense"  # rounding of ε̂ is multiplied by σ_t
     precision = config.train.mixed_precision if bounded else "no"
-    sampler = {"preset": "best", "samples": options.samples, "batch_size": 16, "mixed_precision": precision}
-    sample = config.sample.model_copy(update=sampler)
+    sampler = {"samples": options.samples, "batch_size": 16, "mixed_precision": precision}
+    preset = {} if options.own_sampler else {"preset": "best"}
+    sample = config.sample.model_copy(update=sampler | preset)
     bundled = config.model_copy(update={"setting": setting, "sample": sample})
     write_listed(options.folder / "config.yaml", f"# {options.about}\n{dump_asked(bundled)}")
 

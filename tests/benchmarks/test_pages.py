@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from msm.evaluate.held_out import LIMITS
+from msm.evaluate.held_out import LIMITS, words_of
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
 
+from held_out import limits as verdict_limits  # noqa: E402
 from held_out import rows as verdict_rows  # noqa: E402
 
 
@@ -114,10 +115,20 @@ def test_verdicts_without_truth():
     every = [*found["like"].values(), *found["unlike"].values()]
     agree = sum((scan["against_tv"] < 1) == (scan["image_against_tv"] < 1) for scan in every)
     assert f"in {agree} of {len(every)} scans" in text
-    largest = {name: max(scan[name] for scan in found["like"].values()) for name in LIMITS}
-    assert all(largest[name] < limit < 1.05 * largest[name] for name, limit in LIMITS.items())
+    assert verdict_limits(found["calibration"]) == LIMITS
     told = ", ".join(f"{name} {LIMITS[key]:g}" for key, name in zip(LIMITS, ("against TV", "dispersion", "residual")))
     assert told in text
+    held = {group: [scan["covered"] for scan in scans.values()] for group, scans in found.items()}
+    of_all, of_20, unlike, worst = (
+        round(100 * share) for share in (*(mean(held[group]) for group in held), min(held["unlike"]))
+    )
+    text = " ".join(text.split())
+    assert f"held {of_all} % of the held-out points of the 40 slices and {of_20} % of those of the 20" in text
+    assert f"unlike the training {unlike} %, {worst} % at worst" in text
+    most = {name: max(scan[name] for scan in found["unlike"].values()) for name in LIMITS}
+    assert f"up to {most['residual']:.2f} of the noise" in text and f"up to {most['dispersion']:.2f}" in text
+    words = [words_of(scan) for scan in found["unlike"].values()]
+    assert words.count("trust") == 2 and all(words_of(scan) == "trust" for scan in found["like"].values())
 
 
 def test_the_tutorial_of_old_photos():
