@@ -83,10 +83,19 @@ def test_held_out_points_of_the_scan():
     assert scan["MSM, mean of 8"]["likelihood_weight"] == 4
     row = [short(scan["zero-filled"]["error"]), *(short(scan[name]["error"], 4) for name in methods)]
     assert f"| {' | '.join(row)} |" in text
-    weights = next(each for name, each in found.items() if "likelihood weight" in name)
-    for label in ("one sample", "mean of 2"):
-        row = [short(each[label], 4) for each in weights.values()]
+    tried = found["brain_8ch_R8, step and likelihood weight on other points"]
+    assert f"| | {' | '.join(tried)} |" in text
+    for label in ("one sample", "mean of 4"):
+        row = [short(each[label], 4) for each in tried.values()]
         assert f"| {label} | {' | '.join(row)} |" in text
+    assert scan["MSM, mean of 8"]["step"] == "proximal"
+    for name, label in (("head_sagittal_1ch_full", "head"), ("knee_1ch_full", "knee")):
+        for r in (2, 4):
+            of_scan = found[f"{name}, R = {r}"]
+            means = [method for method in of_scan if method.startswith("MSM, mean")]
+            row = [of_scan[method] for method in ("zero-filled", *methods[:3], "MSM, one sample", *means)]
+            cells = [f"{each['psnr']:.2f} / {short(each['ssim'])}" for each in row]
+            assert f"| {label}, R = {r} | {' | '.join(cells)} |" in text
 
 
 def test_trained_on_noise():
