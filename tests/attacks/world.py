@@ -3,6 +3,7 @@
 Commands run in forks of one process, which has imported everything.
 """
 
+import gc
 import hashlib
 import os
 import pkgutil
@@ -74,25 +75,15 @@ def jobs() -> list[Job]:
     weights = "setting.pretrained_model_dir={root}/run/weights"
     hole = "inverse_problem={{operator: box, hole: 8}}"
     photos = "setting.dataset_dir={root}/photos"
+    kept, parts = "kept/parts/*/*", "scans.h5.parts/*"
+    checkpoints, rounds = "run/checkpoints/*/**/*", "half/refined/round_*/**/*"
     sample, others = ("sample", config, weights, photos, hole), ("half/refined/weights/*",)
-    kept, checkpoints, rounds, parts = (
-        "kept/parts/*/*",
-        "run/checkpoints/*/**/*",
-        "half/refined/round_*/**/*",
-        "scans.h5.parts/*",
-    )
     report = ("report", "{root}/judged", "-o", "{root}/page.html")
     foreign = ("acquire", "{root}/foreign", "-o", "{root}/new.h5", "--coils", "1", "--size", "8", "8")
     return [
         Job("sample", (*sample, new), ("new",), ("run/weights/*",), others),
         Job("generate", ("sample", config, weights, new), ("new",), ("run/weights/*",), others),
-        Job(
-            "sample again",
-            (*sample, "setting.save_dir={root}/kept"),
-            ("kept",),
-            ("kept/parts/*/*",),
-            ("kept/parts/*/*",),
-        ),
+        Job("sample again", (*sample, "setting.save_dir={root}/kept"), ("kept",), (kept,), (kept,)),
         Job("sample twice", (*sample, "setting.save_dir={root}/filled"), ("filled",), ("filled/*",), ("judged/*",)),
         Job("train", ("train", config, new), ("new/weights",), ("store.h5",)),
         Job("train, two processes", ("train", config, new), ("new/weights",), ("store.h5",), processes=2),
@@ -100,13 +91,7 @@ def jobs() -> list[Job]:
         Job("train on the store", ("train", config), ("run/weights",), ("store.h5",), ("other.h5",)),
         Job("train from its folder", ("train", "{root}/run"), ("run/weights",), ("run/*.yaml",)),
         Job("evaluate", ("evaluate", "{root}/filled"), JUDGED, ("filled/*",), ("filled/*", "judged/*")),
-        Job(
-            "report",
-            ("report", "{root}/judged", "-o", "{root}/page.html"),
-            ("page.html",),
-            ("judged/*",),
-            ("filled/*",),
-        ),
+        Job("report", report, ("page.html",), ("judged/*",), ("filled/*",)),
         Job("refine", ("refine", "{root}/run"), ("run/refined/weights",), ("run/weights/*", "store.h5"), others),
         Job("refine on", ("refine", "{root}/half"), ("half/refined/weights",), (rounds,), (rounds,)),
         Job("acquire", ("acquire", config, "-o", "{root}/new.h5", photos), ("new.h5",), ("photos/*",), foreign=True),
@@ -121,6 +106,7 @@ def import_everything() -> None:
     for module in pkgutil.walk_packages(msm.__path__, "msm."):
         if not module.name.endswith("__main__"):
             import_module(module.name)
+    gc.freeze()  # so that forks do not copy what they only look through
 
 
 # ---- how commands run
