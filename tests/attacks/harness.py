@@ -9,6 +9,7 @@ scans, and what stopped commands keep. An attack spoils a copy of it and runs th
     kill              SIGKILL at a random moment of the command, of two processes to one or both; then the same command
                       again, to its end
     full              no file may grow beyond a random size, as on a full disk; then the same command again without
+    memory            it may take a random size more than it has at its start; then the same command again without
 
     detected    one line that says so, exit code 2; or 3, of several files of others
     harmless    the same results, bit for bit, as without the attack
@@ -27,9 +28,10 @@ import resource
 import signal
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from world import (
     Job,
@@ -47,6 +49,7 @@ from world import (
 )
 
 SAME_AGAIN = 100  # attacks: before more, it is seen that the same command makes the same bits
+KINDS = ("spoilt", "killed", "full disk", "low memory")
 GOOD = ("detected", "harmless", "taken")
 
 
@@ -74,6 +77,13 @@ def with_room(room: int) -> None:
     take_all_rounds()
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+
+def with_memory(room: int) -> None:
+    """A command that may take so many bytes more than it has."""
+    take_all_rounds()
+    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (has + room, has + room))
 
 
 def judged(code: int | None, said: str, *, same: bool, kept: bool, foreign: bool) -> str:
@@ -135,14 +145,22 @@ class Attacks:
 
     def without_room(self, rng: random.Random, job: Job) -> tuple[str, str, str]:
         """The command meets a full disk, and is started again with room."""
+        room = int(10 ** rng.uniform(3.6, 6))  # what is said goes to a file too
+        return f"full, {room} bytes", *self.limited(job, lambda: with_room(room))
+
+    def without_memory(self, rng: random.Random, job: Job) -> tuple[str, str, str]:
+        """The command gets no memory, and is started again with it."""
+        room = int(10 ** rng.uniform(6, 8.5))
+        return f"memory, {room} bytes", *self.limited(job, lambda: with_memory(room))
+
+    def limited(self, job: Job, limit: Callable[[], None]) -> tuple[str, str]:
+        """The command under a limit, then without."""
         fresh(self.world, self.copy)
-        mine, room = others(self.copy), int(10 ** rng.uniform(3.6, 6))  # what is said goes to a file too
-        outcome, said = self.judge(job, *run(self.copy, job, lambda: with_room(room)), mine)
+        mine = others(self.copy)
+        outcome, said = self.judge(job, *run(self.copy, job, limit), mine)
         if outcome in GOOD and (left := leftovers(self.copy)):
-            outcome, said = "left over", ", ".join(left)
-        if outcome in GOOD:
-            outcome, said = self.afterwards(job, mine)
-        return f"full, {room} bytes", outcome, said
+            return "left over", ", ".join(left)
+        return self.afterwards(job, mine) if outcome in GOOD else (outcome, said)
 
     def judge(self, job: Job, code: int | None, said: str, mine: dict[str, str], foreign: bool = False):
         """Outcome of a command, and what it said."""
@@ -159,40 +177,50 @@ class Attacks:
 
 def attacks(world: Path, flips: int, kills: int, seed: int) -> Iterator[tuple[str, str, str, str, str]]:
     """Kind, command, what was done, outcome, and what was said."""
-    rng, made = random.Random(seed), Attacks(world, flips > SAME_AGAIN)
-    readers = [job for job in jobs() if job.reads]
-    for number in range(flips):
-        job = readers[number % len(readers)]
-        yield "spoilt", job.name, *made.spoilt(rng, job)
-    for kind, attack in (("killed", made.killed), ("full disk", made.without_room)):
-        for number in range(kills):
-            job = jobs()[number % len(jobs())]
-            yield kind, job.name, *attack(rng, job)
+    made = Attacks(world, flips > SAME_AGAIN)
+    ways = {
+        "spoilt": made.spoilt,
+        "killed": made.killed,
+        "full disk": made.without_room,
+        "low memory": made.without_memory,
+    }
+    rngs = {kind: random.Random(f"{kind} {seed}") for kind in KINDS}
+    totals = {kind: flips if kind == "spoilt" else kills for kind in KINDS}
+    plan = sorted((n / total, kind, n) for kind, total in totals.items() for n in range(total))  # a bit of each
+    for _, kind, number in plan:
+        job = jobs()[number % len(jobs())]
+        yield kind, job.name, *ways[kind](rngs[kind], job)
 
 
 def count(out: Path | None, flips: int, kills: int, seed: int) -> dict[str, object]:
-    """Make the attacks; the counts of their outcomes, in all and by command, and each bad one."""
+    """Make the attacks; the counts of their outcomes, in all and by command, and each bad one.
+
+    They are written now and then: a run that is stopped has made so many.
+    """
     import_everything()
-    outcomes: dict[str, Counter[str]] = {kind: Counter() for kind in ("spoilt", "killed", "full disk")}
-    commands: dict[str, Counter[str]] = defaultdict(Counter)
-    bad, began = [], time.monotonic()
+    record: dict[str, Any] = {
+        "seed": seed,
+        "attacks": 0,
+        **{kind: Counter() for kind in KINDS},
+        "commands": {},
+        "bad": [],
+    }
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as root:
         made, world = Path(root) / "world", Path(root) / "kept"
         make_world(made)
         made.rename(world)
-        for number, (kind, name, done, outcome, said) in enumerate(attacks(world, flips, kills, seed), 1):
-            outcomes[kind][outcome] += 1
-            commands[name][outcome] += 1
+        for kind, name, done, outcome, said in attacks(world, flips, kills, seed):
+            record["attacks"] += 1
+            record[kind][outcome] += 1
+            record["commands"].setdefault(name, Counter())[outcome] += 1
             if outcome not in GOOD:
-                bad.append({"command": name, "attack": done, "outcome": outcome, "said": said[-2000:]})
+                record["bad"].append({"command": name, "attack": done, "outcome": outcome, "said": said[-2000:]})
                 print(f"{name}, {done}: {outcome}", flush=True)
-            if number % 20 == 0:
-                print(f"{number} attacks, {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
-    counts = {kind: dict(sorted(found.items())) for kind, found in outcomes.items()}
-    by_command = {name: dict(sorted(found.items())) for name, found in commands.items()}
-    record = {"seed": seed, "attacks": flips + 2 * kills, **counts, "commands": by_command, "bad": bad}
-    if out is not None:
-        out.write_text(json.dumps(record, indent=1) + "\n")
+            if record["attacks"] % 20 == 0 or record["attacks"] == flips + 3 * kills:
+                print(f"{record['attacks']} attacks, {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
+                if out is not None:
+                    out.write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 

@@ -8,6 +8,11 @@ import sys
 
 from ..errors import one_line
 
+NOT_HELD = (  # what PyTorch says of memory that does not suffice
+    *(" out of memory.", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"),
+    *("CUDNN_STATUS_NOT_SUPPORTED.", "PT_DEVMEM Allocation failed"),
+)
+NOT_LOADED = "failed to map segment"  # the loader's words, of a library that memory does not hold
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -32,18 +37,21 @@ def most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def shortage(error: Exception) -> str | None:
-    """What the machine lacked, and what to do, in one line; None if it was something else."""
-    if isinstance(error, RuntimeError) and "new thread" in str(error):
+def shortage(error: BaseException) -> str | None:
+    """What the machine lacked, and what to do, in one line; None if it was something else, that caused it too."""
+    text, reason = str(error), None
+    if isinstance(error, RuntimeError) and "new thread" in text:
         return "the machine starts no more threads; allow more processes and memory (ulimit -u, ulimit -v)"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
-        reason = one_line(str(error))[:200] or "no reason given"
+    if isinstance(error, ImportError) and NOT_LOADED in text:
+        reason = text.splitlines()[-1]  # NumPy has much to say before
+    elif out_of_memory(error):
+        reason = one_line(text)[:200] or "no reason given"
+    if reason:
         return f"memory does not suffice ({reason}); allow more (ulimit -v), or work on less at a time"
-    return None
+    return None if error.__cause__ is None else shortage(error.__cause__)
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether the memory of the device, or of the machine, did not suffice."""
-    from accelerate.utils.memory import should_reduce_batch_size  # takes seconds to import
-
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+    of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in NOT_HELD)
+    return of_torch or isinstance(error, MemoryError)
