@@ -16,7 +16,7 @@ scans, and what stopped commands keep. An attack spoils a copy of it and runs th
     taken       other results, of a file of others that was spoilt: nobody knows what was in it
     silent      exit code 0, and other results
     traceback   anything else that ends a command
-    hang        no end within three minutes
+    hang        no end within ten minutes
     lost        a file that is not msm's is gone or changed
     left over   half-written files, or a lock, lie about at the end
 """

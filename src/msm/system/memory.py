@@ -1,4 +1,4 @@
-"""Memory: freed pages that stay at hand, and the errors that say that it does not suffice."""
+"""Memory: freed pages that stay at hand, and the errors that say that it, or another process, is not there."""
 
 import ctypes
 import os
@@ -13,6 +13,7 @@ NOT_HELD = (  # what PyTorch says of memory that does not suffice
     *("CUDNN_STATUS_NOT_SUPPORTED.", "PT_DEVMEM Allocation failed"),
 )
 NOT_LOADED = "failed to map segment"  # the loader's words, of a library that memory does not hold
+PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "NCCL error", "Broken pipe")  # torch.distributed
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -44,10 +45,14 @@ def shortage(error: BaseException) -> str | None:
         return "the machine starts no more threads; allow more processes and memory (ulimit -u, ulimit -v)"
     if isinstance(error, ImportError) and NOT_LOADED in text:
         reason = text.splitlines()[-1]  # NumPy has much to say before
+    elif isinstance(error, SystemError) and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        reason = f"of Python: {one_line(text)}"  # it has not looked whether it got what it asked for
     elif out_of_memory(error):
         reason = one_line(text)[:200] or "no reason given"
     if reason:
         return f"memory does not suffice ({reason}); allow more (ulimit -v), or work on less at a time"
+    if isinstance(error, RuntimeError) and any(words in text for words in PEER_LOST) and "RANK" in os.environ:
+        return "another process of this run ended; what it said tells why"
     return None if error.__cause__ is None else shortage(error.__cause__)
 
 
