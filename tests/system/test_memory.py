@@ -74,8 +74,14 @@ def test_python_itself_fails_without_memory(monkeypatch):
     assert "memory does not suffice (of Python: " in shortage(error)
 
 
-def test_a_process_whose_peer_is_gone_says_so(monkeypatch):
-    error = RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:24995. GLHF!")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:24995. GLHF!"),
+        torch.distributed.DistNetworkError("Failed to recv, got 0 bytes. Connection was likely closed."),
+    ],
+)
+def test_a_process_whose_peer_is_gone_says_so(monkeypatch, error):
     assert shortage(error) is None
     monkeypatch.setenv("RANK", "1")
     assert shortage(error) == "another process of this run ended; what it said tells why"

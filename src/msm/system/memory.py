@@ -13,7 +13,12 @@ NOT_HELD = (  # what PyTorch says of memory that does not suffice
     *("CUDNN_STATUS_NOT_SUPPORTED.", "PT_DEVMEM Allocation failed"),
 )
 NOT_LOADED = "failed to map segment"  # the loader's words, of a library that memory does not hold
-PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "NCCL error", "Broken pipe")  # torch.distributed
+PEER_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "NCCL error",
+    "Broken pipe",
+)  # as gloo and NCCL say it
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -51,7 +56,8 @@ def shortage(error: BaseException) -> str | None:
         reason = one_line(text)[:200] or "no reason given"
     if reason:
         return f"memory does not suffice ({reason}); allow more (ulimit -v), or work on less at a time"
-    if isinstance(error, RuntimeError) and any(words in text for words in PEER_LOST) and "RANK" in os.environ:
+    between = any(kind.__name__ == "DistError" for kind in type(error).__mro__)  # torch.distributed's
+    if "RANK" in os.environ and (between or (isinstance(error, RuntimeError) and any(w in text for w in PEER_LOST))):
         return "another process of this run ended; what it said tells why"
     return None if error.__cause__ is None else shortage(error.__cause__)
 
