@@ -67,11 +67,14 @@ def test_what_memory_does_not_hold_is_told_from_its_cause(error):
     assert shortage(ImportError("no module named x")) is None and shortage(RuntimeError("x")) is None
 
 
-def test_python_itself_fails_without_memory(monkeypatch):
-    error = caused_by(SystemError("error return without exception set"))
+@pytest.mark.parametrize(
+    "error",
+    [caused_by(SystemError("error return without exception set")), RuntimeError("could not create a primitive")],
+)
+def test_under_a_limit_python_and_onednn_fail_for_want_of_memory(monkeypatch, error):
     assert shortage(error) is None
     monkeypatch.setattr(resource, "getrlimit", lambda which: (2**30, 2**30))
-    assert "memory does not suffice (of Python: " in shortage(error)
+    assert "memory does not suffice (" in shortage(error)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ NOT_HELD = (  # what PyTorch says of memory that does not suffice
     *(" out of memory.", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"),
     *("CUDNN_STATUS_NOT_SUPPORTED.", "PT_DEVMEM Allocation failed"),
 )
+NOT_MADE = "could not create a "  # oneDNN's words, of a primitive or a memory object
 NOT_LOADED = "failed to map segment"  # the loader's words, of a library that memory does not hold
 PEER_LOST = (
     "Connection closed by peer",
@@ -50,8 +51,6 @@ def shortage(error: BaseException) -> str | None:
         return "the machine starts no more threads; allow more processes and memory (ulimit -u, ulimit -v)"
     if isinstance(error, ImportError) and NOT_LOADED in text:
         reason = text.splitlines()[-1]  # NumPy has much to say before
-    elif isinstance(error, SystemError) and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        reason = f"of Python: {one_line(text)}"  # it has not looked whether it got what it asked for
     elif out_of_memory(error):
         reason = one_line(text)[:200] or "no reason given"
     if reason:
@@ -64,5 +63,7 @@ def shortage(error: BaseException) -> str | None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the memory of the device, or of the machine, did not suffice."""
-    of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in NOT_HELD)
-    return of_torch or isinstance(error, MemoryError)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in NOT_HELD)):
+        return True
+    limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY  # by ulimit -v
+    return limited and (isinstance(error, SystemError) or str(error).startswith(NOT_MADE))
