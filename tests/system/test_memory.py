@@ -48,6 +48,7 @@ def test_errors_of_memory():
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**55)
     assert out_of_memory(error.value) and out_of_memory(MemoryError())
+    assert out_of_memory(RuntimeError("unable to mmap 743108 bytes from file <a>: Cannot allocate memory (12)"))
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."))
     assert not out_of_memory(RuntimeError("The size of tensor a (3) must match"))
 

@@ -8,7 +8,8 @@ import sys
 
 from ..errors import one_line
 
-NOT_HELD = (  # what PyTorch says of memory that does not suffice
+NOT_HELD = (  # what PyTorch says of memory that does not suffice, and the system (ENOMEM)
+    "Cannot allocate memory",
     *(" out of memory.", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"),
     *("CUDNN_STATUS_NOT_SUPPORTED.", "PT_DEVMEM Allocation failed"),
 )
