@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from msm.data.store import MeasurementStore
+from msm.data.store import MeasurementStore, _digest
 
 COUNT = 10**5
 
@@ -27,6 +27,7 @@ def large(tmp_path_factory):
         file.create_dataset("mask", data=np.ones(shape, bool), chunks=(1, 1, 4, 4), fletcher32=True)
         file.create_dataset("noise_std", data=np.zeros(COUNT, np.float32), chunks=(1024,), fletcher32=True)
         file.create_dataset("name", data=[f"item{i}" for i in range(COUNT)], dtype=h5py.string_dtype(), chunks=(1024,))
+        file.attrs["sha256"] = _digest(file)
     return path
 
 

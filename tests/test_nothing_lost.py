@@ -213,6 +213,14 @@ def test_results_of_runs_are_no_data(tmp_path):
     assert raw_files([tmp_path / "photos"]) == [tmp_path / "photos" / "b.npy"]
 
 
+@pytest.mark.parametrize("option", [["-o", "~/a.h5"], ["--output=~/a.h5"]])
+def test_a_tilde_that_the_shell_leaves_is_the_home_folder(tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert msm("acquire", write_config(tmp_path, **PHOTOS), *option) == 0
+    assert (tmp_path / "home" / "a.h5").is_file() and not (tmp_path / "~").exists()
+
+
 def test_long_names_have_room_for_what_follows():
     long = ["x" * 250 + end for end in ("a", "b")]
     short = file_names([*long, "é" * 120 + ".png"])

@@ -1,9 +1,11 @@
 """What SECURITY.md promises and no other test shows: nothing in a file runs, leads elsewhere or claims memory."""
 
 import ast
+import copy
 import os
 import subprocess
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -20,12 +22,15 @@ import msm
 from msm.data.decode import Rules
 from msm.data.images import load_image
 from msm.data.store import MeasurementStore
-from msm.errors import DataError, TrainingError
+from msm.errors import DataError, MsmError, TrainingError
+from msm.network.stored import read_tensors
 from msm.output.files import read_arrays
 from msm.raw.readers import read_scans
+from msm.raw.readers.given_maps import MAPS
 from msm.report.svg import Series, chart
 from msm.sample.kept_batches import Parts
 from msm.system.manifest import seal
+from msm.system.packed import refuse_packed
 
 SOURCE = Path(msm.__file__).parent
 
@@ -88,6 +93,67 @@ def test_code_in_an_array_of_k_space_is_not_run(tmp_path):
     with pytest.raises(DataError, match="Python objects"):
         list(read_scans(tmp_path / "a.npy"))
     assert not (tmp_path / "ran").exists()
+
+
+def pack(path):
+    """The archive anew, its entries deflated: zeros take a thousandth of their size then."""
+    with zipfile.ZipFile(path) as plain:
+        entries = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+
+
+def read_kept(path):
+    Parts(path.parent, "0")._tensors(range(1), path.read_bytes())
+
+
+def read_optimizer(path):
+    run = path.parent / "run"
+    trainer(write_store(path.parent / "store.h5"), run, images=16).run()
+    (folder,) = (run / "checkpoints").iterdir()
+    path.rename(folder / "optimizer.pt")
+    (folder / "SHA256SUMS").unlink()
+    seal(folder)
+    trainer(path.parent / "store.h5", run).run()
+
+
+PACKED = {
+    "weights.pt": (read_tensors, "unpacks to 4e.07 bytes"),
+    "kept.pt": (read_kept, "unpacks to 4e.07 bytes"),
+    "optimizer.pt": (read_optimizer, "all 1 checkpoints are damaged"),
+    "gallery.npz": (lambda path: read_arrays(path, "make it again"), "unpacks to 4e.07 bytes"),
+    "maps.npz": (MAPS[".npz"], "unpacks to 4e.07 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_what_unpacks_to_far_more_than_the_file_is_refused(tmp_path, name):
+    path, zeros = tmp_path / name, np.zeros(10**7, np.float32)
+    if path.suffix == ".pt":
+        torch.save({"a": torch.from_numpy(zeros)}, path)
+    else:
+        np.savez(path, maps=zeros)
+    refuse_packed(path, name)
+    pack(path)
+    read, message = PACKED[name]
+    with pytest.raises(MsmError, match=message) as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_entries_of_an_archive_that_are_one_are_refused(tmp_path):
+    """A table of contents that names the same bytes a hundred times."""
+    np.savez(tmp_path / "a.npz", maps=np.zeros(10**4, np.float32))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        entry = archive.infolist()[0]
+        for number in range(99):
+            again = copy.copy(entry)
+            again.filename = f"{number}.npy"
+            archive.filelist.append(again)
+        archive._didModify = True
+    with pytest.raises(DataError, match=r"unpacks to 4.01e.06 bytes, the file holds"):
+        refuse_packed(tmp_path / "a.npz", "a.npz")
 
 
 def test_a_program_named_a_photo_is_not_run(tmp_path, monkeypatch):

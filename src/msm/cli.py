@@ -3,10 +3,12 @@
 Heavy libraries are imported inside the commands, so that `msm --help` answers at once.
 """
 
+import re
 import shlex
 import signal
 import sys
 import webbrowser
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -335,7 +337,8 @@ def import_weights(
 def main() -> None:
     """Run the command; a mistake the user can mend ends in one line and exit code 2."""
     debug = "--debug" in sys.argv
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    home = partial(re.sub, r"^(--\w+=)?~(?=/)", lambda found: f"{found[1] or ''}{Path.home()}")  # the shell left it
+    arguments = [home(a) for a in sys.argv[1:] if a != "--debug"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # half-written files are removed
     keep_memory()
     try:

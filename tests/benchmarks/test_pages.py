@@ -8,6 +8,7 @@ from statistics import mean
 from msm.evaluate.held_out import LIMITS, words_of
 
 ROOT = Path(__file__).parents[2]
+OUTCOMES = ("detected", "harmless", "taken", "silent", "traceback", "hang", "lost", "left over")
 sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
 
 from held_out import limits as verdict_limits  # noqa: E402
@@ -115,6 +116,15 @@ def test_kills():
         and found["same_bytes"]
         and "two rounds of `msm refine` 20 times" in page("docs/how-to/processes.md")
     )
+
+
+def test_attacks():
+    found, text = record("attacks"), " ".join(page("SECURITY.md").split())
+    kinds = [f"{sum(found[kind].values())} {kind}" for kind in ("spoilt", "killed", "full disk", "low memory")]
+    assert f"{found['attacks']} attacks ({', '.join(kinds)})" in text
+    outcomes = [sum(each.get(name, 0) for each in found["commands"].values()) for name in OUTCOMES]
+    assert ", ".join(f"{count} {name}" for count, name in zip(outcomes, OUTCOMES)) in text
+    assert sum(outcomes) == found["attacks"] and len(found["bad"]) == sum(outcomes[3:])
 
 
 def test_verdicts_without_truth():

@@ -13,11 +13,13 @@ from msm.config.build import make_denoiser, make_masks, make_sampler
 from msm.config.load import load_config
 from msm.data.samples import brain_slices, portrait
 from msm.data_step import Proximal
+from msm.errors import DataError
 from msm.evaluate.metrics import psnr
 from msm.evaluate.records import score, summary
+from msm.measurement import Measurement
 from msm.network import ADMNetwork
 from msm.output.figures import Column, displayable, error_map, spread, write_comparison, write_picture
-from msm.sample.draw import posterior_samples, prior_samples
+from msm.sample.draw import posterior_samples, prior_samples, samples_of
 from msm.sample.observe import coil_maps, observe
 from msm.sampling import reconstruct
 from msm.system.processes import shared_out
@@ -119,6 +121,62 @@ def test_scores_and_their_summary():
     assert all(same[name].startswith("* ") and not shifted[name].startswith("*") for name in list(same)[1:])
     assert len(shifted["NMSE ↓"]) == len(same["NMSE ↓"]) - 2 == 9  # so many that the smaller one can be read
     assert all(record.plain and record.published for record in records)
+
+
+def test_what_ends_one_process_ends_all(monkeypatch):
+    """The others would wait for its results."""
+    told = []
+
+    def failing(numbers):
+        raise DataError("here")
+
+    monkeypatch.setattr("msm.system.processes.gather_object", lambda done: told.extend(done) or done)
+    with pytest.raises(DataError, match="here"):
+        shared_out(4, 2, failing)
+    assert len(told) == 1  # they are told
+    monkeypatch.setattr("msm.system.processes.gather_object", lambda done: [*done, (1, DataError("elsewhere"))])
+    with pytest.raises(DataError, match="elsewhere"):
+        shared_out(4, 2, list)
+
+
+def draw_posterior(denoiser, config, items, keep):
+    return posterior_samples(denoiser, items, config, keep=keep)
+
+
+def draw_prior(denoiser, config, items, keep):
+    settings = config.sample.model_copy(update={"count": 6})
+    return prior_samples(denoiser, config.data, settings, coil_maps(items), keep=keep)
+
+
+def draw_of_one(denoiser, config, items, keep):
+    seen = observe(items[:1], config.inverse_problem, config.data)
+    measured = Measurement(seen.y, seen.operator.mask, items[0].maps[None])
+    return samples_of(denoiser, measured, seeds=range(6), sampler=make_sampler(config.sample), batch_size=4, keep=keep)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 300.0])
+@pytest.mark.parametrize("samples", [draw_posterior, draw_prior, draw_of_one])
+def test_samples_are_looked_through_before_they_are_kept(tmp_path, capsys, samples, value):
+    """Batch by batch; of values far out one warning, of what is no number an error."""
+    denoiser, config = denoiser_and_config(tmp_path, MRI)
+    denoiser.network.weight.data.fill_(value)
+    kept = []
+
+    def keep(draw, reused):
+        def drawn(numbers):
+            result = draw(numbers)
+            kept.append((len(numbers), capsys.readouterr().err.count("where 1 is the range")))
+            return result
+
+        return drawn
+
+    if value == 300:
+        samples(denoiser, config, brain_slices(16, 3)[:3], keep)
+        assert kept == [(4, 1), (2, 0)]
+    else:
+        with pytest.raises(DataError, match="values that are not finite"):
+            samples(denoiser, config, brain_slices(16, 3)[:3], keep)
+        assert not kept
 
 
 def test_work_is_shared_out_in_batches():

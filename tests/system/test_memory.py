@@ -2,11 +2,14 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
+from runs import PHOTOS, write_config
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,7 +19,7 @@ from msm.denoiser import EDM, Epsilon, Sense
 from msm.masks import VariableDensityMasks
 from msm.operators import Problem, Undersampling
 from msm.sampling import Sampler
-from msm.system.memory import out_of_memory
+from msm.system.memory import out_of_memory, shortage
 
 PAGE_FAULTS = """
 import resource, torch
@@ -45,8 +48,60 @@ def test_errors_of_memory():
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**55)
     assert out_of_memory(error.value) and out_of_memory(MemoryError())
+    assert out_of_memory(RuntimeError("unable to mmap 743108 bytes from file <a>: Cannot allocate memory (12)"))
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."))
     assert not out_of_memory(RuntimeError("The size of tensor a (3) must match"))
+
+
+def caused_by(cause):
+    error = RuntimeError("Failed to import diffusers")
+    error.__cause__ = cause
+    return error
+
+
+NOT_LOADED = ImportError("IMPORTANT\n\nOriginal error was: libopenblas.so: failed to map segment from shared object")
+
+
+@pytest.mark.parametrize("error", [NOT_LOADED, caused_by(NOT_LOADED), caused_by(MemoryError("of an array"))])
+def test_what_memory_does_not_hold_is_told_from_its_cause(error):
+    assert "memory does not suffice (" in shortage(error) and "\n" not in shortage(error)
+    assert shortage(ImportError("no module named x")) is None and shortage(RuntimeError("x")) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [caused_by(SystemError("error return without exception set")), RuntimeError("could not create a primitive")],
+)
+def test_under_a_limit_python_and_onednn_fail_for_want_of_memory(monkeypatch, error):
+    assert shortage(error) is None
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (2**30, 2**30))
+    assert "memory does not suffice (" in shortage(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:24995. GLHF!"),
+        torch.distributed.DistNetworkError("Failed to recv, got 0 bytes. Connection was likely closed."),
+    ],
+)
+def test_a_process_whose_peer_is_gone_says_so(monkeypatch, error):
+    assert shortage(error) is None
+    monkeypatch.setenv("RANK", "1")
+    assert shortage(error) == "another process of this run ended; what it said tells why"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+@pytest.mark.parametrize("command", ["train", "acquire", "sample"])
+def test_libraries_that_memory_does_not_hold_are_one_line(command, tmp_path):
+    """ulimit -v of 250 MB, which PyTorch alone does not fit into."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (250 * 2**20,) * 2)
+    words = [sys.executable, "-m", "msm", command, write_config(tmp_path, **PHOTOS)]
+    words += ["-o", str(tmp_path / "a.h5")] if command == "acquire" else []
+    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=limit, timeout=120)
+    assert done.returncode == 2 and "memory does not suffice" in done.stderr and done.stderr.count("\n") == 1, (
+        done.stderr
+    )
 
 
 class ScalarReads(TorchDispatchMode):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import DataError, is_damage
 from ..system.files import write_text
 from ..system.manifest import check, read_json, replacing
+from ..system.packed import refuse_packed
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -114,6 +115,7 @@ def read_tensors(path: Path) -> dict[Any, Any]:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
             raise DataError(f"{path}: damaged, or not a safetensors file; copy or make it again") from error
+    refuse_packed(path, str(path))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile pickle may raise anything

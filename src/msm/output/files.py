@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import DataError, is_damage
 from ..system.files import whole
 from ..system.manifest import check
+from ..system.packed import refuse_packed
 
 
 def write_array(path: Path, array: Tensor) -> None:
@@ -35,11 +36,12 @@ def read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"{path}: missing; {remedy}")
     check(path, remedy)
+    refuse_packed(path, str(path))
     try:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
             return {"array": found} if isinstance(found, np.ndarray) else dict(found)
     except (ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as error:
-        if isinstance(error, OSError) and not is_damage(error):
+        if not is_damage(error):
             raise
         raise DataError(f"{path}: damaged ({error}); {remedy}") from error

@@ -15,7 +15,7 @@ from ..operators import Problem, Undersampling
 from ..sampling import Sampler, reconstruct
 from ..system.files import whole
 from ..system.processes import processes, shared_out
-from .draw import finite
+from .draw import looking
 from .kept_batches import Parts
 
 
@@ -56,6 +56,7 @@ def complete(
         parts: keeps what was drawn until the file is complete.
         advance: told how many sampler steps were done, a step of each image counting one.
     """
+    look = looking()
 
     def draw(numbers: range) -> Tensor:
         items = [n // samples for n in numbers]
@@ -68,7 +69,7 @@ def complete(
             data_step=data_step,
             callback=lambda *_: advance(len(numbers)),
         )
-        return finite(problem.transform.adjoint(z).cpu())
+        return look(problem.transform.adjoint(z).cpu())
 
     drawn = parts.keep(draw, lambda numbers: advance(len(numbers) * sampler.steps))
 

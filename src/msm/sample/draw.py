@@ -1,5 +1,6 @@
 """Samplers on data: posterior samples of observed test images, and new images (SPEC §5, §6)."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,6 +100,7 @@ def _drawn(
 ) -> tuple[Tensor, Tensor]:
     """Inputs and samples of `count` items, from the problem of those with certain numbers, which may repeat."""
     repeats, sampler, data_step = settings.samples, make_sampler(settings), make_data_step(settings.data_step)
+    look = looking()
 
     def draw(batch: range) -> tuple[Tensor, Tensor]:
         seen = pose([n // repeats for n in batch])
@@ -106,29 +108,34 @@ def _drawn(
         z = reconstruct(
             denoiser, seen, seeds=seeds, sampler=sampler, data_step=data_step, callback=lambda *_: advance(len(batch))
         )
-        return seen.input.cpu(), finite(seen.transform.adjoint(z).cpu())
+        return seen.input.cpu(), look(seen.transform.adjoint(z).cpu())
 
     drawn = keep(draw, lambda batch: advance(len(batch) * settings.steps))
     inputs, samples = zip(*shared_out(count * repeats, settings.batch_size, drawn))
-    return torch.cat(inputs)[::repeats], _plausible(torch.cat(samples)).unflatten(0, (count, repeats))
+    return torch.cat(inputs)[::repeats], torch.cat(samples).unflatten(0, (count, repeats))
 
 
-def finite(images: Tensor) -> Tensor:
-    """Images as they are, on the CPU; looked through once a batch, and not in every step.
+def looking() -> Callable[[Tensor], Tensor]:
+    """Look through the images of a run, batch by batch on the CPU and not in every step, before they are kept.
 
-    Raises:
-        DataError: values are not finite.
+    Returns:
+        a function that gives the images of a batch as they are; it warns, once, of values that no trained network
+        gives, and raises a DataError if some are not finite.
     """
-    if not images.isfinite().all():
-        raise DataError(f"sampling gave values that are not finite; {NOT_TRAINED}")
-    return images
+    told = False
 
+    def look(images: Tensor) -> Tensor:
+        nonlocal told
+        largest = images.abs().max().item()  # NaN if one is
+        if not math.isfinite(largest):
+            raise DataError(f"sampling gave values that are not finite; {NOT_TRAINED}")
+        if largest > FARTHEST and not told:
+            text = f"sampling gave values of up to {largest:.3g}, where 1 is the range; {NOT_TRAINED}"
+            warn(text, by_every_process=True)
+            told = True
+        return images
 
-def _plausible(images: Tensor) -> Tensor:
-    """All images as they are; warns of values that no trained network gives."""
-    if (largest := images.abs().max().item()) > FARTHEST:
-        warn(f"sampling gave values of up to {largest:.3g}, where 1 is the range; {NOT_TRAINED}")
-    return images
+    return look
 
 
 def samples_of(
@@ -158,19 +165,19 @@ def samples_of(
         (len(seeds), C, H, W), on the CPU.
 
     Raises:
-        DataError: on every process, if values are not finite.
+        DataError: values are not finite.
     """
-    given = measurement.to(denoiser.schedule.device)
+    given, look = measurement.to(denoiser.schedule.device), looking()
 
     def draw(numbers: range) -> Tensor:
         repeated = completion(given, len(numbers))
         chosen = [seeds[n] for n in numbers]
         told: Callback = lambda *_: advance(len(numbers))  # noqa: E731
         z = reconstruct(denoiser, repeated, seeds=chosen, sampler=sampler, data_step=data_step, callback=told)
-        return given.transform.adjoint(z).cpu()
+        return look(given.transform.adjoint(z).cpu())
 
     drawn = keep(draw, lambda numbers: advance(len(numbers) * sampler.steps))
-    return _plausible(finite(torch.cat(shared_out(len(seeds), batch_size, drawn))))  # every process sees it
+    return torch.cat(shared_out(len(seeds), batch_size, drawn))
 
 
 def prior_samples(
@@ -191,7 +198,7 @@ def prior_samples(
         advance: as in `posterior_samples`.
         keep: as in `posterior_samples`.
     """
-    device, sampler = denoiser.schedule.device, make_sampler(settings)
+    device, sampler, look = denoiser.schedule.device, make_sampler(settings), looking()
     shape = (data.channels if maps is None else maps.shape[1], data.image_size, data.image_size)
 
     def draw(batch: range) -> Tensor:
@@ -202,7 +209,7 @@ def prior_samples(
         z = generate(
             denoiser, shape, seeds=seeds, transform=transform, sampler=sampler, callback=lambda *_: advance(len(batch))
         )
-        return finite(transform.adjoint(z).cpu())
+        return look(transform.adjoint(z).cpu())
 
     drawn = keep(draw, lambda batch: advance(len(batch) * settings.steps))
-    return _plausible(torch.cat(shared_out(settings.count, settings.batch_size, drawn)))
+    return torch.cat(shared_out(settings.count, settings.batch_size, drawn))

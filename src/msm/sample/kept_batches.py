@@ -15,6 +15,7 @@ import torch
 
 from ..errors import DataError, is_damage
 from ..system.files import whole
+from ..system.packed import refuse_packed
 
 Result = TypeVar("Result")
 Work = Callable[[range], Result]
@@ -79,8 +80,10 @@ class Parts:
         return self._tensors(numbers, content)
 
     def _tensors(self, numbers: range, content: bytes) -> Any:
+        source = io.BytesIO(content)
+        refuse_packed(source, str(self._path(numbers)))
         try:
-            return torch.load(io.BytesIO(content), weights_only=True)
+            return torch.load(source, weights_only=True)
         except Exception as error:  # a pickle that somebody else put there may raise anything
             if not is_damage(error):
                 raise

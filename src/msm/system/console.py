@@ -40,9 +40,9 @@ def note(text: str) -> None:
         print(printable(f"msm: note: {text}"), file=sys.stderr)
 
 
-def warn(text: str) -> None:
-    """Print what a user should look into, on standard error."""
-    if _is_first():
+def warn(text: str, *, by_every_process: bool = False) -> None:
+    """Print what a user should look into, on standard error; by every process if one of the others may alone know."""
+    if by_every_process or _is_first():
         print(printable(f"msm: warning: {text}"), file=sys.stderr)
 
 

@@ -37,8 +37,10 @@ def whole(path: Path) -> Iterator[Path]:
         put(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # NumPy's has no number either
-            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            if error.errno is None:  # NumPy's
+                raise OSError(errno.ENOSPC, f"not written whole, as on a full disk ({error})", str(path)) from error
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""Memory: freed pages that stay at hand, and the errors that say that it does not suffice."""
+"""Memory: freed pages that stay at hand, and the errors that say that it, or another process, is not there."""
 
 import ctypes
 import os
@@ -8,6 +8,19 @@ import sys
 
 from ..errors import one_line
 
+NOT_HELD = (  # what PyTorch says of memory that does not suffice, and the system (ENOMEM)
+    "Cannot allocate memory",
+    *(" out of memory.", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"),
+    *("CUDNN_STATUS_NOT_SUPPORTED.", "PT_DEVMEM Allocation failed"),
+)
+NOT_MADE = "could not create a "  # oneDNN's words, of a primitive or a memory object
+NOT_LOADED = "failed to map segment"  # the loader's words, of a library that memory does not hold
+PEER_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "NCCL error",
+    "Broken pipe",
+)  # as gloo and NCCL say it
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -32,18 +45,26 @@ def most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def shortage(error: Exception) -> str | None:
-    """What the machine lacked, and what to do, in one line; None if it was something else."""
-    if isinstance(error, RuntimeError) and "new thread" in str(error):
+def shortage(error: BaseException) -> str | None:
+    """What the machine lacked, and what to do, in one line; None if it was something else, that caused it too."""
+    text, reason = str(error), None
+    if isinstance(error, RuntimeError) and "new thread" in text:
         return "the machine starts no more threads; allow more processes and memory (ulimit -u, ulimit -v)"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
-        reason = one_line(str(error))[:200] or "no reason given"
+    if isinstance(error, ImportError) and NOT_LOADED in text:
+        reason = text.splitlines()[-1]  # NumPy has much to say before
+    elif out_of_memory(error):
+        reason = one_line(text)[:200] or "no reason given"
+    if reason:
         return f"memory does not suffice ({reason}); allow more (ulimit -v), or work on less at a time"
-    return None
+    between = any(kind.__name__ == "DistError" for kind in type(error).__mro__)  # torch.distributed's
+    if "RANK" in os.environ and (between or (isinstance(error, RuntimeError) and any(w in text for w in PEER_LOST))):
+        return "another process of this run ended; what it said tells why"
+    return None if error.__cause__ is None else shortage(error.__cause__)
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether the memory of the device, or of the machine, did not suffice."""
-    from accelerate.utils.memory import should_reduce_batch_size  # takes seconds to import
-
-    return isinstance(error, MemoryError) or should_reduce_batch_size(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in NOT_HELD)):
+        return True
+    limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY  # by ulimit -v
+    return limited and (isinstance(error, SystemError) or str(error).startswith(NOT_MADE))

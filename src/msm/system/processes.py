@@ -4,13 +4,13 @@ import atexit
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MsmError
 from .console import Cost, note, warn
 from .memory import most_memory, out_of_memory
 
@@ -76,14 +76,24 @@ def shared_out(total: int, size: int, work: Callable[[range], Result]) -> list[R
 
     Raises:
         ConfigError: if memory does not suffice for a single number.
+        MsmError: what work on a batch raised, on every process: the others would wait for its result.
     """
     state = processes()
     groups = [range(start, min(start + size, total)) for start in range(0, total, size)]
-    done, fitting = [], size
+    done: list[tuple[int, Any]] = []  # results of a batch, or the error that ended it
+    fitting = size
     for n in range(state.process_index, len(groups), state.num_processes):
-        results, fitting = _in_parts(groups[n], fitting, work)
+        try:
+            results, fitting = _in_parts(groups[n], fitting, work)
+        except MsmError as error:
+            done.append((n, error))
+            break
         done.append((n, results))
-    return [result for _, results in sorted(gather_object(done), key=lambda pair: pair[0]) for result in results]
+    everything = sorted(gather_object(done), key=lambda pair: pair[0])
+    for _, found in everything:
+        if isinstance(found, MsmError):
+            raise found
+    return [result for _, results in everything for result in results]
 
 
 def _in_parts(numbers: range, size: int, work: Callable[[range], Result]) -> tuple[list[Result], int]:

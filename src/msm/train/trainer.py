@@ -25,6 +25,7 @@ from ..losses import noiseless_loss
 from ..network import StoredNetwork
 from ..system.console import progress, say, warn
 from ..system.memory import out_of_memory
+from ..system.packed import refuse_packed
 from ..system.processes import cost_of, processes, usable
 from ..system.signals import Stop, Stopped, deaf, stop_asked
 from .batches import Batch, TrainingItems, held_out, validation_count
@@ -287,6 +288,7 @@ class Trainer:
                 state = self.checkpoints.read_state(folder)
                 check(state.get("identity", {}), self.identity, f"{folder}: holds a run", ELSEWHERE)
                 average, weights = self.network.read(folder / "average"), self.network.read(folder / "network")
+                refuse_packed(folder / "optimizer.pt", "optimizer.pt")
                 optimizer = torch.load(folder / "optimizer.pt", weights_only=True, map_location="cpu")
             except ConfigError:
                 raise

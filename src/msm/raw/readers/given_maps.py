@@ -8,15 +8,15 @@
 What is measured need not hold a calibration region then.
 """
 
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ...data.hdf5 import LARGEST_PACKING, refuse_claim
+from ...data.hdf5 import LARGEST_CLAIM
 from ...errors import DataError, MsmError, is_damage
+from ...system.packed import refuse_packed
 from ..coil_maps import unit
 from ..scan import Scan
 from .bart import BART_SLICES, bart_array
@@ -82,9 +82,7 @@ def with_maps(scans: Iterator[Scan], scan_file: Path, maps: Path) -> Iterator[Sc
 
 
 def _npz(path: Path) -> np.ndarray:
-    with zipfile.ZipFile(path) as packed:
-        for entry in packed.infolist():
-            refuse_claim(f"{path}: {entry.filename}", entry.file_size, entry.compress_size, LARGEST_PACKING)
+    refuse_packed(path, str(path), LARGEST_CLAIM)
     with np.load(path, allow_pickle=False) as arrays:
         name = next((name for name in NAMES if name in arrays.files), arrays.files[0] if len(arrays.files) == 1 else "")
         if not name:
