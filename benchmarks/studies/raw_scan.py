@@ -3,6 +3,7 @@
     python benchmarks/studies/raw_scan.py choose FILE OUT --weights FOLDER --samples 4
     python benchmarks/studies/raw_scan.py held-out FILE OUT --weights FOLDER --step S --likelihood-weight W
     python benchmarks/studies/raw_scan.py retrospective FILE... OUT --weights FOLDER --acceleration 2 4
+    python benchmarks/studies/raw_scan.py evaluated RUN OUT
     python benchmarks/studies/raw_scan.py phase FILE... OUT
 
 FOLDER holds a training on brain slices (scan/brain_2d_R8), or bundled:scan. OUT.json and OUT_NAME.png are
@@ -18,6 +19,9 @@ likelihood weights W.
 
 retrospective: fully sampled scans of one coil. Columns are left out (a centre of 8 % is kept) and the full scan's own
 image is the reference: convention plain, of magnitudes on the reference's scale.
+
+evaluated: what `msm evaluate` found of RUN, a run of `msm sample` on one scan: how its mean predicts held-out points,
+and how sure of it the samples were.
 
 phase: what share of the power of an image (L1-wavelet of the scan) the phase of its low frequencies leaves in the
 imaginary part, for several widths of the low-pass filter: what diffusion.phase_width and phase_residual should be.
@@ -42,6 +46,7 @@ from msm.config.build import make_denoiser
 from msm.config.load import load_config
 from msm.evaluate.classical import cg_sense, l1_wavelet, total_variation
 from msm.evaluate.metrics import image_metrics
+from msm.evaluate.records import read_evaluation, read_records
 from msm.measurement import Measurement
 from msm.mri_prior import ImagePrior
 from msm.output.figures import Column, error_map, spread, write_comparison
@@ -237,6 +242,19 @@ def undersampled(options, file: Path, acceleration: float) -> None:
     write_comparison(picture(options, f"{file.stem}_R{acceleration:g}"), name, [""], columns)
 
 
+def evaluated(options) -> None:
+    """Put what `msm evaluate` found of the mean of a run's samples into the record."""
+    (run,) = options.files
+    (verdict,) = read_evaluation(run).verdicts
+    (record,) = (r for r in read_records(run) if r.kind == "mean")
+    p = record.prediction
+    assert p is not None and p.dispersion is not None and p.covered is not None
+    told = {"error": p.error, "against_tv": p.against_tv, "dispersion": p.dispersion, "covered": p.covered}
+    found = {name: [round(value, 4) for value in (e.value, *e.bounds)] for name, e in told.items()}
+    facts = {"words": verdict.words, "entries": verdict.entries, "nominal": round(p.nominal, 4)}
+    save(options, f"{verdict.image}, msm evaluate", {**facts, **found})
+
+
 def phase(options) -> None:
     """Share of the power in the imaginary part, against the width of the phase's low-pass filter."""
     for file in options.files:
@@ -272,20 +290,20 @@ def save(options, name: str, record: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["held-out", "choose", "retrospective", "phase"])
+    parser.add_argument("what", choices=["held-out", "choose", "retrospective", "evaluated", "phase"])
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--weights", type=Path, help="all but phase: the trained model")
+    parser.add_argument("--weights", type=Path, help="all but evaluated and phase: the trained model")
     parser.add_argument("--acceleration", type=float, nargs="+", default=[2, 4])
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--step", choices=STEPS, default="draw")
     parser.add_argument("--likelihood-weight", type=float, default=1)
     parser.add_argument("--batch-size", type=int, default=2)
     options = parser.parse_args()
-    if options.what != "phase" and options.weights is None:
+    if options.what not in ("evaluated", "phase") and options.weights is None:
         parser.error(f"{options.what} needs --weights")
-    commands = {"held-out": held_out, "choose": choose, "retrospective": retrospective, "phase": phase}
-    commands[options.what](options)
+    commands = {"held-out": held_out, "choose": choose, "retrospective": retrospective}
+    (commands | {"evaluated": evaluated, "phase": phase})[options.what](options)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,17 @@ def test_held_out_points_of_the_scan():
         row = [short(each[label], 4) for each in tried.values()]
         assert f"| {label} | {' | '.join(row)} |" in text
     assert scan["MSM, mean of 8"]["step"] == "proximal"
+    judged = found["brain_8ch_R8:0, msm evaluate"]
+    dispersion, covered = judged["dispersion"], [round(100 * share) for share in judged["covered"]]
+    told = (
+        f"is {short(dispersion[0], 2)} ({short(dispersion[1], 2)} to {dispersion[2]:.2f}) of what the samples announce"
+    )
+    words = " ".join(text.split())
+    assert told in words and f"says *{judged['words']}*" in words
+    assert (
+        f"{100 * judged['nominal']:.0f} % interval of 8 samples held {covered[0]} % ({covered[1]} to {covered[2]})"
+        in words
+    )
     for name, label in (("head_sagittal_1ch_full", "head"), ("knee_1ch_full", "knee")):
         for r in (2, 4):
             of_scan = found[f"{name}, R = {r}"]
