@@ -147,9 +147,11 @@ def _command(words: tuple[str, ...], log: Path, prepare: Callable[[], None], env
 
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:  # on a full disk, too: the fork must not go on as its parent, and remove the world
+            os._exit(code)
 
 
 def ended(children: list[int], patience: float, victims: list[int] | None = None) -> int | None:

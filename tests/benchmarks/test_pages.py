@@ -175,8 +175,22 @@ def test_tutorials_take_minutes():
         assert f"*Takes {found['cpu_seconds']} seconds of one core " in page(f"docs/tutorials/{name}.md"), name
 
 
+def test_what_the_readme_says_of_intervals():
+    from posterior_draws import held
+
+    text = " ".join(page("README.md").split())
+    of_slices = held(record("posterior_draws")["brain-4"]["128 px, refined draw 60x1 log measured"])
+    eighty, ninety = (round(100 * of_slices[level].value) for level in (0.8, 0.9))
+    assert f"their 80 and 90 % intervals hold {eighty} and {ninety} % of these slices at R = 4" in text
+    of_scan = record("raw_scan")["brain_8ch_R8:0, msm evaluate"]
+    nominal, covered = (round(100 * share) for share in (of_scan["nominal"], of_scan["covered"][0]))
+    assert f"the {nominal} % interval {covered} % of values kept from it" in text
+    found = record("held_out")
+    trusted = {group: sum(words_of(scan) == "trust" for scan in found[group].values()) for group in ("like", "unlike")}
+    assert f"trusted {trusted['like']} of 20" in text and f"warned of {20 - trusted['unlike']} of 20" in text
+
+
 def test_draws():
-    sys.path.insert(0, str(ROOT / "benchmarks/studies"))
     from posterior_draws import row
 
     text = page("docs/studies/draws.md")
