@@ -1,9 +1,12 @@
 """Tables of the README and the studies, against the records that they were made of."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from statistics import mean
+
+import pytest
 
 from msm.evaluate.held_out import LIMITS, words_of
 
@@ -170,9 +173,26 @@ def test_the_tutorial_of_old_photos():
 
 
 def test_tutorials_take_minutes():
-    for name, found in record("tutorials").items():
-        assert found["cpu_seconds"] <= 300  # on one core
-        assert f"*Takes {found['cpu_seconds']} seconds of one core " in page(f"docs/tutorials/{name}.md"), name
+    found = record("tutorials")
+    assert found.keys() == {file.stem for file in (ROOT / "docs/tutorials").glob("*.md")}
+    for name, each in found.items():
+        assert each["cpu_seconds"] <= 300  # on one core
+        assert f"*Takes {each['cpu_seconds']} seconds of one core " in page(f"docs/tutorials/{name}.md"), name
+        assert re.search(rf"\(tutorials/{name}\.md\) \|.*\| {each['cpu_seconds']} \|", page("docs/README.md")), name
+
+
+@pytest.mark.parametrize("name", ["photos", "refine", "is_it_right"])
+def test_numbers_of_tutorials(name):
+    """PSNR of the model and of the classical method, coverage, verdicts."""
+    text = " ".join(page(f"docs/tutorials/{name}.md").split())
+    for run, found in record("tutorials")[name].items():
+        for method, number in found.items() if run.startswith("runs/") else ():
+            if method.startswith(("MSM", "biharmonic")) and name != "is_it_right":
+                assert f"{number:.1f}" in text, f"{run}, {method}"
+            elif method.endswith("%"):
+                assert f"{method} interval" in text and f"{number} %" in text, f"{run}, {method}"
+            elif method == "verdict":
+                assert all(f"{run}: {line}" in text for line in number), run
 
 
 def test_draws():
