@@ -191,11 +191,14 @@ def test_scores_of_tutorials(name):
 
 
 def test_coverage_and_verdicts_of_the_tutorial():
-    found, text = record("tutorials")["is_it_right"], page("docs/tutorials/is_it_right.md")
+    found, text = record("tutorials")["is_it_right"], " ".join(page("docs/tutorials/is_it_right.md").split())
+    drawn, fitted = found["runs/drawn"], found["runs/fitted"]
     for level in ("75 %", "50 %", "25 %"):
-        assert f"| {level} | {found['runs/drawn'][level]} % | {found['runs/fitted'][level]} % |" in text
+        assert f"| {level} | {drawn[level]} % | {fitted[level]} % |" in text
+    assert f"one has {fitted['MSM, one sample']} dB of PSNR, one of the drawn {drawn['MSM, one sample']}." in text
+    assert f"{fitted['MSM, mean of 7']} against {drawn['MSM, mean of 7']} dB" in text
     for run in ("runs/head", "runs/coins"):
-        assert all(f"    {run}: {line}\n" in text for line in found[run]["verdict"])
+        assert all(f"{run}: {line}" in text for line in found[run]["verdict"])
 
 
 def test_draws():
