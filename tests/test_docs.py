@@ -96,13 +96,13 @@ def test_python_blocks_run(page, folder):
 SMALL = {
     "train": ["train.images=16", "train.warmup_images=0", "train.checkpoint_images=16"],
     "refine": ["refine.images=16", "refine.steps=2"],
-    "sample": ["sample.steps=2"],
+    "sample": ["sample.steps=2", "sample.count=2"],
 }
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=name)
 def test_tutorials_run(tmp_path, monkeypatch, page):
-    """Word by word, with less training and fewer steps: Python prints what the page says, its pictures are made."""
+    """Word by word, with less training, fewer steps and images: Python prints what the page says, its pictures are made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Standing, "worse_than", lambda self, before: None)  # so little training makes no model better
     given = []
