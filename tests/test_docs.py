@@ -102,7 +102,7 @@ SMALL = {
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=name)
 def test_tutorials_run(tmp_path, monkeypatch, page):
-    """Word by word, with less training, fewer steps and images: Python prints what the page says, its pictures are made."""
+    """Word by word, with less training, steps and images: Python prints what the page says, its pictures are made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Standing, "worse_than", lambda self, before: None)  # so little training makes no model better
     given = []
