@@ -5,8 +5,8 @@
 The house was rebuilt without changing a number. The record was written anew for two repairs: coil maps in PyTorch (only
 raw/… differs), and the data step's normal map in one dimension (slices/best, by 5e-7 of its largest value).
 
-On the kind of machine it was written on the bits are compared, elsewhere (other processors, other PyTorch, other Python,
-which takes another NumPy) the values.
+On the kind of machine it was written on the bits are compared, elsewhere (other processors, other PyTorch, other
+Python, which takes another NumPy) the values.
 """
 
 import json
