@@ -27,6 +27,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS, *(ROOT / "benchmarks").glob("*.md"), 
 SOURCES = sorted(file for folder in ("src", "benchmarks") for file in (ROOT / folder).rglob("*.py"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$\n?", re.DOTALL | re.MULTILINE)
 BUDGET = 60  # seconds of CPU time that the blocks of a page may take
+OF_TUTORIALS = 90  # that those of a tutorial may take with its commands: one evaluates four runs
 
 
 def name(page: Path) -> str:
@@ -96,13 +97,13 @@ def test_python_blocks_run(page, folder):
 SMALL = {
     "train": ["train.images=16", "train.warmup_images=0", "train.checkpoint_images=16"],
     "refine": ["refine.images=16", "refine.steps=2"],
-    "sample": ["sample.steps=2", "sample.count=2"],
+    "sample": ["sample.steps=2"],
 }
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=name)
 def test_tutorials_run(tmp_path, monkeypatch, page):
-    """Word by word, with less training, steps and images: Python prints what the page says, its pictures are made."""
+    """Word by word, with less training and fewer steps: Python prints what the page says, its pictures are made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Standing, "worse_than", lambda self, before: None)  # so little training makes no model better
     given = []
@@ -113,7 +114,7 @@ def test_tutorials_run(tmp_path, monkeypatch, page):
 
     started = time.process_time()
     run_tutorial(page, command)
-    assert time.process_time() - started < BUDGET
+    assert time.process_time() - started < OF_TUTORIALS
     text = page.read_text()
     assert len(given) == len(re.findall(r"^ +msm ", text, re.MULTILINE))
     for named in re.findall(r"`(runs/[\w/.]+)`", text):
