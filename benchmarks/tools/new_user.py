@@ -5,7 +5,7 @@
 In a folder of its own the checkout's last commit is cloned and `make demo` run, as the README says; then its commands
 for a raw file, with SCAN; then training and refinement of 200 of PHOTOS by the settings of the tutorials. Seconds by
 the clock and of CPU time of each command, and how many processes wanted a core at its end, go to
-docs/studies/results/new_user.json.
+new_user.json among the results of the studies.
 """
 
 import argparse
