@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import pages  # noqa: E402
 
-RECORD = ROOT / "docs/studies/results/new_user.json"
+RECORD = ROOT / "docs" / "studies" / "results" / "new_user.json"
 NUMBER = 200  # of photos
 REFINE = "msm refine runs/photos refine.rounds=1 refine.images=4000"
 
