@@ -100,10 +100,13 @@ def test_the_metadata(built):
     (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     about = Parser().parsestr(archive.read(name).decode())
     assert about["License-Expression"] == "MIT" and about["Requires-Python"] == ">=3.10"
+    shown = about.get_payload()
+    assert about["Description-Content-Type"] == "text/markdown" and shown.startswith("# msm\n")
+    assert "](https://arxiv.org" in shown and not re.findall(r"\]\((?!https:).*?\)", shown)  # no link to a file
     said = about.get_all("Classifier")
     assert {"Typing :: Typed", "Operating System :: POSIX :: Linux", "Intended Audience :: Science/Research"} <= {*said}
     versions = [line.rpartition(" ")[2] for line in said if re.search(r":: 3\.\d+$", line)]
-    assert versions == ["3.10", "3.11", "3.12", "3.13"]
+    assert versions == ["3.10", "3.11", "3.12", "3.13"]  # those tested
     assert f"{sys.version_info[0]}.{sys.version_info[1]}" in versions
 
 
@@ -145,7 +148,7 @@ def test_extras_that_errors_name_install_what_is_missing():
 
 def complete(*words: str, **more) -> list[str]:
     """What bash is told of the last word."""
-    asked = {"_MSM_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    asked = {"_MSM_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
     return call(sys.executable, "-m", "msm", env=os.environ | asked).split()
 
 
@@ -155,6 +158,9 @@ def test_completion(tmp_path):
     assert complete("msm", "sample", "demo/faces", "--fo") == ["--force"]
     assert complete("msm", "train", "demo/") == ["demo/brain", "demo/faces"]
     assert complete("msm", "configs", "bundled:brain_") == ["bundled:brain_refined"]
+    assert complete("msm", "sample", "bundled", ":", "faces_") == ["faces_refined"]  # words as bash takes them apart
+    assert complete("msm", "configs", "bundled", ":")[:2] == ["brain", "brain_refined"]
+    assert complete("msm", "sample", "bundled", ":", "brain", "--fo") == ["--force"]
     assert complete("msm", "train", "no") == complete("msm", "report", "ru") == []
     home = os.environ | {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     said = call(sys.executable, "-m", "msm", "--install-completion", "bash", env=home)

@@ -5,7 +5,8 @@
 The house was rebuilt without changing a number. The record was written anew for two repairs: coil maps in PyTorch (only
 raw/… differs), and the data step's normal map in one dimension (slices/best, by 5e-7 of its largest value).
 
-On the kind of machine it was written on the bits are compared, elsewhere (other processors, other PyTorch) the values.
+On the kind of machine it was written on the bits are compared, elsewhere (other processors, other PyTorch, other
+Python, which takes another NumPy) the values.
 """
 
 import json
@@ -144,7 +145,9 @@ def machine():
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability(), "model": model}
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"torch": torch.__version__, "capability": capability, "model": model, "python": python}
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
     python benchmarks/tools/tutorials.py [photos scan …]
 
 Each runs in a folder of its own, on one thread. Its pictures go to docs/tutorials/images, no larger than 150 kB; CPU
-seconds of each command, and the mean PSNR of each method of the runs that it evaluates, to
+seconds of each command, and of the runs that it evaluates the mean PSNR of each method, coverage and verdict, to
 docs/studies/results/tutorials.json.
 """
 
@@ -19,7 +19,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from PIL import Image
 
-from msm.evaluate.records import read_records
+from msm.evaluate.calibration import intervals
+from msm.evaluate.held_out import in_words
+from msm.evaluate.records import read_evaluation, read_records
 from msm.system.files import write_text
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -54,8 +56,20 @@ def take(page: Path) -> dict[str, object]:
         for record in read_records(file.parent):
             if record.plain is not None:
                 scores.setdefault(record.method, []).append(record.plain.psnr)
-        found[str(file.parent)] = {method: round(sum(each) / len(each), 1) for method, each in scores.items()}
+        found[str(file.parent)] = {
+            **{method: round(sum(each) / len(each), 1) for method, each in scores.items()},
+            **certainty(file.parent),
+        }
     return found
+
+
+def certainty(run: Path) -> dict[str, object]:
+    """How often the intervals of a run's samples held the truth, in %, by what was due; of a scan, what is said."""
+    if verdicts := read_evaluation(run).verdicts:
+        return {"verdict": in_words(verdicts)}
+    ranks = [record.ranks for record in read_records(run) if record.kind == "mean" and record.ranks]
+    levels = intervals([sum(each) for each in zip(*ranks)]) if ranks else []
+    return {f"{100 * level.expected:.0f} %": round(100 * level.observed) for level in levels}
 
 
 def keep(made: Path, kept: Path) -> None:

@@ -3,6 +3,7 @@
 Heavy libraries are imported inside the commands, so that `msm --help` answers at once.
 """
 
+import os
 import re
 import shlex
 import signal
@@ -18,7 +19,7 @@ import typer
 from .errors import OF_THE_MACHINE, ConfigError, MsmError, one_line
 from .system.console import fail, say
 from .system.memory import keep_memory, shortage
-from .system.places import bundled_configs, bundled_models, config_file, is_config, purpose
+from .system.places import BUNDLED, bundled_configs, bundled_models, config_file, is_config, purpose
 from .system.signals import EXIT_CODE
 
 app = typer.Typer(
@@ -26,12 +27,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+AFTER_COLON = "_MSM_AFTER_COLON"  # set while a shell completes what follows `bundled:`
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # click's, which newer versions of Typer carry inside
 
 
 def names_of_the_package(begun: str) -> list[str]:
     """Completions of a config's name that is begun; none of nothing, where a shell shows the files that are there."""
+    if os.environ.get(AFTER_COLON):
+        return [name.removeprefix(BUNDLED) for name in bundled_models()]
     return [name for name in (*bundled_configs(), *bundled_models()) if begun and name.startswith(begun)]
+
+
+def expect_colons_of_bash() -> None:
+    """Where bash asks for `bundled`, `:` and `fa`, which it takes for three words, leave the last to be completed."""
+    words = os.environ.get("COMP_WORDS", "").split("\n")[: int(os.environ.get("COMP_CWORD", 0)) + 1]
+    before, name, begun = "\n".join(words).rpartition(f"\n{BUNDLED.replace(':', '')}\n:")
+    if name and begun.count("\n") < 2:
+        asked = f"{before}\n{begun.strip()}"
+        os.environ |= {AFTER_COLON: "yes", "COMP_WORDS": asked, "COMP_CWORD": str(asked.count("\n"))}
 
 
 ConfigFile = Annotated[
@@ -341,6 +354,7 @@ def main() -> None:
     arguments = [home(a) for a in sys.argv[1:] if a != "--debug"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # half-written files are removed
     keep_memory()
+    expect_colons_of_bash()
     try:
         code = app(args=arguments or ["--help"], prog_name="msm", standalone_mode=False)
     except UsageError as error:

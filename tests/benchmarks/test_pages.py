@@ -1,9 +1,12 @@
 """Tables of the README and the studies, against the records that they were made of."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from statistics import mean
+
+import pytest
 
 from msm.evaluate.held_out import LIMITS, words_of
 
@@ -170,9 +173,32 @@ def test_the_tutorial_of_old_photos():
 
 
 def test_tutorials_take_minutes():
-    for name, found in record("tutorials").items():
-        assert found["cpu_seconds"] <= 300  # on one core
-        assert f"*Takes {found['cpu_seconds']} seconds of one core " in page(f"docs/tutorials/{name}.md"), name
+    found = record("tutorials")
+    assert found.keys() == {file.stem for file in (ROOT / "docs/tutorials").glob("*.md")}
+    for name, each in found.items():
+        assert each["cpu_seconds"] <= 300  # on one core
+        assert f"*Takes {each['cpu_seconds']} seconds of one core " in page(f"docs/tutorials/{name}.md"), name
+        assert re.search(rf"\(tutorials/{name}\.md\) \|.*\| {each['cpu_seconds']} \|", page("docs/README.md")), name
+
+
+@pytest.mark.parametrize("name", ["photos", "refine"])
+def test_scores_of_tutorials(name):
+    text = page(f"docs/tutorials/{name}.md")
+    runs = [found for run, found in record("tutorials")[name].items() if run.startswith("runs/")]
+    assert runs
+    for method, psnr in ((method, psnr) for found in runs for method, psnr in found.items()):
+        assert method == "input" or "%" in method or f"{psnr:.1f}" in text, method
+
+
+def test_coverage_and_verdicts_of_the_tutorial():
+    found, text = record("tutorials")["is_it_right"], " ".join(page("docs/tutorials/is_it_right.md").split())
+    drawn, fitted = found["runs/drawn"], found["runs/fitted"]
+    for level in ("75 %", "50 %", "25 %"):
+        assert f"| {level} | {drawn[level]} % | {fitted[level]} % |" in text
+    assert f"one has {fitted['MSM, one sample']} dB of PSNR, one of the drawn {drawn['MSM, one sample']}." in text
+    assert f"{fitted['MSM, mean of 7']} against {drawn['MSM, mean of 7']} dB" in text
+    for run in ("runs/head", "runs/coins"):
+        assert all(f"{run}: {line}" in text for line in found[run]["verdict"])
 
 
 def test_what_the_readme_says_of_intervals():
