@@ -3,17 +3,36 @@
 CHECKPOINTS/000000500/   files of the trainer, state.json with the step, and SHA256SUMS
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import DataError
 from ..system.files import whole_folder
 from ..system.manifest import check_seal, seal
 
 STATE_FILE = "state.json"
+NOT_WRITTEN = "inline_container"  # PyTorch's words, of an archive that is shorter than what was written
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write an optimiser's state.
+
+    Raises:
+        OSError: if there is no room; PyTorch has an error of its own for it, if a large tensor found none.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if NOT_WRITTEN not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, f"not written whole, as on a full disk ({error})", str(path)) from error
 
 
 class Checkpoints:
