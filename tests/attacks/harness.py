@@ -175,7 +175,7 @@ class Attacks:
         return outcome, said
 
 
-def attacks(world: Path, flips: int, kills: int, seed: int) -> Iterator[tuple[str, str, str, str, str]]:
+def attacks(world: Path, flips: int, kills: int, starved: int, seed: int) -> Iterator[tuple[str, str, str, str, str]]:
     """Kind, command, what was done, outcome, and what was said."""
     made = Attacks(world, flips > SAME_AGAIN)
     # Two processes get their memory: without it PyTorch's store of addresses ends them, in C++ where nothing is caught.
@@ -186,7 +186,7 @@ def attacks(world: Path, flips: int, kills: int, seed: int) -> Iterator[tuple[st
         "low memory": made.without_memory,
     }
     rngs = {kind: random.Random(f"{kind} {seed}") for kind in KINDS}
-    totals = {kind: flips if kind == "spoilt" else kills for kind in KINDS}
+    totals = {"spoilt": flips, "killed": kills, "full disk": kills, "low memory": starved}
     plan = sorted((n / total, kind, n) for kind, total in totals.items() for n in range(total))  # a bit of each
     for _, kind, number in plan:
         able = [job for job in jobs() if kind != "low memory" or job.processes == 1]
@@ -194,7 +194,7 @@ def attacks(world: Path, flips: int, kills: int, seed: int) -> Iterator[tuple[st
         yield kind, job.name, *ways[kind](rngs[kind], job)
 
 
-def count(out: Path | None, flips: int, kills: int, seed: int) -> dict[str, object]:
+def count(out: Path | None, flips: int, kills: int, starved: int, seed: int) -> dict[str, object]:
     """Make the attacks; the counts of their outcomes, in all and by command, and each bad one.
 
     They are written now and then: a run that is stopped has made so many.
@@ -212,14 +212,14 @@ def count(out: Path | None, flips: int, kills: int, seed: int) -> dict[str, obje
         made, world = Path(root) / "world", Path(root) / "kept"
         make_world(made)
         made.rename(world)
-        for kind, name, done, outcome, said in attacks(world, flips, kills, seed):
+        for kind, name, done, outcome, said in attacks(world, flips, kills, starved, seed):
             record["attacks"] += 1
             record[kind][outcome] += 1
             record["commands"].setdefault(name, Counter())[outcome] += 1
             if outcome not in GOOD:
                 record["bad"].append({"command": name, "attack": done, "outcome": outcome, "said": said[-2000:]})
                 print(f"{name}, {done}: {outcome}", flush=True)
-            if record["attacks"] % 20 == 0 or record["attacks"] == flips + 3 * kills:
+            if record["attacks"] % 20 == 0 or record["attacks"] == flips + 2 * kills + starved:
                 print(f"{record['attacks']} attacks, {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
                 if out is not None:
                     out.write_text(json.dumps(record, indent=1) + "\n")
@@ -230,8 +230,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--flips", type=int, default=1000)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200, help="and as many full disks")
+    parser.add_argument("--starved", type=int, default=200, help="commands under little memory")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    found = count(options.out, options.flips, options.kills, options.seed)
+    found = count(options.out, options.flips, options.kills, options.starved, options.seed)
     print(json.dumps({key: value for key, value in found.items() if key != "bad"}))
