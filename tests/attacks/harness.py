@@ -92,7 +92,8 @@ def judged(code: int | None, said: str, *, same: bool, kept: bool, foreign: bool
         return "lost"
     if code is None:
         return "hang"
-    if "Traceback" in said or code not in (0, 2, 3):
+    ignored = said.count("Exception ignored in")  # Python's note of what ends nothing, with a traceback
+    if said.count("Traceback (most recent call last)") > ignored or code not in (0, 2, 3):
         return "traceback"
     if code == 2 or (code == 3 and foreign):
         lines = [
