@@ -179,7 +179,6 @@ class Attacks:
 def attacks(world: Path, flips: int, kills: int, starved: int, seed: int) -> Iterator[tuple[str, str, str, str, str]]:
     """Kind, command, what was done, outcome, and what was said."""
     made = Attacks(world, flips > SAME_AGAIN)
-    # Two processes get their memory: without it PyTorch's store of addresses ends them, in C++ where nothing is caught.
     ways = {
         "spoilt": made.spoilt,
         "killed": made.killed,
@@ -190,6 +189,7 @@ def attacks(world: Path, flips: int, kills: int, starved: int, seed: int) -> Ite
     totals = {"spoilt": flips, "killed": kills, "full disk": kills, "low memory": starved}
     plan = sorted((n / total, kind, n) for kind, total in totals.items() for n in range(total))  # a bit of each
     for _, kind, number in plan:
+        # Two processes get their memory: else PyTorch's store of addresses ends them, in C++ where nothing is caught.
         able = [job for job in jobs() if kind != "low memory" or job.processes == 1]
         job = able[number % len(able)]
         yield kind, job.name, *ways[kind](rngs[kind], job)

@@ -207,7 +207,9 @@ def test_what_the_readme_says_of_intervals():
     text = " ".join(page("README.md").split())
     of_slices = held(record("posterior_draws")["brain-4"]["128 px, refined draw 60x1 log measured"])
     eighty, ninety = (round(100 * of_slices[level].value) for level in (0.8, 0.9))
-    assert f"their 80 and 90 % intervals hold {eighty} and {ninety} % of these slices at R = 4" in text
+    assert (
+        f"how wrong they are: 80 and 90 % intervals hold {eighty} and {ninety} % of 12 of these slices at R = 4" in text
+    )
     of_scan = record("raw_scan")["brain_8ch_R8:0, msm evaluate"]
     nominal, covered = (round(100 * share) for share in (of_scan["nominal"], of_scan["covered"][0]))
     assert f"the {nominal} % interval {covered} % of values kept from it" in text

@@ -23,7 +23,7 @@ from msm.measurement import Measurement
 from msm.network import ADMNetwork, adapt
 from msm.schedule import VPSchedule
 from msm.train.batches import flip
-from msm.train.checkpoints import save_state
+from msm.train.checkpoints import save_optimizer
 from msm.train.trainer import Trainer
 from msm.transforms import MultiCoil
 
@@ -353,14 +353,14 @@ def test_averaged_targets_come_from_the_running_average(noisy_store, tmp_path):
 def test_a_disk_that_is_full_in_the_middle_of_an_archive_is_told_as_one(tmp_path):
     """PyTorch says of it that a position was not expected."""
     path, state = tmp_path / "optimizer.pt", {"moments": torch.zeros(30_000)}
-    save_state(state, path)
+    save_optimizer(state, path)
     room = path.stat().st_size // 2
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
         with pytest.raises(OSError) as said:
-            save_state(state, path)
+            save_optimizer(state, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert said.value.errno in (errno.ENOSPC, errno.EFBIG)

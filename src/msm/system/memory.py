@@ -8,19 +8,14 @@ import sys
 
 from ..errors import one_line
 
-NOT_HELD = (  # what PyTorch says of memory that does not suffice, and the system (ENOMEM)
+NOT_HELD = (  # as accelerate's should_reduce_batch_size, which takes memory to import; and the system's ENOMEM
     "Cannot allocate memory",
     *(" out of memory.", "MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"),
     *("CUDNN_STATUS_NOT_SUPPORTED.", "PT_DEVMEM Allocation failed"),
 )
 NOT_MADE = "could not create a "  # oneDNN's words, of a primitive or a memory object
 NOT_LOADED = "failed to map segment"  # the loader's words, of a library that memory does not hold
-PEER_LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "NCCL error",
-    "Broken pipe",
-)  # as gloo and NCCL say it
+PEER_LOST = ("Connection closed by peer", "Connection reset by peer", "NCCL error", "Broken pipe")  # gloo, NCCL
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 

@@ -20,7 +20,7 @@ STATE_FILE = "state.json"
 NOT_WRITTEN = "inline_container"  # PyTorch's words, of an archive that is shorter than what was written
 
 
-def save_state(state: dict[str, Any], path: Path) -> None:
+def save_optimizer(state: dict[str, Any], path: Path) -> None:
     """Write an optimiser's state.
 
     Raises:

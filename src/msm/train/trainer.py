@@ -29,7 +29,7 @@ from ..system.packed import refuse_packed
 from ..system.processes import cost_of, processes, usable
 from ..system.signals import Stop, Stopped, deaf, stop_asked
 from .batches import Batch, TrainingItems, held_out, validation_count
-from .checkpoints import Checkpoints, save_state
+from .checkpoints import Checkpoints, save_optimizer
 from .log import Log
 
 LOG_EVERY = 50  # steps
@@ -252,7 +252,7 @@ class Trainer:
 
             def fill(folder: Path) -> dict[str, object]:
                 self.network.write(folder / "network")
-                save_state(self.optimizer.state_dict(), folder / "optimizer.pt")
+                save_optimizer(self.optimizer.state_dict(), folder / "optimizer.pt")
                 self.ema.copy_to(self.network.parameters())
                 self.network.write(folder / "average")
                 averaged.save(self.folder / "weights")  # first: a run killed now trains up to here again
