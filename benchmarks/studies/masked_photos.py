@@ -2,16 +2,18 @@
 
     python benchmarks/studies/masked_photos.py prepare PHOTOS FOLDER
     python benchmarks/studies/masked_photos.py train FOLDER
+    python benchmarks/studies/masked_photos.py refine FOLDER
     python benchmarks/studies/masked_photos.py fill FOLDER
     python benchmarks/studies/masked_photos.py judge FOLDER OUT.json
 
 `prepare` takes pixels away from the photos of a folder, by the alpha channel of PNG files: of 300 photos 40 % of the
 boxes of a 4 × 4 grid, of 100 others irregular scratches; the first 35 by name are held out, and are written with boxes
 and with scratches. What is hidden gets grey noise; a second copy of all files hides black instead. `train` trains on
-the 400, at 64 px, and trains two short runs more, on the first and on the second copy. `fill` fills in the held-out
-photos, four samples of each. `judge` compares what is in the holes with the photos as they were, brought to 64 px by
-`msm acquire` too, beside biharmonic interpolation: PSNR over the hidden pixels of each photo, the mean over photos and
-paired differences with 95 % intervals; and the two copies, bit by bit. It writes JSON, and a PNG beside it.
+the 400, at 64 px, and trains two short runs more, on the first and on the second copy. `refine` is a round on what they
+show. `fill` fills in the held-out photos with either model, four samples of each. `judge` compares what is in the holes
+with the photos as they were, brought to 64 px by `msm acquire` too, beside biharmonic interpolation: PSNR over the
+hidden pixels of each photo, the mean over photos and paired differences with 95 % intervals; and the two copies, bit by
+bit. It writes JSON, and a PNG beside it.
 """
 
 import argparse
@@ -38,6 +40,7 @@ from msm.system.files import write_text
 
 HELD_OUT, BOXES = 35, 300
 KINDS = ("boxes", "scratches")
+MODELS = {"MSM": "run/weights", "refined": "run/refined/weights"}
 CONFIG = """\
 setting: {save_dir: run, dataset_dir: photos}
 data: {kind: masked, image_size: 64, held_out: 0}
@@ -112,7 +115,7 @@ def prepare(photos: Path, folder: Path) -> None:
 
 
 def train(folder: Path) -> None:
-    seconds = msm("train", "photos.yaml", folder=folder)
+    keep_seconds(folder, "train", msm("train", "photos.yaml", folder=folder))
     short = ("train.images=64", "train.warmup_images=0", "train.checkpoint_images=64")
     for copy in ("photos", "black"):
         msm(
@@ -123,14 +126,24 @@ def train(folder: Path) -> None:
             *short,
             folder=folder,
         )
-    write_text(folder / "seconds.json", json.dumps(round(seconds)))
+
+
+def refine(folder: Path) -> None:
+    keep_seconds(folder, "refine", msm("refine", "run", "refine.rounds=1", "refine.images=6400", folder=folder))
+
+
+def keep_seconds(folder: Path, step: str, seconds: float) -> None:
+    path = folder / "seconds.json"
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    write_text(path, json.dumps(known | {step: round(seconds)}))
 
 
 def fill(folder: Path) -> None:
-    weights = "setting.pretrained_model_dir=run/weights"
     for kind in KINDS:
-        where = (f"setting.dataset_dir=held_out/{kind}", f"setting.save_dir=filled_{kind}", weights)
-        msm("sample", "photos.yaml", *where, "inverse_problem={operator: missing}", folder=folder)
+        for model, weights in MODELS.items():
+            where = (f"setting.dataset_dir=held_out/{kind}", f"setting.save_dir=filled/{kind}/{model}")
+            weights_of = f"setting.pretrained_model_dir={weights}"
+            msm("sample", "photos.yaml", *where, weights_of, "inverse_problem={operator: missing}", folder=folder)
     msm("acquire", "photos.yaml", "-o", "truth.h5", "setting.dataset_dir=truth", folder=folder)
 
 
@@ -142,13 +155,15 @@ def psnr(x_hat: torch.Tensor, truth: torch.Tensor, where: torch.Tensor) -> list[
 
 def judged(folder: Path, kind: str, truth: torch.Tensor) -> tuple[dict[str, object], list[Column]]:
     """Scores of one kind of holes, and what a picture shows."""
-    with np.load(folder / f"filled_{kind}/measured.npz", allow_pickle=False) as kept:
+    with np.load(folder / f"filled/{kind}/MSM/measured.npz", allow_pickle=False) as kept:
         values, mask = torch.from_numpy(kept["values"]), torch.from_numpy(kept["mask"])
-    samples = torch.from_numpy(np.load(folder / f"filled_{kind}/samples.npy"))
     started = time.process_time()
     smooth = biharmonic(values, mask)
     seconds = time.process_time() - started
-    made = {"MSM, mean of 4": samples.mean(1), "MSM, one sample": samples[:, 0], "biharmonic": smooth}
+    made = {"biharmonic": smooth}
+    for model in MODELS:
+        samples = torch.from_numpy(np.load(folder / f"filled/{kind}/{model}/samples.npy"))
+        made |= {f"{model}, mean of 4": samples.mean(1), f"{model}, one sample": samples[:, 0]}
     hole = ~mask
     scores = {name: psnr(x_hat, truth, hole) for name, x_hat in made.items()}
     found: dict[str, object] = {"missing": round(1 - mask.float().mean().item(), 4), "photos": len(truth)}
@@ -160,7 +175,8 @@ def judged(folder: Path, kind: str, truth: torch.Tensor) -> tuple[dict[str, obje
             told["above_biharmonic"] = [round(x, 2) for x in (d.value, *d.bounds)]
         found[name] = told
     deviation = samples.std(1).mean(1, keepdim=True)
-    columns = [Column("measured", values), Column("biharmonic", smooth), Column("MSM, mean of 4", samples.mean(1))]
+    columns = [Column("measured", values)]
+    columns += [Column(name, x_hat) for name, x_hat in made.items() if "one sample" not in name]
     columns += [Column("truth", truth), Column("std. deviation", deviation, is_map=True)]
     return found, columns
 
@@ -183,7 +199,7 @@ def poison(folder: Path) -> dict[str, object]:
 def judge(folder: Path, out: Path) -> None:
     store = MeasurementStore(folder / "truth.h5")
     truth, names = store.batch(range(len(store))).values, store.names(range(len(store)))
-    record: dict[str, object] = {"training_cpu_seconds": json.loads((folder / "seconds.json").read_text())}
+    record: dict[str, object] = {"cpu_seconds": json.loads((folder / "seconds.json").read_text())}
     record["hidden"] = poison(folder)
     rows, shown = [], []
     for kind in KINDS:
@@ -195,15 +211,14 @@ def judge(folder: Path, out: Path) -> None:
     both = [Column(a[0], torch.cat([a[1], b[1]]), is_map=a[2]) for a, b in zip(*shown)]
     write_text(out, json.dumps(record, indent=1) + "\n")
     write_comparison(out.with_suffix(".png"), "Held-out photos, filled in", rows, both)
-    print(json.dumps({k: v for k, v in record.items()}, indent=1)[:3000])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["prepare", "train", "fill", "judge"])
+    steps: dict[str, Callable[..., None]] = {step.__name__: step for step in (prepare, train, refine, fill, judge)}
+    parser.add_argument("step", choices=steps)
     parser.add_argument("paths", type=Path, nargs="+")
     options = parser.parse_args()
-    steps: dict[str, Callable[..., None]] = {"prepare": prepare, "train": train, "fill": fill, "judge": judge}
     steps[options.step](*options.paths)
 
 
