@@ -87,6 +87,9 @@ def test_held_out_points_of_the_scan():
     assert scan["MSM, mean of 8"]["likelihood_weight"] == 4
     row = [short(scan["zero-filled"]["error"]), *(short(scan[name]["error"], 4) for name in methods)]
     assert f"| {' | '.join(row)} |" in text
+    refined = record("raw_scan_refined")["brain_8ch_R8"]
+    one, mean_of_8 = (short(refined[f"MSM, {name}"]["error"], 4) for name in ("one sample", "mean of 8"))
+    assert f"has {one} with one sample and {mean_of_8} with the mean of 8" in text.replace("\n", " ")
     tried = found["brain_8ch_R8, step and likelihood weight on other points"]
     assert f"| | {' | '.join(tried)} |" in text
     for label in ("one sample", "mean of 4"):
