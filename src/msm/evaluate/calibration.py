@@ -28,6 +28,7 @@ from ..transforms import Transform
 
 LEVELS = (0.95, 0.9, 0.8, 0.5)  # that readers ask for
 GROUPS = 5
+MOST = 40  # intervals that are told of at once
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,12 @@ def count_ranks(draws: Iterable[Tensor], truth: Tensor, where: Tensor | None = N
     return steps[:, :-1].cumsum(1).round(decimals=6).abs()  # thirds do not cancel to the last bit
 
 
-def intervals(counts: Sequence[float]) -> list[Coverage]:
-    """Coverage of all central intervals of K samples, the widest first.
+def intervals(counts: Sequence[float], of: Iterable[int] | None = None) -> list[Coverage]:
+    """Coverage of central intervals of K samples, the widest first.
 
     Args:
         counts: how often the truth had each of the ranks 0 … K.
+        of: r of each interval, r-th smallest to r-th largest; None: all.
 
     Raises:
         DataError: if nothing was counted.
@@ -97,7 +99,8 @@ def intervals(counts: Sequence[float]) -> list[Coverage]:
     total, ranks = sum(counts), len(counts)
     if not total > 0:
         raise DataError("no pixels were counted: there is no coverage to speak of")
-    return [Coverage((ranks - 2 * r) / ranks, sum(counts[r : ranks - r]) / total) for r in range(1, (ranks + 1) // 2)]
+    chosen = range(1, (ranks + 1) // 2) if of is None else of
+    return [Coverage((ranks - 2 * r) / ranks, sum(counts[r : ranks - r]) / total) for r in chosen]
 
 
 def central(number: int, levels: Sequence[float] = LEVELS) -> list[int]:
@@ -112,6 +115,12 @@ def central(number: int, levels: Sequence[float] = LEVELS) -> list[int]:
     """
     ranks = range(1, (number + 2) // 2)
     return sorted({min(ranks, key=lambda r: abs((number + 1 - 2 * r) / (number + 1) - p)) for p in levels if ranks})
+
+
+def spaced(number: int, most: int = MOST) -> list[int]:
+    """The r of intervals of K samples, evenly spaced and the widest first, so many at most."""
+    ranks = range(1, (number + 2) // 2)
+    return list(ranks[:: -(-len(ranks) // most) or 1])
 
 
 def spread_and_error(samples: Tensor, truth: Tensor, where: Tensor | None = None) -> list[tuple[float, float]]:

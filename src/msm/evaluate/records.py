@@ -249,8 +249,8 @@ def read_records(folder: Path) -> list[Record]:
     if not path.is_file() or not (folder / EVALUATION).is_file():
         raise DataError(f"{folder}: is not evaluated; run first: msm evaluate {folder}")
     check(path, f"run again: msm evaluate {folder}")
-    lines = enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
-    return [_parse(Record, line, f"{path}, line {n}", folder) for n, line in lines if line.strip()]
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return [_parse(Record, line, f"{path}, line {n}", folder) for n, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_evaluation(folder: Path) -> Evaluation:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..evaluate.bootstrap import Estimate, mean, ratio, root_mean_square
-from ..evaluate.calibration import central, intervals
+from ..evaluate.calibration import central, intervals, spaced
 from ..evaluate.records import Record, Run
 from .charts import line
 from .svg import chart
@@ -22,15 +22,16 @@ def calibration_table(group: Sequence[Run]) -> Table | None:
     parts = group[0].evaluation.parts or ()
     rows, said = [], []
     for label, records in _ranked(group):
-        found = [list(coverage(records, of)) for of in (_all, _measured, _unmeasured)[: 1 + len(parts)]]
         number = len(records[0].ranks or ()) - 1
-        for r in central(number):
-            level = found[0][r - 1][0]
-            shares = [_percent(levels[r - 1][1]) if levels else Cell("–") for levels in found]
+        chosen = central(number)
+        found = [list(coverage(records, of, chosen)) for of in (_all, _measured, _unmeasured)[: 1 + len(parts)]]
+        for n, r in enumerate(chosen):
+            level = found[0][n][0]
+            shares = [_percent(levels[n][1]) if levels else Cell("–") for levels in found]
             rows.append(
                 Row(f"{exact(level)} interval", [Cell(exact(level)), *shares], f"{label}, {_from_to(r, number)}")
             )
-        said.append(verdict(label, *found[0][central(number)[0] - 1], len(records)))
+        said.append(verdict(label, *found[0][0], len(records)))
     heads = ["Should hold", "Holds the truth", *(f"Of {part}" for part in parts)]
     note = (
         f"Counted over {group[0].evaluation.pixels}; below each share its 95 % interval over the "
@@ -75,7 +76,7 @@ def charts(group: Sequence[Run]) -> list[tuple[str, str]]:
 
 def calibration_chart(group: Sequence[Run]) -> str | None:
     """Observed against expected coverage, with intervals over images; None without several samples a measurement."""
-    lines = [line(label, list(coverage(records, _all))) for label, records in _ranked(group)]
+    lines = [line(label, list(coverage(records, _all, _spaced(records)))) for label, records in _ranked(group)]
     title = "Calibration: observed against expected coverage; on the dotted diagonal all is well"
     return chart(title, "expected coverage", "observed coverage", lines, diagonal=1.0) if lines else None
 
@@ -85,7 +86,7 @@ def parts_chart(group: Sequence[Run]) -> str | None:
     names, lines = group[0].evaluation.parts or (), []
     for label, records in _ranked(group):
         for name, of in zip(names, (_measured, _unmeasured)):
-            if points := list(coverage(records, of)):
+            if points := list(coverage(records, of, _spaced(records))):
                 lines.append(line(f"{label}: {name}" if len(group) > 1 else name, points))
     title = "Calibration inside and outside of what was measured; on the dotted diagonal all is well"
     return chart(title, "expected coverage", "observed coverage", lines, diagonal=1.0) if lines else None
@@ -112,15 +113,17 @@ def spread_chart(group: Sequence[Run]) -> str | None:
     return chart(title, "announced error", "actual error", lines, diagonal=top) if lines else None
 
 
-def coverage(records: Sequence[Record], of: Callable[[Record], Ranks | None]) -> Iterator[tuple[float, Estimate]]:
-    """Expected coverage of each central interval, the widest first, and the observed one over images, if known."""
-    levels = zip(*(intervals(ranks) for record in records if any(ranks := of(record) or ())))
+def coverage(
+    records: Sequence[Record], of: Callable[[Record], Ranks | None], chosen: Sequence[int]
+) -> Iterator[tuple[float, Estimate]]:
+    """Expected coverage of chosen intervals, by their r, and the observed one over images, if known."""
+    levels = zip(*(intervals(ranks, chosen) for record in records if any(ranks := of(record) or ())))
     return ((level[0].expected, mean([c.observed for c in level])) for level in levels)
 
 
 def histogram(records: Sequence[Record]) -> list[tuple[float, Estimate]]:
     """How often the truth has each rank among K samples, from 0 to 1, over how often it should; with intervals."""
-    shares = [[count / sum(ranks) for count in ranks] for r in records if (ranks := r.ranks)]
+    shares = [[count / total for count in ranks] for r in records if (ranks := r.ranks) and (total := sum(ranks))]
     number = len(shares[0])
     width = -(-number // BARS)
     found = []
@@ -150,6 +153,10 @@ def verdict(label: str, expected: float, observed: Estimate, images: int) -> str
 def _ranked(group: Sequence[Run]) -> Iterator[tuple[str, list[Record]]]:
     """What has ranks, by the name of its run, or its method where there is one run."""
     return ((label or method, found) for (method, label), found in methods(group).items() if found[0].ranks)
+
+
+def _spaced(records: Sequence[Record]) -> list[int]:
+    return spaced(len(records[0].ranks or ()) - 1)
 
 
 def _all(record: Record) -> Ranks | None:

@@ -11,7 +11,7 @@ from .svg import Series, chart
 from .tables import methods, neighbour_distances
 
 NAMES = {"sample": "MSM, one sample", "mean": "MSM, mean of samples"}
-POINTS = 200  # of a loss curve
+POINTS = 200  # of a curve
 
 
 def cost_chart(group: Sequence[Run]) -> str:
@@ -61,8 +61,10 @@ def loss_chart(log: Path) -> tuple[str, str]:
 
 def neighbour_chart(records: Sequence[Record]) -> str | None:
     """Sorted distances to the nearest training measurement, of generated and of held-out images."""
-    near = neighbour_distances(records).items()
-    lines = [Series(name, [(n + 0.5) / len(found) for n in range(len(found))], found) for name, found in near]
+    lines = []
+    for name, found in neighbour_distances(records).items():
+        shown = range(len(found))[:: -(-len(found) // POINTS)]
+        lines.append(Series(name, [(n + 0.5) / len(found) for n in shown], [found[n] for n in shown]))
     title = "Distance to the nearest training measurement, in order, of generated and real images"
     return chart(title, "share of the images", "distance", lines) if lines else None
 

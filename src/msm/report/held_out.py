@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..evaluate.bootstrap import Estimate, mean
-from ..evaluate.calibration import intervals
+from ..evaluate.calibration import intervals, spaced
 from ..evaluate.held_out import Prediction, in_words, overall
 from ..evaluate.records import Record, Run
 from .svg import Series, chart
@@ -88,7 +88,8 @@ def certainty_chart(group: Sequence[Run]) -> str:
     """Observed against expected coverage of the held-out values."""
     lines = []
     for (method, label), records in _ranked(group).items():
-        points = [(c.expected, c.observed) for c in intervals(_ranks(records))]
+        ranks = _ranks(records)
+        points = [(c.expected, c.observed) for c in intervals(ranks, spaced(len(ranks) - 1))]
         lines.append(Series(label or method, [x for x, _ in points], [y for _, y in points]))
     title = "Calibration on held-out values: observed against expected coverage; on the dotted diagonal all is well"
     return chart(title, "expected coverage", "observed coverage", lines, diagonal=1.0)
@@ -106,8 +107,8 @@ def _ranks(records: Sequence[Record]) -> list[float]:
 def _coverage(records: Sequence[Record]) -> list[tuple[float, Cell]]:
     """Expected coverage of each interval, and what was found over all images."""
     told = {p.nominal: p.covered for p in _predictions(records) if p.covered} if len(records) == 1 else {}
-    found = []
-    for level in intervals(_ranks(records)):
+    found, ranks = [], _ranks(records)
+    for level in intervals(ranks, spaced(len(ranks) - 1)):
         e = told.get(level.expected)
         between = "" if e is None or e.low is None or e.high is None else f"{100 * e.low:.0f} to {100 * e.high:.0f} %"
         found.append((level.expected, Cell(f"{100 * level.observed:.0f} %", between)))
