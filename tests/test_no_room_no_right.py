@@ -65,7 +65,8 @@ def files(folder):
 def one_line(capsys, *expected):
     said = capsys.readouterr().err
     lines = [line for line in said.splitlines() if not line.startswith(("msm: note", "msm: warning"))]
-    assert len(lines) == 1 and lines[0].startswith("msm: ") and "damaged" not in lines[0], said
+    assert len(lines) == 1 and lines[0].startswith("msm: "), said
+    assert not any(word in lines[0] for word in ("damaged", "mend", "remove", "not a readable")), said
     assert any(text in lines[0] for text in expected), said
 
 

@@ -1,6 +1,7 @@
 """SHA256SUMS: what is read is what was written, and only what is ours is replaced."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -165,9 +166,13 @@ def test_json_of_another_kind_is_one_line(tmp_path, text):
 def test_no_right_to_read_is_no_damage(tmp_path, monkeypatch):
     write_listed(tmp_path / "a.json", "{}")
 
-    def refused(*given, **options):
-        raise PermissionError(13, "Permission denied", "a.json")
+    read_text = Path.read_text
 
-    monkeypatch.setattr("pathlib.Path.read_text", refused)
+    def refused(path, *given, **options):
+        if path.name == "a.json":
+            raise PermissionError(13, "Permission denied", "a.json")
+        return read_text(path, *given, **options)
+
+    monkeypatch.setattr(Path, "read_text", refused)
     with pytest.raises(PermissionError):
         read_json(tmp_path / "a.json", "the facts")
