@@ -18,7 +18,7 @@ import typer
 
 from .errors import OF_THE_MACHINE, ConfigError, MsmError, one_line
 from .system.console import fail, say
-from .system.memory import keep_memory, shortage
+from .system.memory import check_room, keep_memory, shortage
 from .system.places import BUNDLED, bundled_configs, bundled_models, config_file, is_config, purpose
 from .system.signals import EXIT_CODE
 
@@ -67,6 +67,7 @@ Overrides = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="replace results of other settings, and files that msm did not make")
 ]
+OF_NETWORKS = {"train", "refine", "calibrate", "sample"}  # commands that need their libraries
 STOPPED = 128 + signal.SIGINT  # what a shell reports of a process that Ctrl-C ended
 
 
@@ -356,6 +357,8 @@ def main() -> None:
     keep_memory()
     expect_colons_of_bash()
     try:
+        if OF_NETWORKS.intersection(arguments[:1]) and not {"--help", "-h"}.intersection(arguments):
+            check_room()
         code = app(args=arguments or ["--help"], prog_name="msm", standalone_mode=False)
     except UsageError as error:
         fail(_usage(error))

@@ -19,7 +19,7 @@ from msm.denoiser import EDM, Epsilon, Sense
 from msm.masks import VariableDensityMasks
 from msm.operators import Problem, Undersampling
 from msm.sampling import Sampler
-from msm.system.memory import out_of_memory, shortage
+from msm.system.memory import check_room, out_of_memory, shortage
 
 PAGE_FAULTS = """
 import resource, torch
@@ -51,6 +51,20 @@ def test_errors_of_memory():
     assert out_of_memory(RuntimeError("unable to mmap 743108 bytes from file <a>: Cannot allocate memory (12)"))
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."))
     assert not out_of_memory(RuntimeError("The size of tensor a (3) must match"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate",
+        "MPS backend out of memory (MPS allocated: 1 GB)",
+        "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if the input is not contiguous",
+        "PT_DEVMEM Allocation failed",
+        "CUDA error: out of memory. Compile with TORCH_USE_CUDA_DSA",
+    ],
+)
+def test_every_device_has_words_of_its_own_for_it(said):
+    assert out_of_memory(RuntimeError(said)) and not out_of_memory(ValueError(said))
 
 
 def caused_by(cause):
@@ -102,6 +116,33 @@ def test_libraries_that_memory_does_not_hold_are_one_line(command, tmp_path):
     assert done.returncode == 2 and "memory does not suffice" in done.stderr and done.stderr.count("\n") == 1, (
         done.stderr
     )
+
+
+ROOM = """
+import resource, sys
+import torch
+from msm.system.memory import LIBRARIES
+has = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (has + int(float(sys.argv[1]) * LIBRARIES),) * 2)
+sys.argv = ["msm", "train", sys.argv[2]]
+from msm.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+def test_too_little_room_for_the_libraries_of_networks_is_one_line(tmp_path):
+    """Imports that run out of memory half-way end in any error, or not at all."""
+    words = [sys.executable, "-c", ROOM, "0.9", write_config(tmp_path, **PHOTOS)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "the libraries of networks take 0.5 GB beside PyTorch" in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_without_a_limit_nothing_is_asked(monkeypatch):
+    monkeypatch.delitem(sys.modules, "diffusers", raising=False)
+    monkeypatch.setattr("mmap.mmap", lambda *given: pytest.fail("memory was taken"))
+    check_room()
 
 
 class ScalarReads(TorchDispatchMode):
