@@ -12,7 +12,7 @@ from msm.evaluate.held_out import LIMITS, words_of
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ("detected", "harmless", "taken", "silent", "traceback", "hang", "lost", "left over")
-sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
+sys.path[:0] = [str(ROOT / "benchmarks" / folder) for folder in ("studies", "speed")]
 
 from held_out import limits as verdict_limits  # noqa: E402
 from held_out import rows as verdict_rows  # noqa: E402
@@ -257,6 +257,16 @@ def test_refinement():
 def law(found):
     """KL in 10⁻³ nats a point, and the share of the variance."""
     return f"{1000 * found['kl']:.2g}, {found['variance']:.2f}" if found["kl"] > 1e-9 else f"0, {found['variance']:.2f}"
+
+
+def test_what_checks_cost():
+    from guards import rows
+
+    found, text = record("guards"), page("docs/studies/speed.md")
+    assert "\n".join(rows(found)) in text
+    for kind, limit in (("sampling", 1.02), ("training", 1.1)):
+        assert all(each.get("ratio_by_parts", each["ratio_of_minima"]) <= limit for each in found[kind].values())
+    assert found["store"]["items"] == 10**5 and found["store"]["median_s"] < 1
 
 
 def test_import():
