@@ -53,14 +53,15 @@ def command(case: Case, network: nn.Module, steps: int, folder: Path) -> Callabl
     """What `msm sample` does of a batch: draw it, look at it and keep it."""
     masks = CartesianMasks(case.size, 4, case.size * 5 // 64) if case.coils else BoxMasks(case.size)
     denoiser = PartialDenoiser(network, VPSchedule(), masks=masks).eval()
-    config = load_config("demo/faces", [f"data.image_size={case.size}"])
+    config = load_config("demo/faces")
+    data = config.data.model_copy(update={"image_size": case.size})
     how = {"steps": steps, "draws": case.draws, "count": case.batch, "batch_size": case.batch}
     settings = config.sample.model_copy(update=how)
     maps = unit_maps(case.batch, case.coils, case.size) if case.coils else None
 
     def run() -> torch.Tensor:
         parts = Parts(folder, "0" * 64)
-        images = prior_samples(denoiser, config.data, settings, maps, keep=parts.keep)
+        images = prior_samples(denoiser, data, settings, maps, keep=parts.keep)
         parts.remove()
         return images
 

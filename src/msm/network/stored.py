@@ -111,6 +111,7 @@ def read_tensors(path: Path) -> dict[Any, Any]:
         raise DataError(f"{path}: no such file; copy it from where it was written")
     check(path, "copy it again from where it was written")
     if path.suffix == ".safetensors":
+        path.open("rb").close()  # without rights or handles safetensors says that there is no such file
         try:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
