@@ -258,7 +258,37 @@ def versions_of_references(folder):
     return "versions.json: not the versions of a run"
 
 
-@pytest.mark.parametrize("spoil", [other_fields, versions_of_references])
+def no_scores(folder):
+    return change(folder, lambda record: record.pop("plain"), "an image has no scores")
+
+
+def no_records(folder):
+    (folder / "records.jsonl").write_text("\n")
+    return "records.jsonl: has no records"
+
+
+def fewer_ranks(folder):
+    return change(folder, lambda record: record.get("ranks", [0]).pop(), "have ranks among other numbers of samples")
+
+
+def change(folder, what, said):
+    """Change the last record that has ranks."""
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    what([record for record in lines if "ranks" in record][-1])
+    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in lines))
+    return said
+
+
+def fewer_names(folder):
+    with np.load(folder / "gallery.npz") as found:
+        arrays = dict(found)
+    np.savez(folder / "gallery.npz", **(arrays | {"names": arrays["names"][1:]}))
+    return "gallery.npz: does not fit"
+
+
+@pytest.mark.parametrize(
+    "spoil", [other_fields, versions_of_references, no_scores, no_records, fewer_ranks, fewer_names]
+)
 def test_a_damaged_evaluation_is_one_line(runs, tmp_path, capsys, spoil):
     folder = shutil.copytree(runs / "hole", tmp_path / "hole")
     unlist(folder)

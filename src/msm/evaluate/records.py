@@ -268,9 +268,26 @@ def read_run(folder: Path, label: str) -> Run:
     """
     config, records, evaluation = run_config(folder), read_records(folder), read_evaluation(folder)
     gallery = read_arrays(folder / GALLERY, f"run again: msm evaluate {folder}")
-    if gallery.keys() != {"names", *evaluation.layers}:
+    sizes = {len(images) if images.ndim else 0 for images in gallery.values()}
+    if gallery.keys() != {"names", *evaluation.layers} or len(sizes) > 1:
         raise DataError(f"{folder / GALLERY}: does not fit {EVALUATION}; run again: msm evaluate {folder}")
+    if reason := _misfit(records, evaluation):
+        raise DataError(f"{folder / RECORDS}: {reason}; run again: msm evaluate {folder}")
     return Run(folder, label, config, records, evaluation, gallery, read_versions(folder))
+
+
+def _misfit(records: Sequence[Record], evaluation: Evaluation) -> str | None:
+    """Why records are not those of an evaluation, though each by itself may be; None if they are."""
+    if not records:
+        return "has no records"
+    if evaluation.kind == "reconstruction" and any(None in (record.plain, record.published) for record in records):
+        return "an image has no scores"
+    ranks: dict[str, set[int]] = {}
+    for record in records:
+        found = (record.ranks, record.ranks_measured, record.ranks_unmeasured)
+        ranks.setdefault(record.method, set()).update(len(counts) for counts in found if counts is not None)
+    different = [method for method, numbers in ranks.items() if len(numbers) > 1 or 0 in numbers]
+    return f"images by {different[0]} have ranks among other numbers of samples" if different else None
 
 
 def _parse(model: type[Facts], text: str, where: str, folder: Path) -> Facts:
