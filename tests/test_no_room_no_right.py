@@ -1,15 +1,22 @@
 """Full disks, read-only folders and files of other users: one line each, nothing is lost or left over."""
 
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from runs import PHOTOS, PROBLEMS, msm, save_weights, write_config
+
+from msm.output.files import write_array
+from msm.sample.complete import write_joined
 
 NOBODY = 65534
 WRITES = ["acquire", "train", "sample", "evaluate", "report"]
@@ -168,3 +175,34 @@ def test_a_file_of_another_user_is_no_damage(root, capsys, name):
         assert msm(*given) == 2
     one_line(capsys, "Permission denied")
     assert files(root) == before
+
+
+@pytest.mark.parametrize("missing", [1, 2000, 4000])
+def test_the_end_of_an_array_does_not_get_lost(tmp_path, missing):
+    """NumPy itself says nothing of the last few kilobytes that have no room."""
+    array, before = torch.ones(1, 3, 64, 64), resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 + array.nbytes - missing, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_array(tmp_path / "a.npy", array)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
+
+
+def test_joined_samples_on_a_full_disk(tmp_path):
+    """Through a memory map they end the process, by SIGBUS."""
+    code = "write_joined(Path('a.npy'), (torch.ones(1, 1, 64, 64) for _ in range(9)), (9, 1))"
+    lines = ["from pathlib import Path", "import torch", "from msm.sample.complete import write_joined", code]
+    with mounted(tmp_path / "disk", "size=64k") as folder:
+        done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 1 and "No space left on device" in done.stderr.splitlines()[-1]
+        assert not list(folder.iterdir())
+
+
+def test_samples_are_joined_in_order(tmp_path):
+    batches = torch.arange(12.0).reshape(6, 1, 1, 2).split([2, 2, 1, 1])
+    write_joined(tmp_path / "a.npy", batches, (3, 2))
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.arange(12.0).reshape(3, 2, 1, 1, 2))

@@ -16,8 +16,10 @@ from ..system.packed import refuse_packed
 
 def write_array(path: Path, array: Tensor) -> None:
     """Write a tensor as .npy."""
-    with whole(path) as temporary:
-        np.save(temporary, array.cpu().numpy())
+    # Opened to be read too, a file is written by Python. NumPy writes others itself, and where a disk is full it may
+    # lose their end without a word.
+    with whole(path) as temporary, temporary.open("w+b") as file:
+        np.save(file, array.cpu().numpy())
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Tensor], names: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """The E-step of refinement: every acquisition completed by posterior samples, in one file (SPEC §14)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +79,21 @@ def complete(
 
     done = shared_out(len(data) * samples, batch_size, kept)
     if processes().is_main_process:
-        first = parts.read(done[0]).numpy()
-        with whole(path) as temporary:
-            shape = (len(data), samples, *first.shape[1:])
-            file = np.lib.format.open_memmap(temporary, "w+", first.dtype, shape)
-            for numbers in done:
-                file.reshape(-1, *first.shape[1:])[numbers.start : numbers.stop] = parts.read(numbers).numpy()
-            file.flush()
+        write_joined(path, (parts.read(numbers) for numbers in done), (len(data), samples))
         parts.remove()
     processes().wait_for_everyone()
+
+
+def write_joined(path: Path, batches: Iterable[Tensor], counts: tuple[int, ...]) -> None:
+    """Write batches (B, …) one after the other as one array (*counts, …), .npy.
+
+    Not through a memory map: where a disk is full, that ends the process.
+    """
+    with whole(path) as temporary, temporary.open("wb") as file:
+        for n, batch in enumerate(batches):
+            array = batch.numpy()
+            if not n:
+                shape = (*counts, *array.shape[1:])
+                about = {"descr": array.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, about)
+            file.write(array.tobytes())
