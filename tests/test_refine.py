@@ -20,8 +20,9 @@ from msm.data.store import MeasurementStore
 from msm.denoiser import PartialDenoiser
 from msm.evaluate import rounds
 from msm.evaluate.rounds import Standing
-from msm.masks import FullMask
+from msm.masks import BoxMasks, FullMask
 from msm.runs import refine
+from msm.sampling import Sampler
 from msm.train.completed import Completed
 
 SMALL = ["refine.rounds=2", "refine.images=8", "refine.steps=2", "refine.validation_share=0.4", "data.held_out=0"]
@@ -148,6 +149,17 @@ def test_what_the_training_kept_out_is_held_out_again(trained):
     assert refine.split(20, config("train.validation_share=0.1")) == (list(range(18)), [18, 19])
     trained_on, held_out = refine.split(20, config("refine.validation_share=0.1"))
     assert held_out == [5, 15] and sorted(trained_on + held_out) == list(range(20))
+
+
+@pytest.mark.parametrize("steps", [None, 4])
+@pytest.mark.parametrize("mri", [True, False])
+def test_a_model_of_full_measurements_gets_as_many_calls(mri, steps):
+    partial, full = (refine.completing(masks, steps, mri=mri) for masks in (BoxMasks(8), FullMask((8, 8))))
+    assert full.draws == 1 and partial.draws > 1
+    if steps:
+        assert partial.steps == steps and full.steps == steps * partial.draws
+    else:
+        assert partial == Sampler.preset("best", mri=mri, inverse_problem=True) and full.steps == refine.FULL_STEPS
 
 
 def test_completed_acquisitions_are_full_but_for_a_share(trained, tmp_path):

@@ -19,7 +19,8 @@ class RefineConfig(Block):
     samples: int = Field(default=1, ge=1, description="posterior samples drawn of each acquisition in a round")
     steps: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
-        description="reverse steps of a sample; null: those of preset best, 20 of a model of full measurements",
+        description="reverse steps of a sample of the model to begin with, and as many network calls in later rounds, "
+        "in steps of one mask; null: those of preset best, and 20",
     )
     images: int = Field(default=16_000, ge=1, description="training images of a round")
     lr: Annotated[float, Field(gt=0, lt=1)] | None = Field(

@@ -25,7 +25,7 @@ from ..data_step import DataStep, preset_data_step
 from ..denoiser import PartialDenoiser
 from ..errors import ConfigError, DataError
 from ..evaluate.rounds import GENERATED, PREDICTED, SAMPLES, Standing, predict, proximal_distance
-from ..masks import FullMask
+from ..masks import FullMask, Masks
 from ..output.figures import write_picture
 from ..output.run_folder import CHECKPOINTS, IMAGES, ROUND, check_folder, record_run, versions
 from ..sample.complete import complete
@@ -113,6 +113,17 @@ def split(count: int, config: Config) -> tuple[list[int], list[int]]:
     note(f"the model to begin with was trained on what rounds are judged by, which favours it; {kept}")
     held_out = {(2 * n + 1) * count // (2 * number) for n in range(number)}
     return [n for n in range(count) if n not in held_out], sorted(held_out)
+
+
+def completing(masks: Masks, steps: int | None, *, mri: bool) -> Sampler:
+    """The sampler that completes acquisitions: preset best, in `refine.steps`; of full measurements, one mask a step.
+
+    The latter in as many network calls; without a number of steps in `FULL_STEPS`.
+    """
+    sampler = Sampler.preset("best", mri=mri, inverse_problem=True)
+    if steps is not None:
+        return replace(sampler, steps=steps).fitted(masks)
+    return replace(sampler, steps=FULL_STEPS, draws=1) if isinstance(masks, FullMask) else sampler
 
 
 @dataclass(frozen=True)
@@ -236,11 +247,7 @@ class _Run:
         config = self.config.model_copy(update={"setting": setting})
         denoiser = trained_denoiser(config, self.config_file, drawing=True)
         assert denoiser.masks is not None  # `trained_denoiser` sees to it
-        sampler = Sampler.preset("best", mri=self.store.is_mri, inverse_problem=True)
-        if isinstance(denoiser.masks, FullMask):
-            sampler = replace(sampler, steps=FULL_STEPS, draws=1)
-        if self.config.refine.steps is not None:
-            sampler = replace(sampler, steps=self.config.refine.steps)
+        sampler = completing(denoiser.masks, self.config.refine.steps, mri=self.store.is_mri)
         return denoiser, sampler, preset_data_step("best", mri=self.store.is_mri)
 
     def _clean(self, number: int) -> None:
