@@ -184,6 +184,15 @@ def test_tutorials_take_minutes():
         assert re.search(rf"\(tutorials/{name}\.md\) \|.*\| {each['cpu_seconds']} \|", page("docs/README.md")), name
 
 
+def test_new_users_ways():
+    found, text = record("new_user"), " ".join(page("docs/README.md").split())
+    took = {way: sum(each["seconds"] for each in commands) for way, commands in found.items()}
+    assert f"the end of `make demo` {took['demo']} seconds" in text and f"error bars {took['scan']} seconds" in text
+    assert f"200 photos {took['photos']}" in text and f"(the last tutorial) {took['old_photos']}" in text
+    assert f"by two steps, {took['published']}." in text
+    assert took["demo"] < 600
+
+
 @pytest.mark.parametrize("name", ["photos", "refine"])
 def test_scores_of_tutorials(name):
     text = page(f"docs/tutorials/{name}.md")

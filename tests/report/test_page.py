@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from runs import msm, unlist
 
@@ -333,6 +334,25 @@ def tab(browser, page, request):
 def picture(tab, viewer):
     """What the first viewer shows, as PNG bytes."""
     return viewer.locator(".pair").screenshot()
+
+
+def test_images_keep_their_shape(runs, tmp_path, browser):
+    """Scans have more rows than columns, or fewer."""
+    folder = shutil.copytree(runs / "hole", tmp_path / "hole")
+    unlist(folder)
+    with np.load(folder / "gallery.npz") as found:
+        cropped = {
+            name: images if name == "names" else images[..., : images.shape[-1] // 2] for name, images in found.items()
+        }
+    np.savez(folder / "gallery.npz", **cropped)
+    assert msm("report", folder, "-o", tmp_path / "page.html") == 0
+    tab = browser.new_page()
+    tab.set_default_timeout(PATIENCE)
+    tab.goto((tmp_path / "page.html").as_uri())
+    for box in (tab.locator(side).first.bounding_box() for side in (".pair", ".pair .left", ".pair .right")):
+        assert box["height"] == pytest.approx(2 * box["width"], rel=0.01)
+    assert tab.locator(".thumbs img").first.evaluate("e => getComputedStyle(e).objectFit") == "cover"
+    tab.close()
 
 
 def test_the_slider_moves_by_keyboard(tab):
