@@ -89,8 +89,9 @@ def old_photos(folder: Path) -> Iterator[str]:
 def published(folder: Path, weights: Path, settings: Path, images: Path) -> Iterator[str]:
     shutil.copy(weights, folder)
     shutil.copy(settings, folder)
+    shutil.copytree(images, folder / "faces")
     yield f"msm import-weights {weights.name} weights/published"
-    given = f"setting.pretrained_model_dir=weights/published setting.dataset_dir={images.resolve()}"
+    given = "setting.pretrained_model_dir=weights/published setting.dataset_dir=faces"
     yield f"msm sample {settings.name} {given} setting.save_dir=runs/published sample.steps=2 sample.count=1"
     assert (folder / "runs/published/images").is_dir()
 

@@ -175,6 +175,18 @@ def test_the_tutorial_of_old_photos():
     assert f"({seconds['train']} seconds of training, {seconds['sample']} of" in " ".join(text.split())
 
 
+def test_photos_that_miss_pixels():
+    found, text = record("masked_photos"), page("docs/how-to/masked_photos.md")
+    methods = ["biharmonic", *(f"{model}, {of}" for model in ("MSM", "refined") for of in ("one sample", "mean of 4"))]
+    assert f"| missing | {' | '.join(methods)} | above biharmonic |" in text
+    for kind in ("boxes", "scratches"):
+        above = "{:+.2f} ({:+.2f} to {:+.2f})".format(*found[kind][methods[-1]]["above_biharmonic"])
+        row = [f"{found[kind][method]['psnr'][0]:.2f}" for method in methods]
+        assert f"| {kind}, {100 * found[kind]['missing']:.0f} % | {' | '.join(row)} | {above} |" in text
+    assert all(str(seconds) in text for seconds in found["cpu_seconds"].values())
+    assert found["hidden"] == {"files_that_differ": 400, "of": 400, "same_store_and_weights": True}
+
+
 def test_tutorials_take_minutes():
     found = record("tutorials")
     assert found.keys() == {file.stem for file in (ROOT / "docs/tutorials").glob("*.md")}
