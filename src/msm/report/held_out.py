@@ -13,7 +13,7 @@ from .tables import Cell, Row, Table, cell, methods
 def held_out_summary(run: Run) -> list[tuple[str, str]]:
     """The verdict, and what was held out of what, in a few lines."""
     verdicts = run.evaluation.verdicts
-    facts = [("Verdict", overall(verdicts)), ("Why", " ".join(in_words(verdicts)[1:]))]
+    facts = [("Verdict", overall(verdicts)), ("Why", ". ".join(in_words(verdicts)[1:]))]
     entries = f"{min(v.entries for v in verdicts)} to {max(v.entries for v in verdicts)}"
     entries = f"{verdicts[0].entries}" if len({v.entries for v in verdicts}) == 1 else entries
     facts.append(("Held out", f"{entries} measured points an image, of {verdicts[0].unit}, from every method"))
