@@ -10,13 +10,11 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from runs import PHOTOS, PROBLEMS, msm, save_weights, write_config
 
 from msm.output.files import write_array
-from msm.sample.complete import write_joined
 
 NOBODY = 65534
 WRITES = ["acquire", "train", "sample", "evaluate", "report"]
@@ -200,9 +198,3 @@ def test_joined_samples_on_a_full_disk(tmp_path):
         done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 1 and "No space left on device" in done.stderr.splitlines()[-1]
         assert not list(folder.iterdir())
-
-
-def test_samples_are_joined_in_order(tmp_path):
-    batches = torch.arange(12.0).reshape(6, 1, 1, 2).split([2, 2, 1, 1])
-    write_joined(tmp_path / "a.npy", batches, (3, 2))
-    assert np.array_equal(np.load(tmp_path / "a.npy"), np.arange(12.0).reshape(3, 2, 1, 1, 2))

@@ -22,6 +22,7 @@ from msm.evaluate import rounds
 from msm.evaluate.rounds import Standing
 from msm.masks import BoxMasks, FullMask
 from msm.runs import refine
+from msm.sample.complete import write_joined
 from msm.sampling import Sampler
 from msm.train.completed import Completed
 
@@ -225,3 +226,9 @@ def test_mistakes_are_one_line(trained, tmp_path, capsys):
     assert "holds another kind of run (checkpoints)" in capsys.readouterr().err
     assert msm("refine", trained, *given, "setting.pretrained_model_dir=null") == 2
     assert "pretrained_model_dir: missing" in capsys.readouterr().err
+
+
+def test_samples_are_joined_in_order(tmp_path):
+    batches = torch.arange(12.0).reshape(6, 1, 1, 2).split([2, 2, 1, 1])
+    write_joined(tmp_path / "a.npy", batches, (3, 2))
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.arange(12.0).reshape(3, 2, 1, 1, 2))

@@ -184,6 +184,9 @@ def test_photos_that_miss_pixels():
         row = [f"{found[kind][method]['psnr'][0]:.2f}" for method in methods]
         assert f"| {kind}, {100 * found[kind]['missing']:.0f} % | {' | '.join(row)} | {above} |" in text
     assert all(str(seconds) in text for seconds in found["cpu_seconds"].values())
+    above = mean(record("refinement_faces")["hole"]["refined"]["mean of 4"]["psnr"])
+    above -= mean(record("refinement_faces")["hole"]["biharmonic"]["one"]["psnr"])
+    assert f"is {above:.1f} dB above interpolation" in text
     assert found["hidden"] == {"files_that_differ": 400, "of": 400, "same_store_and_weights": True}
 
 

@@ -30,6 +30,15 @@ def test_many_values_have_the_interval_of_the_central_limit():
     assert (e.low, e.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.06 * half)
 
 
+def test_rare_values_among_very_many_have_their_interval():
+    """Wherever they lie: all values are drawn from."""
+    values = np.zeros(40_000)
+    values[1:4000:40] = 1
+    e, expected = mean(values.tolist()), 1.96 * values.std() / len(values) ** 0.5
+    assert e.value == pytest.approx(0.0025)
+    assert [e.value - e.low, e.high - e.value] == pytest.approx([expected, expected], rel=0.25)
+
+
 def test_the_ratio_of_errors_is_of_their_squares_and_paired():
     assert ratio([3.0, 4.0], [6.0, 8.0]) == Estimate(0.5, 0.5, 0.5, 2)  # every pair has the ratio: nothing to doubt
     e = ratio([1.0, 2.0, 4.0], [1.0, 2.0, 8.0])

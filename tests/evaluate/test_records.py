@@ -268,7 +268,7 @@ def no_records(folder):
 
 
 def fewer_ranks(folder):
-    return change(folder, lambda record: record.get("ranks", [0]).pop(), "have ranks among other numbers of samples")
+    return change(folder, lambda record: record["ranks"].pop(), "have ranks among other numbers of samples")
 
 
 def change(folder, what, said):

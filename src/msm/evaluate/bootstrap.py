@@ -16,7 +16,8 @@ from ..errors import DataError
 
 LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
 MANY = 1000  # values: beyond, BCa's n leave-one-out means of n - 1 values cost much and correct nothing visible
-MOST = 5000  # values that are drawn again: of more, the interval of so many is scaled by the root of the numbers
+MOST = 5000  # values that are drawn again RESAMPLES times; more of them fewer times, for as much work
+FEWEST = 200  # times
 AT_ONCE = 2**21  # numbers drawn at a time: memory does not grow with the number of values
 
 
@@ -113,12 +114,8 @@ def _estimate(data: Sequence[Sequence[float]], statistic: Callable[..., Any]) ->
     if len(images) < 2:  # all alike: BCa is undefined, and there is no spread
         bound = value if count > 1 else None
         return Estimate(value, bound, bound, count)
-    if count <= MOST:
-        low, high = _bootstrap(data, statistic, "BCa" if count <= MANY else "percentile", paired=len(data) > 1)
-        return Estimate(value, low, high, count)
-    chosen = np.arange(MOST) * count // MOST
-    some = _estimate([np.asarray(values, dtype=float)[chosen].tolist() for values in data], statistic)
-    low, high = (value + (MOST / count) ** 0.5 * (bound - some.value) for bound in some.bounds)
+    method, times = "BCa" if count <= MANY else "percentile", max(FEWEST, RESAMPLES * MOST // max(MOST, count))
+    low, high = _bootstrap(data, statistic, method, times, paired=len(data) > 1)
     return Estimate(value, low, high, count)
 
 

@@ -23,7 +23,7 @@ def refuse_packed(source: Path | IO[bytes], where: str, largest: int = 1) -> Non
     try:
         with zipfile.ZipFile(source) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:  # of a version that zipfile lacks
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:  # what zipfile raises
         raise DataError(f"{where}: damaged ({error}); copy or make it again") from error
     claimed, held = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
     size = source.stat().st_size if isinstance(source, Path) else source.seek(0, 2)
